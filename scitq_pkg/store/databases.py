@@ -1,0 +1,193 @@
+"""SQLite or PostgreSQL: how to connect, how a transaction begins, and what their errors mean. Nothing else differs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import peewee
+
+from ..errors import Conflict, InvalidRequest, ScitqError, StorageFull, Unavailable
+from .transaction import Transaction
+
+READERS = 16
+
+
+class Database:
+    """A writer's connection, a pool of readers, and the words of one kind of database."""
+
+    kind: str
+    begin_write: str
+    begin_read: str
+
+    def __init__(self, writer: peewee.Database, readers: peewee.Database):
+        self.writer = writer
+        self._readers = readers
+
+    def connect_writer(self) -> None:
+        """Open the writer's connection (again)."""
+        if not self.writer.is_closed():
+            with contextlib.suppress(Exception):  # it may be broken: that is why it is opened again
+                self.writer.close()
+        self.writer.connect(reuse_if_open=True)
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[Transaction]:
+        """A read-only transaction on one snapshot. Raises Unavailable, Conflict..."""
+        try:
+            with self._readers.connection_context():
+                transaction = Transaction(self._readers)
+                transaction.run(self.begin_read)
+                try:
+                    yield transaction
+                finally:
+                    transaction.run("ROLLBACK")
+        except ScitqError:
+            raise
+        except (peewee.PeeweeException, sqlite3.Error, *self.driver_errors()) as error:
+            raise self.explain(error) from error
+
+    def driver_errors(self) -> tuple[type[Exception], ...]:
+        """The exceptions of the driver, that raw SQL raises."""
+        return (sqlite3.Error,)
+
+    def explain(self, error: Exception) -> ScitqError:
+        """What an error of the driver means to a user."""
+        raise NotImplementedError
+
+    def retryable(self, error: Exception) -> bool:
+        """Whether the same transaction may succeed when run again at once."""
+        return False
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._readers.close_all()
+
+
+class Sqlite(Database):
+    """A file in WAL mode, with `synchronous=FULL`: a commit survives a power cut."""
+
+    kind = "sqlite"
+    begin_write = "BEGIN IMMEDIATE"
+    begin_read = "BEGIN"
+
+    def __init__(self, path: Path):
+        from playhouse.pool import PooledSqliteDatabase
+
+        self.path = path
+        self._lock = _lock_for_one_server(path)
+        pragmas = {"journal_mode": "wal", "synchronous": "full", "cache_size": -16000, "temp_store": "memory"}
+        writer = peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=30, check_same_thread=False)
+        readers = PooledSqliteDatabase(
+            str(path), max_connections=READERS, timeout=30, stale_timeout=300, check_same_thread=False,
+            pragmas={"query_only": 1, "cache_size": -4000, "temp_store": "memory"},
+        )  # fmt: skip
+        super().__init__(writer, readers)
+
+    def explain(self, error: Exception) -> ScitqError:
+        text = str(error)
+        if "database or disk is full" in text:
+            return StorageFull(f"the disk of {self.path} is full, nothing was recorded: make room, then try again")
+        if "not a database" in text or "malformed" in text:
+            return InvalidRequest(f"{self.path} is not a usable SQLite database ({text}): give another path, or restore a backup")
+        if "readonly" in text or "unable to open" in text:
+            return Unavailable(f"{self.path} cannot be written ({text}): check the rights of the file and of its directory")
+        return Unavailable(f"the database {self.path} failed: {text}")
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._lock)
+
+
+class Postgresql(Database):
+    """A PostgreSQL database, possibly served by several server processes."""
+
+    kind = "postgresql"
+    begin_write = "BEGIN"
+    begin_read = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+    def __init__(self, url: str):
+        from playhouse.pool import PooledPostgresqlDatabase
+
+        name, options = _postgresql_options(url)
+        self.url = url
+        self.shown = url.replace(f":{urlsplit(url).password}@", ":***@")
+        writer = peewee.PostgresqlDatabase(name, **options)
+        readers = PooledPostgresqlDatabase(name, max_connections=READERS, timeout=30, stale_timeout=300, **options)
+        super().__init__(writer, readers)
+
+    def driver_errors(self) -> tuple[type[Exception], ...]:
+        import psycopg2
+
+        return (psycopg2.Error,)
+
+    def explain(self, error: Exception) -> ScitqError:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if getattr(getattr(error, "__cause__", None) or error, "pgcode", None) == "53100":
+            return StorageFull(f"the disk of {self.shown} is full, nothing was recorded: make room, then try again")
+        return Unavailable(f"the database {self.shown} failed: {first_line}")
+
+    def retryable(self, error: Exception) -> bool:
+        return getattr(error, "pgcode", None) in ("40001", "40P01")  # serialization failure, deadlock
+
+
+def open_database(url: str, data_dir: Path) -> Database:
+    """The database a URL names. Raises InvalidRequest for a URL that is none, Unavailable if it does not answer."""
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite":
+        if parts.netloc:
+            raise InvalidRequest(f"{url!r} has a host: write sqlite:///relative/path or sqlite:////absolute/path", field="database")
+        path = Path(unquote(parts.path[1:])) if parts.path not in ("", "/") else data_dir / "scitq.db"
+        database: Database = Sqlite(path)
+    elif parts.scheme in ("postgresql", "postgres"):
+        database = Postgresql(url)
+    else:
+        raise InvalidRequest(f"{url!r} is no database URL: write sqlite:///path or postgresql://user@host/name", field="database")
+    try:
+        database.connect_writer()
+    except (peewee.PeeweeException, *database.driver_errors()) as error:
+        database.close()
+        raise database.explain(error) from error
+    return database
+
+
+def _lock_for_one_server(path: Path) -> int:
+    """Hold `<path>.lock`: two servers on one SQLite file would both decide. The lock goes with the process."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(f"cannot open {path}: {error.strerror}; give a path that can be written with --database") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+            raise Unavailable(f"cannot lock {path}: {error.strerror}; put the database on a local disk") from None
+        raise Conflict(f"another scitq server has {path}: stop it first, or give another --data or --database") from None
+    return descriptor
+
+
+def _postgresql_options(url: str) -> tuple[str, dict]:
+    """Name and connection options; a server that went away is noticed within a minute by TCP keep-alives."""
+    parts = urlsplit(url)
+    name = unquote(parts.path.lstrip("/"))
+    if not name:
+        raise InvalidRequest("the URL names no database: write postgresql://user@host/name", field="database")
+    try:
+        port = parts.port
+    except ValueError:
+        raise InvalidRequest(f"{url!r} has a port that is no number", field="database") from None
+    options = {"host": parts.hostname, "port": port, "user": parts.username, "password": parts.password}
+    options = {key: unquote(value) if isinstance(value, str) else value for key, value in options.items() if value}
+    for pair in filter(None, parts.query.split("&")):
+        key, _, value = pair.partition("=")
+        options[key] = unquote(value)
+    keepalives = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 4}
+    return name, {"connect_timeout": 10, **keepalives, **options}

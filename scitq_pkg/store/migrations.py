@@ -1,0 +1,46 @@
+"""A new database is made from the models; an older one is brought up to date by numbered steps, each one transaction."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from peewee import SchemaManager
+
+from ..errors import Conflict
+from ..protocol import DEFAULT_BATCH
+from .schema import INDEXES, TABLES, VERSION, Batch, Counter
+
+STEPS: dict[int, Callable] = {}  # version reached -> step(tx)
+
+
+def migrate(tx) -> None:
+    """Make or upgrade the schema inside the transaction `tx`. Raises Conflict when the database is newer than the program."""
+    if not tx.db.table_exists("setting"):
+        _create(tx)
+        return
+    found = int(tx.value("SELECT value FROM setting WHERE name = 'schema'"))
+    if found > VERSION:
+        raise Conflict(
+            f"the database has schema {found}, this program knows {VERSION}: start it with the newer scitq that wrote it, "
+            "or restore a backup made before the upgrade"
+        )
+    for version in range(found + 1, VERSION + 1):
+        STEPS[version](tx)
+        tx.run("UPDATE setting SET value = ? WHERE name = 'schema'", (str(version),))
+
+
+def _create(tx) -> None:
+    for table in TABLES:
+        tx.run(_create_sql(tx, table))
+    for index in INDEXES:
+        tx.run(index)
+    settings = {"schema": str(VERSION), "server_id": secrets.token_hex(8)}
+    tx.many("INSERT INTO setting (name, value) VALUES (?, ?)", list(settings.items()))
+    tx.many("INSERT INTO counter (name, next) VALUES (?, 1)", [(t._meta.table_name,) for t in TABLES if t is not Counter])
+    (batch_id,) = tx.new_ids("batch", 1)
+    tx.insert(Batch, {"id": batch_id, "name": DEFAULT_BATCH, "stopped": False, "created_at": tx.now})
+
+
+def _create_sql(tx, table) -> str:
+    return SchemaManager(table, tx.db)._create_table(safe=False).query()[0]
