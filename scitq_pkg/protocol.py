@@ -136,7 +136,8 @@ class SyncRequest:
     incarnation: str  # random, new with every worker process: an older process of the same worker is refused
     sequence: int  # grows by one with every request of an incarnation; answers may overtake each other
     version: str  # of scitq
-    wait: float = 0.0  # seconds this request may be held open
+    wait: float = 0.0  # seconds this request may be held open, while the worker's orders are those it has seen
+    seen: str | None = None  # the digest of the newest answer it took
     problem: str | None = None  # why it can take no work (disk full...): it gets none
     executions: list[Report] = field(default_factory=list)  # every execution it holds
     output: list[Chunk] = field(default_factory=list)
@@ -171,6 +172,7 @@ class SyncAnswer:
     prefetch: int
     batch: str
     draining: bool
+    digest: str = ""  # of the configuration and the orders: said back as `seen`
     orders: list[Order] = field(default_factory=list)  # every live execution of this worker
     acknowledged: list[int] = field(default_factory=list)  # ends that are recorded for good: forget them
     fenced: list[int] = field(default_factory=list)  # no longer this worker's: kill, and throw the result away

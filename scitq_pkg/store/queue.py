@@ -1,0 +1,439 @@
+"""The hot paths: what a worker reports is applied, what it should do is answered, and an execution changes its state.
+
+Both halves of a sync are level-triggered: `apply` brings the rows up to what the worker says, `answer` is made from the rows alone.
+Everything here is plain SQL in batches: it runs for every task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from ..errors import Conflict, NotFound
+from ..protocol import (
+    ACCEPTED, ASSIGNED, CANCEL, CANCELED, ENDED, FAILED, KILL, LIVE, LOST, NOT_STARTED, PENDING, RETURN, RUN, RUNNING, SUCCEEDED,
+    TERM, UPLOADING, WAITING, Order, Report, SyncAnswer, SyncRequest,
+)  # fmt: skip
+from . import streams
+from .schema import Worker
+from .transaction import Transaction, marks
+
+MAX_LOSSES = 10  # a task that lost so many workers is taken for what ends them
+KEPT_INCARNATIONS = 10
+
+_RANK = {state: rank for rank, state in enumerate((ASSIGNED, ACCEPTED, RUNNING, UPLOADING))}
+_LIVE_SQL = "('assigned', 'accepted', 'running', 'uploading')"
+_EXECUTION_COLUMNS = "id, task_id, worker_id, state, desired, asked_by, suspended, started_at, stdout_size, stderr_size"
+
+
+# --- a sync: what the worker says ------------------------------------------------------------------------------------
+
+
+def apply(tx: Transaction, worker_id: int, request: SyncRequest, data: list[memoryview]) -> None:
+    """Record all that a worker reports. Twice, late or out of order changes nothing more.
+
+    Raises NotFound when the worker was deleted, Conflict for a process of it that was replaced.
+    """
+    worker = _worker(tx, worker_id)
+    _note_worker(tx, worker, request)
+    rows = _executions(tx, [report.id for report in request.executions], lock=True)
+    own = {row["id"]: row for row in rows if row["worker_id"] == worker_id and row["state"] in LIVE}
+    for chunk, piece in zip(request.output, data):
+        if chunk.id in own:
+            streams.append(tx, own[chunk.id], chunk.stream, chunk.offset, piece)
+    ended = []
+    for report in request.executions:
+        row = own.get(report.id)
+        if row is None:
+            continue
+        if report.state not in ENDED:
+            _progress(tx, row, report)
+        elif _is_whole(row, report):
+            ended.append((row, report))
+    if ended:
+        finish(tx, ended)
+    if request.sequence == 1:
+        _lose_unknown(tx, worker_id, {report.id for report in request.executions})
+
+
+def needs_apply(tx: Transaction, worker_id: int, request: SyncRequest) -> bool:
+    """Whether a request says anything that the rows do not have: an idle one is answered without a write."""
+    if request.output or request.stats or request.sequence == 1:
+        return True
+    worker = _worker(tx, worker_id)
+    if worker["offline"] or worker["problem"] != request.problem or _incarnations(worker)[0] != request.incarnation:
+        return True
+    rows = {row["id"]: row for row in _executions(tx, [report.id for report in request.executions])}
+    return any(_differs(rows.get(report.id), report, worker_id) for report in request.executions)
+
+
+def _differs(row: dict | None, report: Report, worker_id: int) -> bool:
+    if row is None or row["worker_id"] != worker_id or row["state"] in ENDED:
+        return False
+    return report.state != row["state"] or bool(row["suspended"]) != report.suspended or report.cpu_seconds is not None
+
+
+def _worker(tx: Transaction, worker_id: int) -> dict:
+    worker = tx.one("SELECT * FROM worker WHERE id = ? AND deleted_at IS NULL", (worker_id,))
+    if worker is None:
+        raise NotFound(f"no worker {worker_id}: it was deleted; register again")
+    return worker
+
+
+def _incarnations(worker: dict) -> list[str]:
+    return (worker["incarnation"] or "").split(",")
+
+
+def _note_worker(tx: Transaction, worker: dict, request: SyncRequest) -> None:
+    changes: dict = {}
+    known = _incarnations(worker)
+    if request.incarnation != known[0]:
+        if request.incarnation in known:
+            raise Conflict(f"a newer process of worker {worker['name']} has taken over", field="incarnation")
+        changes["incarnation"] = ",".join([request.incarnation, *filter(None, known)][:KEPT_INCARNATIONS])
+    if request.version != worker["version"]:
+        changes["version"] = request.version
+    if request.problem != worker["problem"]:
+        changes["problem"] = request.problem
+        tx.wake()
+        tx.touch(worker["id"])
+    if request.stats is not None:
+        changes["stats"] = json.dumps(request.stats)
+    if worker["offline"]:
+        changes["offline"] = False
+        tx.wake()
+    if changes:
+        tx.update(Worker, worker["id"], {**changes, "contact_at": tx.now})
+
+
+def _executions(tx: Transaction, ids: list[int], lock: bool = False) -> list[dict]:
+    if not ids:
+        return []
+    locking = " FOR UPDATE" if lock and tx.postgresql else ""
+    return tx.all(f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE id IN ({marks(ids)}) ORDER BY id{locking}", ids)
+
+
+def _is_whole(row: dict, report: Report) -> bool:
+    """Whether all the output that an end announces is here."""
+    return all((getattr(report, f"{stream}_size") or 0) <= row[f"{stream}_size"] for stream in ("stdout", "stderr"))
+
+
+def _usage(report: Report) -> dict:
+    names = ("cpu_seconds", "peak_memory_bytes", "read_bytes", "written_bytes", "pid")
+    return {name: value for name in names if (value := getattr(report, name)) is not None}
+
+
+def _progress(tx: Transaction, row: dict, report: Report) -> None:
+    """A live execution went on, was suspended or resumed, or used more."""
+    changes = _usage(report)
+    advanced = _RANK[report.state] > _RANK[row["state"]]
+    if advanced:
+        changes |= {"state": report.state, **_times(tx, row, report)}
+    if bool(row["suspended"]) != report.suspended:
+        changes["suspended"] = report.suspended
+        tx.changed = True
+    if not changes:
+        return
+    assignments = ", ".join(f"{name} = ?" for name in changes)
+    tx.run(f"UPDATE execution SET {assignments} WHERE id = ? AND state IN {_LIVE_SQL}", (*changes.values(), row["id"]))
+    if advanced:
+        tx.run(
+            "UPDATE task SET state = ?, state_at = ? WHERE id = ? AND execution_id = ?",
+            (report.state, tx.now, row["task_id"], row["id"]),
+        )
+        tx.wake()  # an upload frees a slot; a start changes what may be taken back
+        row["state"] = report.state
+
+
+def _times(tx: Transaction, row: dict, report: Report) -> dict:
+    """When the states that this report tells of began, by the server's clock."""
+    times = {"accepted_at": tx.now} if report.state == ACCEPTED else {}
+    if report.started_ago is not None and row["started_at"] is None:
+        row["started_at"] = times["started_at"] = tx.now - max(0.0, report.started_ago)
+    if report.ended_ago is not None:
+        times["ended_at"] = tx.now - max(0.0, report.ended_ago)
+    return times
+
+
+def _lose_unknown(tx: Transaction, worker_id: int, listed: set[int]) -> None:
+    """A new process of the worker states all it has: what had started and is not listed is gone."""
+    rows = tx.all(
+        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id = ? AND state IN ('running', 'uploading')", (worker_id,)
+    )
+    gone = [row for row in rows if row["id"] not in listed]
+    finish(tx, [(row, Report(row["id"], LOST, reason="its worker was restarted and has no trace of it")) for row in gone])
+
+
+# --- a sync: what the worker should do ---------------------------------------------------------------------------------
+
+
+def answer(tx: Transaction, worker_id: int, request: SyncRequest) -> SyncAnswer:
+    """All that the server wants of a worker, from the rows alone. Raises NotFound when it was deleted."""
+    worker = tx.one(
+        "SELECT worker.*, batch.name AS batch FROM worker JOIN batch ON batch.id = worker.batch_id "
+        "WHERE worker.id = ? AND deleted_at IS NULL", (worker_id,),
+    )  # fmt: skip
+    if worker is None:
+        raise NotFound(f"no worker {worker_id}: it was deleted; register again")
+    told = SyncAnswer(
+        sequence=request.sequence, concurrency=worker["concurrency"], prefetch=worker["prefetch"],
+        batch=worker["batch"], draining=bool(worker["draining"]),
+    )  # fmt: skip
+    live = tx.all(
+        f"SELECT id, state, desired, stdout_size, stderr_size FROM execution WHERE worker_id = ? AND state IN {_LIVE_SQL} ORDER BY id",
+        (worker_id,),
+    )
+    listed = {report.id: report for report in request.executions}
+    specs = _specs(tx, [row["id"] for row in live if row["id"] not in listed])
+    told.orders = [Order(row["id"], row["desired"], specs.get(row["id"])) for row in live]
+    _answer_ends(tx, worker_id, request, {row["id"]: row for row in live}, told)
+    told.digest = _digest(told)
+    return told
+
+
+def is_news(told: SyncAnswer, request: SyncRequest) -> bool:
+    """Whether an answer says anything that the worker has not seen: if not, the request may be held."""
+    return bool(told.acknowledged or told.fenced or told.offsets) or told.digest != request.seen
+
+
+def _digest(told: SyncAnswer) -> str:
+    words = [told.concurrency, told.prefetch, told.batch, told.draining, *((order.id, order.desired) for order in told.orders)]
+    return hashlib.blake2b(repr(words).encode(), digest_size=8).hexdigest()
+
+
+def _specs(tx: Transaction, ids: list[int]) -> dict[int, dict]:
+    if not ids:
+        return {}
+    rows = tx.all(f"SELECT id, spec FROM execution WHERE id IN ({marks(ids)})", ids)
+    return {row["id"]: json.loads(row["spec"]) for row in rows}
+
+
+def _answer_ends(tx: Transaction, worker_id: int, request: SyncRequest, live: dict[int, dict], told: SyncAnswer) -> None:
+    """Acknowledge what is recorded, fence what is no longer this worker's, ask again for output that is missing."""
+    others = {row["id"]: row for row in _executions(tx, [report.id for report in request.executions if report.id not in live])}
+    for report in request.executions:
+        if report.id in live:
+            if report.state in ENDED and not _is_whole(live[report.id], report):
+                told.offsets[str(report.id)] = _sizes(live[report.id])
+            continue
+        row = others.get(report.id)
+        recorded = row is not None and row["worker_id"] == worker_id and row["state"] != LOST
+        (told.acknowledged if recorded and report.state in ENDED else told.fenced).append(report.id)
+    for chunk in request.output:
+        row = live.get(chunk.id)
+        if row is not None and row[f"{chunk.stream}_size"] < chunk.offset + chunk.length:
+            told.offsets[str(chunk.id)] = _sizes(row)
+
+
+def _sizes(row: dict) -> dict[str, int]:
+    return {"stdout": row["stdout_size"], "stderr": row["stderr_size"]}
+
+
+# --- the end of an execution ---------------------------------------------------------------------------------------------
+
+
+def finish(tx: Transaction, ended: list[tuple[dict, Report]]) -> None:
+    """End live executions for good, and move their tasks on: succeeded, retried, failed, canceled or queued again."""
+    if not ended:
+        return
+    tasks = {
+        row["id"]: row
+        for row in tx.all(
+            f"SELECT id, state, execution_id, retry, failures, losses FROM task WHERE id IN ({marks(ended)})",
+            [row["task_id"] for row, _ in ended],
+        )
+    }
+    executions, moved, succeeded = [], [], []
+    for row, report in ended:
+        state = _ended_state(row, report)
+        executions.append(_end_of_execution(tx, row, report, state))
+        task = tasks.get(row["task_id"])
+        if task is not None and task["execution_id"] == row["id"]:
+            moved.append(_end_of_task(tx, task, row, state))
+            if state == SUCCEEDED:
+                succeeded.append(task["id"])
+    tx.many(
+        "UPDATE execution SET state = ?, exit_code = ?, signal = ?, reason = ?, pid = COALESCE(?, pid), started_at = ?, ended_at = ?, "
+        "finished_at = ?, cpu_seconds = ?, peak_memory_bytes = ?, read_bytes = ?, written_bytes = ?, last_output = ?, suspended = ? "
+        f"WHERE id = ? AND state IN {_LIVE_SQL}", executions,
+    )  # fmt: skip
+    tx.many("UPDATE task SET state = ?, state_at = ?, failures = ?, losses = ? WHERE id = ?", moved)
+    if succeeded:
+        release(tx, succeeded)
+    tx.wake()
+    for row, _ in ended:
+        tx.touch(row["worker_id"])
+
+
+def _ended_state(row: dict, report: Report) -> str:
+    """A user's cancel counts unless the command had succeeded by itself before it."""
+    return CANCELED if row["desired"] == CANCEL and report.state != SUCCEEDED else report.state
+
+
+def _end_of_execution(tx: Transaction, row: dict, report: Report, state: str) -> tuple:
+    times = _times(tx, row, report)
+    reason = report.reason
+    if reason and row["desired"] in (TERM, KILL, CANCEL) and row["asked_by"]:
+        reason = f"{reason} (asked by {row['asked_by']})"
+    return (
+        state, report.exit_code, report.signal, reason, report.pid, row["started_at"], times.get("ended_at"), tx.now,
+        report.cpu_seconds, report.peak_memory_bytes, report.read_bytes, report.written_bytes,
+        streams.last_lines(tx, row), False, row["id"],
+    )  # fmt: skip
+
+
+def _end_of_task(tx: Transaction, task: dict, row: dict, state: str) -> tuple:
+    """The task's next state; a failure uses up a retry, a loss has its own limit, what a person stopped is not tried again."""
+    failures, losses = task["failures"], task["losses"]
+    after = state
+    if state == FAILED:
+        failures += 1
+        if failures <= task["retry"] and row["desired"] not in (TERM, KILL):
+            after = PENDING
+    elif state == LOST:
+        losses += row["started_at"] is not None
+        after = FAILED if losses > MAX_LOSSES else PENDING
+    return after, tx.now, failures, losses, task["id"]
+
+
+# --- changes of place in the queue ---------------------------------------------------------------------------------------
+
+
+def release(tx: Transaction, succeeded: list[int]) -> None:
+    """Tasks that waited for the last of their requirements become pending."""
+    candidates = tx.column(
+        f"SELECT DISTINCT requirement.task_id FROM requirement JOIN task ON task.id = requirement.task_id "
+        f"WHERE requirement.required_id IN ({marks(succeeded)}) AND task.state = ?", (*succeeded, WAITING),
+    )  # fmt: skip
+    if candidates:
+        _queue(tx, candidates)
+
+
+def requeue(tx: Transaction, task_ids: list[int]) -> None:
+    """Queue tasks again, as new: their counts of failures and losses start over."""
+    if not task_ids:
+        return
+    tx.many("UPDATE task SET failures = 0, losses = 0 WHERE id = ?", [(task_id,) for task_id in task_ids])
+    _queue(tx, task_ids)
+
+
+def _queue(tx: Transaction, task_ids: list[int]) -> None:
+    """Pending, or waiting while a requirement has not succeeded."""
+    for start in range(0, len(task_ids), 500):
+        part = task_ids[start : start + 500]
+        unmet = set(
+            tx.column(
+                f"SELECT DISTINCT requirement.task_id FROM requirement JOIN task ON task.id = requirement.required_id "
+                f"WHERE requirement.task_id IN ({marks(part)}) AND task.state <> ?", (*part, SUCCEEDED),
+            )
+        )  # fmt: skip
+        states = [(WAITING if task_id in unmet else PENDING, tx.now, task_id) for task_id in part]
+        tx.many("UPDATE task SET state = ?, state_at = ? WHERE id = ?", states)
+    tx.wake()
+
+
+def order(tx: Transaction, execution_ids: list[int], desired: str, who: str) -> None:
+    """Want something else of live executions; their workers are told at once.
+
+    An end that was asked for is not taken back by asking for less: RETURN, RUN and SUSPEND never replace TERM, KILL or CANCEL.
+    """
+    for start in range(0, len(execution_ids), 500):
+        part = execution_ids[start : start + 500]
+        rows = tx.all(f"SELECT id, worker_id, desired FROM execution WHERE id IN ({marks(part)}) AND state IN {_LIVE_SQL}", part)
+        rows = [row for row in rows if _may_replace(row["desired"], desired)]
+        tx.many("UPDATE execution SET desired = ?, asked_by = ? WHERE id = ?", [(desired, who, row["id"]) for row in rows])
+        for row in rows:
+            tx.touch(row["worker_id"])
+
+
+_STRENGTH = {RUN: 0, SUSPEND: 0, RETURN: 0, TERM: 1, KILL: 2, CANCEL: 3}
+
+
+def _may_replace(present: str, desired: str) -> bool:
+    return present != desired and (_STRENGTH[desired] > 0 or _STRENGTH[present] == 0) and _STRENGTH[desired] >= _STRENGTH[present]
+
+
+def declare_lost(tx: Transaction, worker_ids: list[int], reason: str, only_not_started: bool = False) -> int:
+    """End what these workers hold as lost: their tasks go back to the queue. How many executions it were."""
+    if not worker_ids:
+        return 0
+    states = NOT_STARTED if only_not_started else LIVE
+    rows = tx.all(
+        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id IN ({marks(worker_ids)}) AND state IN ({marks(states)})"
+        + (" FOR UPDATE" if tx.postgresql else ""), (*worker_ids, *states),
+    )  # fmt: skip
+    finish(tx, [(row, Report(row["id"], LOST, reason=reason)) for row in rows])
+    return len(rows)
+
+
+# --- the decider's reading and writing -------------------------------------------------------------------------------------
+
+
+def workers_with_load(tx: Transaction) -> list[dict]:
+    """Every worker with `stopped` (its batch), `busy` (assigned, accepted or running), and `held` (not started, asked back or not)."""
+    workers = tx.all(
+        "SELECT worker.id, worker.batch_id, concurrency, prefetch, draining, offline, problem, batch.stopped FROM worker "
+        "JOIN batch ON batch.id = worker.batch_id WHERE deleted_at IS NULL ORDER BY worker.id"
+    )
+    busy = dict(_pairs(tx, "SELECT worker_id, COUNT(*) AS n FROM execution WHERE state IN ('assigned', 'accepted', 'running') "
+                           "AND worker_id > 0 GROUP BY worker_id"))  # fmt: skip
+    for worker in workers:
+        worker["busy"] = busy.get(worker["id"], 0)
+    return workers
+
+
+def _pairs(tx: Transaction, sql: str, params: tuple = ()) -> list[tuple]:
+    return [tuple(row.values()) for row in tx.all(sql, params)]
+
+
+def not_started(tx: Transaction) -> list[dict]:
+    """Executions that could still be given back: id, worker_id, desired, and their task's batch and priority; latest last."""
+    return tx.all(
+        "SELECT execution.id, execution.worker_id, execution.desired, task.batch_id, task.priority, batch.stopped FROM execution "
+        "JOIN task ON task.id = execution.task_id JOIN batch ON batch.id = task.batch_id "
+        "WHERE execution.state IN ('assigned', 'accepted') AND execution.worker_id > 0 "
+        "AND execution.desired IN ('run', 'return') ORDER BY task.priority DESC, execution.id"
+    )
+
+
+def next_pending(tx: Transaction, batch_id: int, count: int) -> list[dict]:
+    """The tasks of a batch to start next: highest priority first, then oldest."""
+    return tx.all(
+        "SELECT task.*, batch.name AS batch FROM task JOIN batch ON batch.id = task.batch_id WHERE batch_id = ? AND state = 'pending' "
+        "ORDER BY priority DESC, task.id LIMIT ?" + (" FOR UPDATE OF task SKIP LOCKED" if tx.postgresql else ""), (batch_id, count),
+    )  # fmt: skip
+
+
+_JSON_FIELDS = ("input", "resource", "env")
+_SPEC_FIELDS = (
+    "name", "command", "shell", "container", "container_options", "input", "resource", "output", "env", "workdir", "uid", "gid",
+    "priority", "download_timeout", "run_timeout", "use_cache",
+)  # fmt: skip
+
+
+def claim(tx: Transaction, claims: list[tuple[dict, int]]) -> None:
+    """Give tasks to workers: an execution row each is the claim, its id the fencing token."""
+    ids = tx.new_ids("execution", len(claims))
+    rows, tasks = [], []
+    for execution_id, (task, worker_id) in zip(ids, claims):
+        attempt = task["attempts"] + 1
+        spec = {"id": execution_id, "task_id": task["id"], "attempt": attempt, "task": _task_of_spec(task)}
+        rows.append(
+            (execution_id, task["id"], worker_id, attempt, ASSIGNED, RUN, False, json.dumps(spec, separators=(",", ":")), tx.now, 0, 0)
+        )
+        tasks.append((tx.now, execution_id, attempt, task["id"]))
+        tx.touch(worker_id)
+    tx.many(
+        "INSERT INTO execution (id, task_id, worker_id, attempt, state, desired, suspended, spec, assigned_at, stdout_size, stderr_size) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows,
+    )  # fmt: skip
+    tx.many("UPDATE task SET state = 'assigned', state_at = ?, execution_id = ?, attempts = ? WHERE id = ?", tasks)
+
+
+def _task_of_spec(task: dict) -> dict:
+    spec = {"batch": task["batch"]}
+    for name in _SPEC_FIELDS:
+        value = task[name]
+        if value is not None and value != 0:
+            spec[name] = json.loads(value) if name in _JSON_FIELDS else value
+    return spec
