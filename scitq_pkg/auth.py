@@ -72,13 +72,14 @@ def load_tokens() -> dict[str, str]:
     """The tokens of this user by `token_key`; empty without a file. Raises NotAllowed if others could read or have written it."""
     path = os.path.join(config_directory(), TOKENS_FILE)
     try:
-        with open(path, encoding="utf-8") as file:
-            _check_private(path, os.fstat(file.fileno()))
-            text = file.read()
+        file = open(path, encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except PermissionError as error:
         raise NotAllowed(f"the tokens file {path} cannot be read: {error.strerror}") from None
+    with file:
+        _check_private(path, os.fstat(file.fileno()))
+        text = file.read()
     try:
         tokens = json.loads(text)
     except ValueError:

@@ -106,6 +106,10 @@ class Connection:
     def __exit__(self, *_) -> None:
         self.close()
 
+    def __del__(self) -> None:  # scripts seldom close what they asked with
+        if sock := getattr(self, "_socket", None):
+            sock.close()
+
     # --- one exchange -------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
