@@ -178,4 +178,5 @@ class SyncAnswer:
     fenced: list[int] = field(default_factory=list)  # no longer this worker's: kill, and throw the result away
     offsets: dict[str, dict[str, int]] = field(default_factory=dict)  # id -> stream -> send again from this byte
     delay: float = 0.0  # seconds to keep before the next idle request: the server is crowded
-    grace: float = KILL_GRACE_SECONDS
+    grace: float = KILL_GRACE_SECONDS  # seconds between SIGTERM and SIGKILL
+    lease: float = START_LEASE_SECONDS  # start nothing when the last answered request was sent longer ago

@@ -11,7 +11,7 @@ import json
 
 from ..errors import Conflict, NotFound
 from ..protocol import (
-    ACCEPTED, ASSIGNED, CANCEL, CANCELED, ENDED, FAILED, KILL, LIVE, LOST, NOT_STARTED, PENDING, RETURN, RUN, RUNNING, SUCCEEDED,
+    ACCEPTED, ASSIGNED, CANCEL, CANCELED, ENDED, FAILED, KILL, LIVE, LOST, PENDING, RETURN, RUN, RUNNING, SUCCEEDED,
     TERM, UPLOADING, WAITING, Order, Report, SyncAnswer, SyncRequest,
 )  # fmt: skip
 from . import streams
@@ -129,6 +129,8 @@ def _progress(tx: Transaction, row: dict, report: Report) -> None:
     advanced = _RANK[report.state] > _RANK[row["state"]]
     if advanced:
         changes |= {"state": report.state, **_times(tx, row, report)}
+        if row["desired"] == RETURN and report.state != ACCEPTED:
+            changes["desired"] = RUN  # it had started before it was asked back
     if bool(row["suspended"]) != report.suspended:
         changes["suspended"] = report.suspended
         tx.changed = True
@@ -158,7 +160,8 @@ def _times(tx: Transaction, row: dict, report: Report) -> dict:
 def _lose_unknown(tx: Transaction, worker_id: int, listed: set[int]) -> None:
     """A new process of the worker states all it has: what had started and is not listed is gone."""
     rows = tx.all(
-        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id = ? AND state IN ('running', 'uploading')", (worker_id,)
+        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id = ? AND state IN {_LIVE_SQL} AND state IN ('running', 'uploading')",
+        (worker_id,),
     )
     gone = [row for row in rows if row["id"] not in listed]
     finish(tx, [(row, Report(row["id"], LOST, reason="its worker was restarted and has no trace of it")) for row in gone])
@@ -357,11 +360,12 @@ def declare_lost(tx: Transaction, worker_ids: list[int], reason: str, only_not_s
     """End what these workers hold as lost: their tasks go back to the queue. How many executions it were."""
     if not worker_ids:
         return 0
-    states = NOT_STARTED if only_not_started else LIVE
+    narrower = " AND state IN ('assigned', 'accepted')" if only_not_started else ""
+    locking = " FOR UPDATE" if tx.postgresql else ""
     rows = tx.all(
-        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id IN ({marks(worker_ids)}) AND state IN ({marks(states)})"
-        + (" FOR UPDATE" if tx.postgresql else ""), (*worker_ids, *states),
-    )  # fmt: skip
+        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id IN ({marks(worker_ids)}) AND state IN {_LIVE_SQL}{narrower}{locking}",
+        worker_ids,
+    )
     finish(tx, [(row, Report(row["id"], LOST, reason=reason)) for row in rows])
     return len(rows)
 
@@ -370,28 +374,32 @@ def declare_lost(tx: Transaction, worker_ids: list[int], reason: str, only_not_s
 
 
 def workers_with_load(tx: Transaction) -> list[dict]:
-    """Every worker with `stopped` (its batch), `busy` (assigned, accepted or running), and `held` (not started, asked back or not)."""
+    """Every worker with `stopped` (its batch is), `busy` (executions that have or want a run slot) and what of it has not
+    started: `held`, and `strange` for another batch than the worker's present one."""
     workers = tx.all(
-        "SELECT worker.id, worker.batch_id, concurrency, prefetch, draining, offline, problem, batch.stopped FROM worker "
-        "JOIN batch ON batch.id = worker.batch_id WHERE deleted_at IS NULL ORDER BY worker.id"
+        "SELECT worker.id, worker.batch_id, concurrency, prefetch, draining, offline, problem, batch.stopped, 0 AS busy, 0 AS held, "
+        "0 AS strange FROM worker JOIN batch ON batch.id = worker.batch_id WHERE deleted_at IS NULL ORDER BY worker.id"
     )
-    busy = dict(_pairs(tx, "SELECT worker_id, COUNT(*) AS n FROM execution WHERE state IN ('assigned', 'accepted', 'running') "
-                           "AND worker_id > 0 GROUP BY worker_id"))  # fmt: skip
-    for worker in workers:
-        worker["busy"] = busy.get(worker["id"], 0)
+    by_id = {worker["id"]: worker for worker in workers}
+    for load in tx.all(
+        f"SELECT worker_id, batch_id, state, COUNT(*) AS n FROM execution WHERE state IN {_LIVE_SQL} AND state <> 'uploading' "
+        "GROUP BY worker_id, batch_id, state"
+    ):
+        worker = by_id.get(load["worker_id"])
+        if worker is not None:
+            worker["busy"] += load["n"]
+            if load["state"] != RUNNING:
+                worker["held"] += load["n"]
+                worker["strange"] += load["n"] if load["batch_id"] != worker["batch_id"] else 0
     return workers
 
 
-def _pairs(tx: Transaction, sql: str, params: tuple = ()) -> list[tuple]:
-    return [tuple(row.values()) for row in tx.all(sql, params)]
-
-
 def not_started(tx: Transaction) -> list[dict]:
-    """Executions that could still be given back: id, worker_id, desired, and their task's batch and priority; latest last."""
+    """Executions that could still be given back: id, worker_id, desired, batch_id, `stopped`; those to keep first come first."""
     return tx.all(
-        "SELECT execution.id, execution.worker_id, execution.desired, task.batch_id, task.priority, batch.stopped FROM execution "
-        "JOIN task ON task.id = execution.task_id JOIN batch ON batch.id = task.batch_id "
-        "WHERE execution.state IN ('assigned', 'accepted') AND execution.worker_id > 0 "
+        "SELECT execution.id, execution.worker_id, execution.desired, execution.batch_id, batch.stopped FROM execution "
+        "JOIN task ON task.id = execution.task_id JOIN batch ON batch.id = execution.batch_id "
+        f"WHERE execution.state IN {_LIVE_SQL} AND execution.state IN ('assigned', 'accepted') "
         "AND execution.desired IN ('run', 'return') ORDER BY task.priority DESC, execution.id"
     )
 
@@ -419,13 +427,13 @@ def claim(tx: Transaction, claims: list[tuple[dict, int]]) -> None:
         attempt = task["attempts"] + 1
         spec = {"id": execution_id, "task_id": task["id"], "attempt": attempt, "task": _task_of_spec(task)}
         rows.append(
-            (execution_id, task["id"], worker_id, attempt, ASSIGNED, RUN, False, json.dumps(spec, separators=(",", ":")), tx.now, 0, 0)
+            (execution_id, task["id"], worker_id, task["batch_id"], attempt, ASSIGNED, RUN, False, json.dumps(spec, separators=(",", ":")), tx.now, 0, 0)
         )
         tasks.append((tx.now, execution_id, attempt, task["id"]))
         tx.touch(worker_id)
     tx.many(
-        "INSERT INTO execution (id, task_id, worker_id, attempt, state, desired, suspended, spec, assigned_at, stdout_size, stderr_size) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows,
+        "INSERT INTO execution (id, task_id, worker_id, batch_id, attempt, state, desired, suspended, spec, assigned_at, stdout_size, "
+        "stderr_size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows,
     )  # fmt: skip
     tx.many("UPDATE task SET state = 'assigned', state_at = ?, execution_id = ?, attempts = ? WHERE id = ?", tasks)
 

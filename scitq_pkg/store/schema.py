@@ -102,6 +102,7 @@ class Execution(Model):
     id = IntegerField(primary_key=True)
     task_id = IntegerField()
     worker_id = IntegerField()
+    batch_id = IntegerField()  # the task's, when it was claimed
     attempt = IntegerField()
     state = TextField()
     desired = TextField()
@@ -177,5 +178,5 @@ INDEXES = (
     "CREATE INDEX task_queue ON task (batch_id, priority DESC, id) WHERE state = 'pending'",
     "CREATE INDEX requirement_required ON requirement (required_id)",
     "CREATE INDEX execution_task ON execution (task_id)",
-    "CREATE INDEX execution_live ON execution (worker_id) WHERE state IN ('assigned', 'accepted', 'running', 'uploading')",
+    "CREATE INDEX execution_live ON execution (worker_id, batch_id, state) WHERE state IN ('assigned', 'accepted', 'running', 'uploading')",
 )

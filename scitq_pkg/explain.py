@@ -1,0 +1,107 @@
+"""Why a task is where it is, and what would move it on: one sentence for each state."""
+
+from __future__ import annotations
+
+from .protocol import ACCEPTED, ASSIGNED, CANCELED, FAILED, FINAL, PENDING, RUNNING, SUCCEEDED, UPLOADING, WAITING
+from .store import Transaction
+
+NAMED = 5  # tasks or workers named in a sentence, at most
+
+
+def explain(tx: Transaction, task_id: int) -> dict:
+    """`{"state", "sentence"}` of a task. Raises NotFound."""
+    task = tx.get(
+        f"task {task_id}",
+        "SELECT task.*, batch.name AS batch, batch.stopped FROM task JOIN batch ON batch.id = task.batch_id WHERE task.id = ?", (task_id,),
+    )  # fmt: skip
+    return {"state": task["state"], "sentence": _SENTENCES[task["state"]](tx, task)}
+
+
+def _waiting(tx: Transaction, task: dict) -> str:
+    unmet = tx.all(
+        "SELECT task.id, task.state FROM requirement JOIN task ON task.id = requirement.required_id "
+        "WHERE requirement.task_id = ? AND task.state <> ? ORDER BY task.id", (task["id"], SUCCEEDED),
+    )  # fmt: skip
+    ended = [row for row in unmet if row["state"] in (FAILED, CANCELED)]
+    if ended:
+        return f"It waits for {_named(ended)}: relaunch what failed or was canceled, and it goes on by itself."
+    return f"It waits for {_named(unmet)} to succeed."
+
+
+def _named(rows: list[dict]) -> str:
+    named = ", ".join(f"{row['id']} ({row['state']})" for row in rows[:NAMED])
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    return f"task{'s' if len(rows) > 1 else ''} {named}{more}"
+
+
+def _pending(tx: Transaction, task: dict) -> str:
+    batch = task["batch"]
+    if task["stopped"]:
+        return f"Batch {batch} is stopped: start it with `scitq manage batch go -n {batch}`."
+    workers = tx.all("SELECT * FROM worker WHERE batch_id = ? AND deleted_at IS NULL ORDER BY id", (task["batch_id"],))
+    if not workers:
+        return f"No worker is in batch {batch}: start one with `scitq worker SERVER --batch {batch}`, or move one there."
+    usable = [worker for worker in workers if not (worker["offline"] or worker["draining"] or worker["problem"])]
+    if not usable:
+        return f"No worker of batch {batch} can take work: {_why_not(workers)}."
+    slots = sum(worker["concurrency"] for worker in usable)
+    if slots == 0:
+        return f"The workers of batch {batch} have concurrency 0: raise it with `scitq manage worker update -n NAME -C 1`."
+    before = tx.value(
+        "SELECT COUNT(*) FROM task WHERE batch_id = ? AND state = 'pending' AND (priority > ? OR (priority = ? AND id < ?))",
+        (task["batch_id"], task["priority"], task["priority"], task["id"]),
+    )
+    queued = f"{before} task{'s are' if before != 1 else ' is'} before it" if before else "it is the next"
+    return f"All {slots} slots of batch {batch} are busy; {queued}."
+
+
+def _why_not(workers: list[dict]) -> str:
+    def why(worker: dict) -> str:
+        if worker["offline"]:
+            return "is offline"
+        return f"says: {worker['problem']}" if worker["problem"] else "is draining"
+
+    told = "; ".join(f"{worker['name']} {why(worker)}" for worker in workers[:NAMED])
+    return told + (f"; and {len(workers) - NAMED} more" if len(workers) > NAMED else "")
+
+
+def _held(tx: Transaction, task: dict) -> str:
+    row = _execution(tx, task)
+    if row is None:
+        return f"It is {task['state']}."
+    silent = f" The worker is silent since {tx.now - row['contact_at']:.0f} s." if row["offline"] and row["contact_at"] else ""
+    if row["state"] in (ASSIGNED, ACCEPTED):
+        waits = "was given it a moment ago" if row["state"] == ASSIGNED else "holds it, and starts it when a slot is free"
+        return f"Worker {row['worker']} {waits}.{silent}"
+    if row["suspended"]:
+        return f"It is suspended on worker {row['worker']}: resume it with `scitq manage task signal -i {task['id']} --resume`.{silent}"
+    if row["desired"] not in ("run", "return", "suspend"):
+        return f"It is being ended on worker {row['worker']} ({row['desired']}, asked by {row['asked_by']}).{silent}"
+    doing = "runs" if row["state"] == RUNNING else "ended, its outputs are being uploaded"
+    since = f" since {tx.now - row['started_at']:.0f} s" if row["started_at"] and row["state"] == RUNNING else ""
+    return f"Its command {doing} on worker {row['worker']}{since}.{silent}"
+
+
+def _ended(tx: Transaction, task: dict) -> str:
+    row = _execution(tx, task)
+    if row is None:
+        return "It was canceled before it started." if task["state"] == CANCELED else f"It is {task['state']}."
+    how = row["reason"] or (f"exit code {row['exit_code']}" if row["exit_code"] is not None else f"signal {row['signal']}")
+    if task["state"] == SUCCEEDED:
+        return f"It succeeded at attempt {row['attempt']}, on worker {row['worker']}."
+    tried = f" after {task['failures']} failures" if task["failures"] > 1 else ""
+    lost = f" after {task['losses']} lost workers" if row["state"] == "lost" else ""
+    return f"It {task['state']}{tried}{lost} on worker {row['worker']}: {how}. Relaunch it with `scitq manage task relaunch -i {task['id']}`."
+
+
+def _execution(tx: Transaction, task: dict) -> dict | None:
+    return tx.one(
+        "SELECT execution.*, worker.name AS worker, worker.offline, worker.contact_at FROM execution "
+        "JOIN worker ON worker.id = execution.worker_id WHERE execution.id = ?", (task["execution_id"],),
+    )  # fmt: skip
+
+
+_SENTENCES = {
+    WAITING: _waiting, PENDING: _pending, ASSIGNED: _held, ACCEPTED: _held, RUNNING: _held, UPLOADING: _held,
+    **dict.fromkeys(FINAL, _ended),
+}  # fmt: skip
