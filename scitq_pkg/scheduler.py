@@ -222,7 +222,7 @@ class Monitor:
         if now - self._flushed >= FLUSH_SECONDS:
             self._flush()
             self._flushed = now
-        silent = self._silences(now)
+        silent = self._silences(now) if self._store.leads else []
         if any(silence > limit for _, silence, limit in silent):
             self._store.write(lambda tx: self._declare(tx, silent))
         self.ticked_at = now

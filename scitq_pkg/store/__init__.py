@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import Unavailable
-from .databases import Database, open_database
+from .cluster import CHANNEL, Cluster
+from .databases import Database, Postgresql, open_database
 from .migrations import migrate
 from .transaction import Transaction
 from .writer import Changes, Writer
 
-log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
@@ -21,13 +19,15 @@ class Store:
     """An open database: one writer thread with group commit, and pooled readers.
 
     `decide` is called inside a write transaction, before its commit, whenever `tx.wake()` was called in it;
-    `on_commit(touched_workers)` after it, with the ids of workers whose orders changed.
+    `on_commit(touched_workers)` after it, with the ids of workers whose orders changed (None: any may have).
     """
 
     def __init__(self, database: Database):
         self.database = database
         self.changes = Changes()
         self._writer = Writer(database, self.changes)
+        self._decide: Callable[[Transaction], None] | None = None
+        self._cluster: Cluster | None = None
 
     @classmethod
     def open(cls, url: str, data_dir: Path) -> Store:
@@ -45,21 +45,39 @@ class Store:
             raise
         return store
 
-    @property
-    def decide(self) -> Callable[[Transaction], None] | None:
-        return self._writer.decide
-
-    @decide.setter
-    def decide(self, decide: Callable[[Transaction], None] | None) -> None:
-        self._writer.decide = decide
-
-    @property
-    def on_commit(self) -> Callable[[set[int]], None] | None:
-        return self._writer.on_commit
-
-    @on_commit.setter
-    def on_commit(self, on_commit: Callable[[set[int]], None] | None) -> None:
+    def start(self, decide: Callable[[Transaction], None], on_commit: Callable[[set[int] | None], None]) -> None:
+        """Begin to decide, and to hear of other server processes on the same database (PostgreSQL)."""
+        self._decide = decide
+        self._writer.decide = self._decide_if_leading
         self._writer.on_commit = on_commit
+        if isinstance(self.database, Postgresql):
+            self._cluster = Cluster(self.database, self._hear, lambda: self.write(Transaction.wake))
+            self._writer.before_commit = self._tell_others
+            self._cluster.start()
+        else:
+            self.write(Transaction.wake)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process decides: always on SQLite, one of all on PostgreSQL."""
+        return self._cluster is None or self._cluster.leads
+
+    def _decide_if_leading(self, tx: Transaction) -> None:
+        if self.leads and self._decide is not None:
+            self._decide(tx)
+
+    def _tell_others(self, tx: Transaction) -> None:
+        assert self._cluster is not None
+        payload = self._cluster.payload(tx.touched, tx.woken and not self.leads)
+        tx.value("SELECT pg_notify(?, ?)", (CHANNEL, payload))
+
+    def _hear(self, touched: set[int] | None, woken: bool) -> None:
+        """Another process committed."""
+        self.changes.bump()
+        if self._writer.on_commit is not None and (touched is None or touched):
+            self._writer.on_commit(touched)
+        if woken and self.leads:
+            self._writer.submit(Transaction.wake)
 
     def write(self, change: Callable[[Transaction], Result]) -> Result:
         """Run `change(tx)` in the writer thread; its result, once it is durable.
@@ -76,8 +94,10 @@ class Store:
 
     def close(self) -> None:
         """Let the writes that wait be done, then close every connection."""
+        if self._cluster is not None:
+            self._cluster.stop()
         self._writer.stop()
         self.database.close()
 
 
-__all__ = ["Store", "Transaction", "Unavailable"]
+__all__ = ["Store", "Transaction"]

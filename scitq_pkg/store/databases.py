@@ -116,7 +116,7 @@ class Postgresql(Database):
         from playhouse.pool import PooledPostgresqlDatabase
 
         name, options = _postgresql_options(url)
-        self.url = url
+        self._options = {"dbname": name, **options}
         self.shown = url.replace(f":{urlsplit(url).password}@", ":***@")
         writer = peewee.PostgresqlDatabase(name, **options)
         readers = PooledPostgresqlDatabase(name, max_connections=READERS, timeout=30, stale_timeout=300, **options)
@@ -132,6 +132,14 @@ class Postgresql(Database):
         if getattr(getattr(error, "__cause__", None) or error, "pgcode", None) == "53100":
             return StorageFull(f"the disk of {self.shown} is full, nothing was recorded: make room, then try again")
         return Unavailable(f"the database {self.shown} failed: {first_line}")
+
+    def connect(self):
+        """A psycopg2 connection of the caller's own, in autocommit mode."""
+        import psycopg2
+
+        connection = psycopg2.connect(**self._options)
+        connection.autocommit = True
+        return connection
 
     def retryable(self, error: Exception) -> bool:
         return getattr(error, "pgcode", None) in ("40001", "40P01")  # serialization failure, deadlock

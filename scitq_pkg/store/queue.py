@@ -12,7 +12,7 @@ import json
 from ..errors import Conflict, NotFound
 from ..protocol import (
     ACCEPTED, ASSIGNED, CANCEL, CANCELED, ENDED, FAILED, KILL, LIVE, LOST, PENDING, RETURN, RUN, RUNNING, SUCCEEDED,
-    TERM, UPLOADING, WAITING, Order, Report, SyncAnswer, SyncRequest,
+    SUSPEND, TERM, UPLOADING, WAITING, Order, Report, SyncAnswer, SyncRequest,
 )  # fmt: skip
 from . import streams
 from .schema import Worker

@@ -70,6 +70,7 @@ class Writer:
         self._stopped = False
         self.decide: Callable[[Transaction], None] | None = None
         self.on_commit: Callable[[set[int]], None] | None = None
+        self.before_commit: Callable[[Transaction], None] | None = None
         self._driver_errors = (peewee.PeeweeException, sqlite3.Error, *database.driver_errors())
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
@@ -139,6 +140,8 @@ class Writer:
                 job.error = self._database.explain(error) if isinstance(error, self._driver_errors) else error
         if transaction.woken and self.decide is not None:
             self._decide(transaction)
+        if self.before_commit is not None and transaction.changed:
+            self.before_commit(transaction)
         transaction.run("COMMIT")
         return transaction
 
