@@ -9,6 +9,7 @@ ScitqError                      1   500   something failed
 ├── TooLarge                    2   413   the request is larger than the server takes
 ├── Unavailable                 5   503   the server is starting, stopping or not ready: try again
 │   └── StorageFull             1   507   the database's disk is full: nothing was recorded
+├── TaskFailed                 10    -    a task that was waited for did not succeed (also a RuntimeError)
 └── Unreachable                 5    -    no server answers there, or not ours (also a ConnectionError)
 
 The first number is the exit code of the command line, the second the HTTP status. A message is one sentence
@@ -99,6 +100,17 @@ class StorageFull(Unavailable):
     http_status = 507
 
 
+class TaskFailed(ScitqError, RuntimeError):
+    """A task that was waited for did not succeed; `result` holds what is known of it."""
+
+    code = "task_failed"
+    exit_code = 10
+
+    def __init__(self, message: str, field: str | None = None, result=None):
+        super().__init__(message, field)
+        self.result = result
+
+
 class Unreachable(ScitqError, ConnectionError):
     """No server answers there, or what answers is not a scitq server."""
 
@@ -110,7 +122,7 @@ def error_from_answer(status: int, body: dict) -> ScitqError:
     """The error that an answer `{"error": {"code", "message", "field"}}` of the API stands for."""
     told = body.get("error") or {}
     by_code = {kind.code: kind for kind in _all_kinds(ScitqError)}
-    by_status = {kind.http_status: kind for kind in _all_kinds(ScitqError)}
+    by_status = {kind.http_status: kind for kind in reversed(_all_kinds(ScitqError))}  # of several, the most general
     kind = by_code.get(told.get("code")) or by_status.get(status) or ScitqError
     return kind(told.get("message") or f"the server answered {status}", field=told.get("field"))
 

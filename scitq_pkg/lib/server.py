@@ -1,0 +1,420 @@
+"""`Server`: the methods users call, one for each thing the API can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from urllib.parse import quote
+
+from ..errors import InvalidRequest, NotFound, nearest
+from ..protocol import TaskSpec
+from .client import DAY_SECONDS, Client
+from .objects import LONGEST_QUERY, check_style, id_of, ids_of, range_groups, ranges, shown
+
+
+class _Reset:
+    """The type of RESET."""
+
+    def __repr__(self) -> str:
+        return "RESET"
+
+
+RESET = _Reset()  # in an update: back to the default. None means: not changed
+"""Give this in an update to set something back to its default."""
+
+NO_ID = "0"  # what an empty list of ids chooses: nothing; an empty filter would choose everything
+_TASK_FIELDS = {f.name for f in fields(TaskSpec)}
+_FILTERS = ("batch", "state", "name", "ids", "worker", "exit_code", "grep", "since")
+_OLDER_FILTERS = {"status": "state", "task_id": "ids", "task_ids": "ids", "id": "ids", "states": "state", "task_name": "name"}
+
+
+class Server:
+    """A scitq server, as a Python program uses it.
+
+    `server` is a host, `host:port` or a URL (default `$SCITQ_SERVER`, else this machine). With style 'object' answers are Namespaces
+    instead of dictionaries. Times are in seconds. A server that is away is waited for (`get_timeout`, `put_timeout`; a day), except
+    on first contact (`connect_timeout`). A wrong value raises an error of `scitq.errors` at once.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        style: str = "dict",
+        token: str | None = None,
+        *,
+        timeout: float = 60.0,
+        connect_timeout: float = 10.0,
+        get_timeout: float = DAY_SECONDS,
+        put_timeout: float = DAY_SECONDS,
+    ):
+        self.style = check_style(style)
+        self.client = Client(server, token, timeout, connect_timeout, get_timeout, put_timeout)
+        self.url = self.client.url
+
+    def close(self) -> None:
+        """Closes the connection; a later call opens it again."""
+        self.client.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    # --- tasks --------------------------------------------------------------------------------------------------
+
+    def tasks(self, limit: int | None = None, order: str = "id", **filters) -> list:
+        """The tasks that pass the filters, all of them or the first `limit`; `order` is 'id' or '-id'.
+
+        Filters: batch, state (or status; one, or several), name (a glob), ids, worker, exit_code, grep, since ('2h', '3d', ISO time).
+        """
+        return self._list("tasks", "task", limit, order, filters)
+
+    def task_create(
+        self,
+        command: str,
+        name: str | None = None,
+        *,
+        batch: str | None = None,
+        input: str | Iterable[str] | None = None,
+        output: str | None = None,
+        container: str | None = None,
+        container_options: str | None = None,
+        resource: str | Iterable[str] | None = None,
+        required_task_ids=None,
+        require=None,
+        shell: bool | str = False,
+        retry: int | None = None,
+        download_timeout: float | None = None,
+        run_timeout: float | None = None,
+        use_cache: bool | None = None,
+        priority: int | None = None,
+        env: dict[str, str] | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        workdir: str | None = None,
+    ):
+        """Queues a command; the task as the server has it.
+
+        `input` and `resource` are lists of URIs, or one text of URIs with spaces between. `shell` runs the command with `sh -c` (True,
+        'sh') or `bash -c` ('bash'); without, it is split as a shell would and run directly. `require` (or `required_task_ids`): tasks, or
+        their ids, that must succeed first. Time limits are in seconds.
+        """
+        options = dict(locals())
+        del options["self"]
+        return self.task_get(self.tasks_create([options])[0])
+
+    def tasks_create(self, tasks: Iterable[dict]) -> list[int]:
+        """Queues many tasks in one transaction, all or none; their ids, in order.
+
+        Each is a dictionary of the options of `task_create`. `require` may also hold '#N', the N-th task of this call, from 0.
+        """
+        specs = [task_spec(task) for task in tasks]
+        if not specs:
+            return []
+        return self.client.send("POST", "/tasks", {"tasks": specs})["ids"]
+
+    def task_get(self, task):
+        """A task."""
+        return self._shown(self.client.get(f"/tasks/{id_of(task)}"), "task")
+
+    def task_update(self, task, relaunch: bool = False, **options):
+        """Changes a task that is not running: any option of `task_create`, None leaves it, RESET sets it back. The task."""
+        body = changes(options)
+        if relaunch:
+            body["relaunch"] = True
+        return self._shown(self.client.send("PATCH", f"/tasks/{id_of(task)}", body), "task")
+
+    def task_delete(self, task) -> None:
+        """Deletes a task; a running one is stopped first."""
+        self.client.send("DELETE", f"/tasks/{id_of(task)}")
+
+    def task_relaunch(self, task):
+        """Queues an ended task again. What the server says: `ids`, and `skipped` with the reason."""
+        return self._bulk("relaunch", [task])
+
+    def task_cancel(self, task):
+        """Cancels a task; a running one is stopped. What the server says: `ids`, and `skipped` with the reason."""
+        return self._bulk("cancel", [task])
+
+    def task_signal(self, task, action: str):
+        """suspend, resume, term or kill for a running task. What the server says: `ids`, and `skipped` with the reason."""
+        return self._bulk("signal", [task], action=action)
+
+    def task_explain(self, task) -> str:
+        """Why a task is where it is, and what would move it: a sentence."""
+        return self.client.get(f"/tasks/{id_of(task)}/explain")["sentence"]
+
+    def task_output(self, task, stream: str = "stdout") -> bytes:
+        """What the latest execution of a task wrote to 'stdout' or 'stderr'; nothing if it was never executed."""
+        latest = self.client.get("/executions", task=id_of(task), order="-id", limit=1)["items"]
+        return self.execution_output(latest[0]["id"], stream) if latest else b""
+
+    def task_status(self, tasks) -> list[str]:
+        """The states of these tasks, in their order; 'deleted' for those that are not there."""
+        ids = ids_of(tasks)
+        states = {task["id"]: task["state"] for group in range_groups(ids) for task in self.client.pages("/tasks", ids=group)}
+        return [states.get(number, "deleted") for number in ids]
+
+    def tasks_edit(self, ids=None, *, set: dict | None = None, sub=None, relaunch: bool = False, dry_run: bool = False, **filters):
+        """Changes many tasks at once: `set` as in `task_update`; `sub` (pattern, replacement), a regular expression on the command.
+
+        Which ones: `ids` or filters, as everywhere. What the server says: `ids`, `skipped`, in a dry run `changes`.
+        """
+        body: dict = {"relaunch": relaunch, "dry_run": dry_run}
+        if set:
+            body["set"] = changes(set)
+        if sub:
+            body["sub"] = {"pattern": sub[0], "replacement": sub[1]}
+        return self._bulk("edit", ids, filters, **body)
+
+    def tasks_relaunch(self, ids=None, *, dry_run: bool = False, **filters):
+        """Queues again the ended tasks among `ids`, or those that pass the filters."""
+        return self._bulk("relaunch", ids, filters, dry_run=dry_run)
+
+    def tasks_cancel(self, ids=None, *, dry_run: bool = False, **filters):
+        """Cancels these tasks."""
+        return self._bulk("cancel", ids, filters, dry_run=dry_run)
+
+    def tasks_delete(self, ids=None, *, dry_run: bool = False, **filters):
+        """Deletes these tasks."""
+        return self._bulk("delete", ids, filters, dry_run=dry_run)
+
+    def tasks_signal(self, action: str, ids=None, *, dry_run: bool = False, **filters):
+        """suspend, resume, term or kill for the running ones of these tasks."""
+        return self._bulk("signal", ids, filters, action=action, dry_run=dry_run)
+
+    def counts(self, version: int | None = None, wait: float | None = None, **filters):
+        """`version`, and `counts` of tasks per state. With a version seen before, waits up to `wait` seconds for a change."""
+        return self._shown(self.client.get("/tasks/counts", wait=wait, version=version, **query(filters)))
+
+    def join(self, tasks, retry: int = 1, check: bool = False, progress: bool | None = None) -> dict[str, int]:
+        """Waits until all these tasks (objects, dictionaries or ids) are done; how many are in each state then.
+
+        Failures are queued again up to `retry` times, beside the task's own retries. A task that waits for one that failed for good is not
+        waited for. Progress goes to stderr (None: a bar on a terminal, a line now and then otherwise). With `check`, TaskFailed
+        is raised if one did not succeed.
+        """
+        from .join import join
+
+        return join(self.client, ids_of(tasks), retry, check, progress)
+
+    # --- executions -----------------------------------------------------------------------------------------------
+
+    def executions(self, task=None, limit: int | None = None, order: str = "id", **filters) -> list:
+        """The attempts to run tasks; of one `task` (or `task_id`), or those that pass the filters."""
+        task = filters.pop("task_id", None) if task is None else task
+        filters = query(filters) | ({"task": id_of(task)} if task is not None else {})
+        return self._shown(list(self.client.pages("/executions", limit, order=order, **filters)), "execution")
+
+    def execution_get(self, execution):
+        """An attempt to run a task."""
+        return self._shown(self.client.get(f"/executions/{id_of(execution)}"), "execution")
+
+    def execution_output(self, execution, stream: str = "stdout", offset: int = 0, limit: int | None = None) -> bytes:
+        """The kept bytes of 'stdout' or 'stderr' from an offset, all of them or at most `limit`."""
+        parts: list[bytes] = []
+        size = 0
+        while limit is None or size < limit:
+            answer = self.client.get_answer(output_path(execution, stream), offset=offset, limit=None if limit is None else limit - size)
+            if not answer.body:
+                break
+            parts.append(answer.body)
+            size += len(answer.body)
+            offset = int(answer.headers["X-Scitq-Next"])
+        return b"".join(parts)
+
+    # --- workers --------------------------------------------------------------------------------------------------
+
+    def workers(self, limit: int | None = None, order: str = "id", **filters) -> list:
+        """The workers, all of them or those of a batch."""
+        return self._list("workers", "worker", limit, order, filters)
+
+    def worker_get(self, worker):
+        """A worker, by object, dictionary, id or name."""
+        return self._shown(self.client.get(f"/workers/{self._worker_id(worker)}"), "worker")
+
+    def worker_update(
+        self,
+        worker,
+        name: str | None = None,
+        *,
+        batch: str | None = None,
+        concurrency: int | None = None,
+        prefetch: int | None = None,
+        draining: bool | None = None,
+        permanent: bool | None = None,
+    ):
+        """Changes a worker while it works; None leaves a property as it is. The worker."""
+        wanted = {"name": name, "batch": batch, "concurrency": concurrency, "prefetch": prefetch}
+        wanted |= {"draining": draining, "permanent": permanent}
+        body = {key: value for key, value in wanted.items() if value is not None}
+        return self._shown(self.client.send("PATCH", f"/workers/{self._worker_id(worker)}", body), "worker")
+
+    def worker_drain(self, worker, draining: bool = True):
+        """Lets a worker end what it has and gives it nothing more; False reverses. The worker."""
+        return self.worker_update(worker, draining=draining)
+
+    def worker_delete(self, worker) -> None:
+        """Forgets a worker."""
+        self.client.send("DELETE", f"/workers/{self._worker_id(worker)}")
+
+    # --- batches ----------------------------------------------------------------------------------------------------
+
+    def batches(self, limit: int | None = None) -> list:
+        """The batches with their workers and the number of tasks in each state."""
+        return self._shown(list(self.client.pages("/batches", limit)), "batch")
+
+    def batch_get(self, batch: str):
+        """A batch."""
+        return self._shown(self.client.get(_batch_path(batch)), "batch")
+
+    def batch_stop(self, batch: str, running: str | None = None):
+        """Nothing of the batch starts any more; `running` also does 'suspend', 'term' or 'kill' to what runs."""
+        return self._shown(self.client.send("POST", _batch_path(batch) + "/stop", {"running": running}), "batch")
+
+    def batch_go(self, batch: str):
+        """Reverses `batch_stop`."""
+        return self._shown(self.client.send("POST", _batch_path(batch) + "/go", {}), "batch")
+
+    def batch_delete(self, batch: str) -> None:
+        """Deletes a batch with all its tasks; running ones are stopped first."""
+        self.client.send("DELETE", _batch_path(batch))
+
+    def batch_report(self, batch: str):
+        """Durations, failures by exit code and last line, peak memory."""
+        return self._shown(self.client.get(_batch_path(batch) + "/report"))
+
+    # --- the rest ---------------------------------------------------------------------------------------------------
+
+    def info(self):
+        """What the server says of itself: version, database, time, counts, and who we are to it."""
+        return self._shown(self.client.get("/server"))
+
+    def events(self, limit: int | None = None, order: str = "id", **filters) -> list:
+        """Who changed what, when: filters `object`, `who`, `after` (an id)."""
+        return self._shown(list(self.client.pages("/events", limit, order=order, **filters)))
+
+    def tokens(self) -> list:
+        """The tokens: names and roles, never the tokens themselves."""
+        return self._shown(list(self.client.pages("/tokens")))
+
+    def token_create(self, name: str, role: str = "user"):
+        """Makes a token; the answer holds it, this once."""
+        return self._shown(self.client.send("POST", "/tokens", {"name": name, "role": role}))
+
+    def token_delete(self, token) -> None:
+        """Revokes a token, by object, dictionary or id."""
+        self.client.send("DELETE", f"/tokens/{id_of(token)}")
+
+    def backup(self):
+        """Makes a whole copy of the database in the server's data directory; its path."""
+        return self._shown(self.client.send("POST", "/backup", {}))
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _shown(self, plain, noun: str | None = None):
+        return shown(plain, self.style, noun)
+
+    def _list(self, path: str, noun: str, limit: int | None, order: str, filters: dict) -> list:
+        return self._shown(find(self.client, path, limit, order, query(filters)), noun)
+
+    def _bulk(self, verb: str, ids, filters: dict | None = None, **body):
+        """One write for many tasks. Without ids and filters nothing is sent: forgetting them must not mean all tasks."""
+        chosen = query(filters or {})
+        if ids is None and not chosen:
+            raise InvalidRequest(f"which tasks should be changed by {verb}? give ids or a filter; name='*' means all of them")
+        if ids is not None and chosen:
+            chosen["ids"] = _filter_value("ids", ids)
+        body |= {"filter": chosen} if chosen else {"ids": ids_of(ids)}
+        return self._shown(self.client.send("POST", f"/tasks/{verb}", body))
+
+    def _worker_id(self, worker) -> int:
+        """The id of a worker that may be given by name."""
+        if not isinstance(worker, str) or worker.isdigit():
+            return id_of(worker)
+        found = {item["name"]: item["id"] for item in self.client.pages("/workers")}
+        if worker not in found:
+            raise NotFound(f"there is no worker {worker!r}{nearest(worker, found)}")
+        return found[worker]
+
+
+def find(client: Client, path: str, limit: int | None, order: str, chosen: dict) -> list[dict]:
+    """The items of a list that pass filters; so many ids that no URL holds them are asked for in several requests."""
+    groups = range_groups(ids_of(chosen["ids"])) if len(str(chosen.get("ids", ""))) > LONGEST_QUERY else [chosen.get("ids")]
+    items: list[dict] = []
+    for ids in groups if order == "id" else reversed(groups):
+        left = None if limit is None else limit - len(items)
+        items += client.pages("/" + path, left, order=order, **chosen | {"ids": ids})
+    return items
+
+
+def task_spec(options: dict) -> dict:
+    """The TaskSpec that these options of `task_create` mean, as JSON values. Raises InvalidRequest naming an unknown one."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if "required_task_ids" in given:
+        given["require"] = [*_required(given.pop("required_task_ids")), *_required(given.get("require"))]
+    elif "require" in given:
+        given["require"] = _required(given["require"])
+    for name in given:
+        if name not in _TASK_FIELDS:
+            raise InvalidRequest(f"a task has no such option{nearest(name, _TASK_FIELDS)}", field=name)
+    for name in ("input", "resource"):
+        if name in given:
+            given[name] = given[name].split() if isinstance(given[name], str) else [str(uri) for uri in given[name]]
+    if "output" in given:
+        given["output"] = str(given["output"])
+    if "shell" in given:
+        given["shell"] = {True: "sh", False: None}.get(given["shell"], given["shell"])
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def changes(options: dict) -> dict:
+    """The body of an update: None is left out, RESET becomes the default."""
+    kept = task_spec({name: value for name, value in options.items() if value is not RESET})
+    if options.get("shell") is False:
+        kept["shell"] = None
+    plain = TaskSpec(command="")
+    for name, value in options.items():
+        if value is RESET:
+            if name == "command" or name not in _TASK_FIELDS:
+                raise InvalidRequest(f"it has no default{nearest(name, _TASK_FIELDS)}", field=name)
+            kept[name] = getattr(plain, name)
+    return kept
+
+
+def query(filters: dict) -> dict:
+    """Filters as the API writes them, from any of their names. Raises InvalidRequest naming an unknown one."""
+    found = {}
+    for name, value in filters.items():
+        ours = _OLDER_FILTERS.get(name, name)
+        if ours not in _FILTERS:
+            raise InvalidRequest(f"there is no such filter{nearest(name, _FILTERS)}: there are {', '.join(_FILTERS)}", field=name)
+        if value is not None:
+            found[ours] = _filter_value(ours, value)
+    return found
+
+
+def _filter_value(name: str, value):
+    if name == "ids":
+        return value if isinstance(value, str) else ranges(ids_of(value)) or NO_ID
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple, set)) else value
+
+
+def output_path(execution, stream: str) -> str:
+    """Where the bytes of an execution are."""
+    if stream not in ("stdout", "stderr"):
+        raise InvalidRequest(f"{stream!r} is no stream: there are stdout and stderr", field="stream")
+    return f"/executions/{id_of(execution)}/{stream}"
+
+
+def _batch_path(batch: str) -> str:
+    return "/batches/" + quote(batch, safe="")
+
+
+def _required(tasks) -> list:
+    """Ids of tasks, and `#N` as they are."""
+    if tasks is None:
+        return []
+    several = [tasks] if isinstance(tasks, (str, int, dict)) or not isinstance(tasks, Iterable) else tasks
+    return [task if isinstance(task, str) and task.startswith("#") else id_of(task) for task in several]
