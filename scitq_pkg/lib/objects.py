@@ -17,6 +17,7 @@ OLDER_NAMES = {
     "worker": {"worker_id": "id", "status": "state"},
     "batch": {"batch": "name"},
 }
+NO_ID = "0"  # what an empty list of ids chooses: nothing; an empty filter would choose everything
 LONGEST_QUERY = 6000  # characters of a filter that surely fit in a URL
 _MAPPINGS_OF_THE_USER = ("env",)  # their keys are no names of attributes
 

@@ -7,9 +7,10 @@ from dataclasses import fields
 from urllib.parse import quote
 
 from ..errors import InvalidRequest, NotFound, nearest
-from ..protocol import TaskSpec
+from ..protocol import STREAMS, TaskSpec
 from .client import DAY_SECONDS, Client
-from .objects import LONGEST_QUERY, check_style, id_of, ids_of, range_groups, ranges, shown
+from .join import join
+from .objects import LONGEST_QUERY, NO_ID, check_style, id_of, ids_of, range_groups, ranges, shown
 
 
 class _Reset:
@@ -22,7 +23,6 @@ class _Reset:
 RESET = _Reset()  # in an update: back to the default. None means: not changed
 """Give this in an update to set something back to its default."""
 
-NO_ID = "0"  # what an empty list of ids chooses: nothing; an empty filter would choose everything
 _TASK_FIELDS = {f.name for f in fields(TaskSpec)}
 _FILTERS = ("batch", "state", "name", "ids", "worker", "exit_code", "grep", "since")
 _OLDER_FILTERS = {"status": "state", "task_id": "ids", "task_ids": "ids", "id": "ids", "states": "state", "task_name": "name"}
@@ -195,8 +195,6 @@ class Server:
         waited for. Progress goes to stderr (None: a bar on a terminal, a line now and then otherwise). With `check`, TaskFailed
         is raised if one did not succeed.
         """
-        from .join import join
-
         return join(self.client, ids_of(tasks), retry, check, progress)
 
     # --- executions -----------------------------------------------------------------------------------------------
@@ -213,16 +211,7 @@ class Server:
 
     def execution_output(self, execution, stream: str = "stdout", offset: int = 0, limit: int | None = None) -> bytes:
         """The kept bytes of 'stdout' or 'stderr' from an offset, all of them or at most `limit`."""
-        parts: list[bytes] = []
-        size = 0
-        while limit is None or size < limit:
-            answer = self.client.get_answer(output_path(execution, stream), offset=offset, limit=None if limit is None else limit - size)
-            if not answer.body:
-                break
-            parts.append(answer.body)
-            size += len(answer.body)
-            offset = int(answer.headers["X-Scitq-Next"])
-        return b"".join(parts)
+        return read_output(self.client, id_of(execution), stream, offset, limit)
 
     # --- workers --------------------------------------------------------------------------------------------------
 
@@ -401,11 +390,20 @@ def _filter_value(name: str, value):
     return ",".join(map(str, value)) if isinstance(value, (list, tuple, set)) else value
 
 
-def output_path(execution, stream: str) -> str:
-    """Where the bytes of an execution are."""
-    if stream not in ("stdout", "stderr"):
+def read_output(client: Client, execution_id: int, stream: str, offset: int = 0, limit: int | None = None) -> bytes:
+    """The kept bytes of a stream of an execution. See `Server.execution_output`."""
+    if stream not in STREAMS:
         raise InvalidRequest(f"{stream!r} is no stream: there are stdout and stderr", field="stream")
-    return f"/executions/{id_of(execution)}/{stream}"
+    parts: list[bytes] = []
+    left = limit
+    while left is None or left > 0:
+        answer = client.get_answer(f"/executions/{execution_id}/{stream}", offset=offset, limit=left)
+        if not answer.body:
+            break
+        parts.append(answer.body)
+        offset = int(answer.headers["X-Scitq-Next"])
+        left = None if left is None else left - len(answer.body)
+    return b"".join(parts)
 
 
 def _batch_path(batch: str) -> str:
