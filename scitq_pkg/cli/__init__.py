@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -36,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if _reader_is_gone() else _failed(error, words)
     except Exception as error:
         return _failed(error, words)
+    finally:
+        _forget_output_that_cannot_be_written()
 
 
 def _own_words() -> list[str]:
@@ -110,23 +113,33 @@ def _help() -> str:
 
 
 def _flush() -> None:
-    """Here, where a reader that went away or a full disk can still be told properly."""
-    if sys.stdout is not None and not sys.stdout.closed:
+    """Here, where an output that cannot be written can still be told."""
+    if _has_output():
         sys.stdout.flush()
 
 
+def _has_output() -> bool:
+    return sys.stdout is not None and not sys.stdout.closed
+
+
 def _reader_is_gone() -> bool:
-    """Whether the broken pipe is our own output (`scitq ... | head`); then nothing more is written, at exit neither."""
+    """Whether the broken pipe is our own output (`scitq ... | head`), and not a connection that nobody caught."""
     import select
 
-    if sys.stdout is None or sys.stdout.closed:
+    if not _has_output():
         return False
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
-    gone = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
-    if gone:
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _forget_output_that_cannot_be_written() -> None:
+    """Python would try once more when it ends, and then write a traceback."""
+    try:
+        if _has_output():
+            sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return gone
 
 
 def _failed(error: Exception, words: list[str]) -> int:
@@ -138,6 +151,8 @@ def _failed(error: Exception, words: list[str]) -> int:
         return _tell(str(error), error.exit_code)
     if isinstance(error, ImportError) and _is_from_outside(error):
         return _tell(_what_is_missing(error), 1)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _tell(f"{error.strerror}: make room for {error.filename or 'what it writes (output, data, cache)'} and try again", 1)
     return _tell(f"unexpected {type(error).__name__}: {error} ({_traceback(error, verbose)})", 1)
 
 
