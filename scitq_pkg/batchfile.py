@@ -1,4 +1,4 @@
-"""A YAML file becomes tasks. `batchfile.schema.json` says which keys there are; `bring_in_line` then queues them.
+"""A YAML file becomes tasks, and tasks of a server are brought in line with it. `batchfile.schema.json` says which keys there are.
 
 Every task of a file has a name, the same each time the file is read: with its batch it says which task of the server it is.
 """
@@ -11,20 +11,16 @@ import graphlib
 import json
 import os
 import pkgutil
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import yaml
 
 from .errors import InvalidRequest, nearest
-from .protocol import DEFAULT_BATCH
-from .substitution import Row, read_table, substitute
-
-ITEM = "item"  # the column of rows that are plain values
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?|(?:\d+(?:\.\d+)?[dhms])+)")
-_YAML_TAG = "tag:yaml.org,2002:"
+from .lib import Server
+from .protocol import CANCELED, DEFAULT_BATCH, FAILED, SUCCEEDED, TaskSpec
+from .substitution import Row
+from .yamlvalues import Value, compose, kind_of, line_of, mapping, wrong_at
 
 
 @dataclass(slots=True)
@@ -47,15 +43,15 @@ def load(path: str, batch: str | None = None, workdir: str | None = None) -> Bat
 
     `batch` goes before the one that the file names. `workdir` is the directory of tasks that name none, and where relative ones start.
     """
-    top = _mapping(path, _compose(path), {**schema()["properties"], **_task_keys()}, "the file")
-    name = _Value(path, "batch", top.pop("batch"), {}).text() if "batch" in top else None
+    top = mapping(path, compose(path), {**schema()["properties"], **_task_keys()}, "the file")
+    name = Value(path, "batch", top.pop("batch"), {}).text() if "batch" in top else None
     file = BatchFile(path, batch or name or DEFAULT_BATCH)
     lines: dict[str, int] = {}
-    needs: list[tuple[dict, _Value | None]] = []
+    needs: list[tuple[dict, Value | None]] = []
     for index, keys in enumerate(_templates(path, top), 1):
         for unnamed, row in _rows_of(path, keys, index):
             task, wanted = _task(file, keys, unnamed, row, workdir)
-            _check_new(file, task["name"], _line(keys.get("name", keys["command"])), lines)
+            _check_new(file, task["name"], line_of(keys.get("name", keys["command"])), lines)
             file.tasks.append(task)
             needs.append((task, wanted))
     _resolve(file, needs)
@@ -69,56 +65,22 @@ def _task_keys() -> dict:
     return schema()["$defs"]["task"]["properties"]
 
 
-def _compose(path: str) -> yaml.Node:
-    """The nodes of a YAML file, with their lines: nothing of it is ever constructed or run."""
-    try:
-        with open(path, "rb") as file:
-            node = yaml.compose(file, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise InvalidRequest(f"the batch file {path} cannot be read: {error.strerror}") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise InvalidRequest(f"{path}:{mark.line + 1 if mark else 1}: {' '.join((error.problem or error.context).split())}") from None
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise InvalidRequest(f"{path}: this is not YAML text ({getattr(error, 'reason', error)})") from None
-    except RecursionError:
-        raise InvalidRequest(f"{path}: lists and mappings are nested too deeply") from None
-    if node is None:
-        raise InvalidRequest(f"{path}: the file is empty: `tasks` or `command` is expected")
-    return node
-
-
-def _mapping(path: str, node: yaml.Node, known: dict, what: str) -> dict[str, yaml.Node]:
-    """The keys of a mapping and their nodes; keys written as in `launch` (`run-timeout`) are the same."""
-    if not isinstance(node, yaml.MappingNode):
-        raise _wrong(path, node, f"{what} must be a mapping of keys such as `command: ...`, not {_kind(node)}")
-    found: dict[str, yaml.Node] = {}
-    for key, value in node.value:
-        name = str(key.value).replace("-", "_") if isinstance(key, yaml.ScalarNode) else _kind(key)
-        if name not in known:
-            raise _wrong(path, key, f"unknown key '{name}'{nearest(name, known)}")
-        if name in found:
-            raise _wrong(path, key, f"'{name}' is given twice")
-        found[name] = value
-    return found
-
-
 def _templates(path: str, top: dict[str, yaml.Node]) -> Iterator[dict[str, yaml.Node]]:
     """The keys of each item of `tasks` over the defaults; a file without `tasks` is itself the only one."""
-    defaults = _mapping(path, top.pop("defaults"), _task_keys(), "`defaults`") if "defaults" in top else {}
+    defaults = mapping(path, top.pop("defaults"), _task_keys(), "`defaults`") if "defaults" in top else {}
     if "tasks" not in top:
         yield _complete(path, defaults, top, "the file")
         return
     tasks = top.pop("tasks")
     everywhere = top.pop("each", None)
     for name, node in top.items():
-        raise _wrong(path, node, f"beside `tasks`, '{name}' belongs under `defaults`")
+        raise wrong_at(path, node, f"beside `tasks`, '{name}' belongs under `defaults`")
     if not isinstance(tasks, yaml.SequenceNode) or not tasks.value:
-        raise _wrong(path, tasks, f"`tasks` must be a list of tasks, not {_kind(tasks)}")
+        raise wrong_at(path, tasks, f"`tasks` must be a list of tasks, not {kind_of(tasks)}")
     if everywhere is not None:
         defaults.setdefault("each", everywhere)
     for node in tasks.value:
-        keys = {"command": node} if isinstance(node, yaml.ScalarNode) else _mapping(path, node, _task_keys(), "a task")
+        keys = {"command": node} if isinstance(node, yaml.ScalarNode) else mapping(path, node, _task_keys(), "a task")
         yield _complete(path, defaults, keys, "this task", node)
 
 
@@ -128,7 +90,7 @@ def _complete(path: str, defaults: dict, keys: dict, what: str, node: yaml.Node 
     if "env" in defaults and "env" in keys:
         merged["env"] = yaml.MappingNode(keys["env"].tag, _merged_pairs(path, defaults["env"], keys["env"]), keys["env"].start_mark)
     if "command" not in merged:
-        where = f"{path}:{_line(node)}" if node else path
+        where = f"{path}:{line_of(node)}" if node else path
         raise InvalidRequest(f"{where}: {what} has no `command`" + ("" if node else " and no `tasks`"))
     return merged
 
@@ -136,14 +98,14 @@ def _complete(path: str, defaults: dict, keys: dict, what: str, node: yaml.Node 
 def _merged_pairs(path: str, under: yaml.Node, over: yaml.Node) -> list:
     for node in (under, over):
         if not isinstance(node, yaml.MappingNode):
-            raise _wrong(path, node, f"`env` must be a mapping of names to values, not {_kind(node)}")
+            raise wrong_at(path, node, f"`env` must be a mapping of names to values, not {kind_of(node)}")
     given = {key.value for key, _ in over.value}
     return [pair for pair in under.value if pair[0].value not in given] + over.value
 
 
 def _rows_of(path: str, keys: dict[str, yaml.Node], index: int) -> list[tuple[str, Row]]:
     """The rows of a template, each with the name of a task that has none. Without `each` one row that has only the built-ins."""
-    rows = _Value(path, "each", keys["each"], {}).rows() if "each" in keys else None
+    rows = Value(path, "each", keys["each"], {}).rows() if "each" in keys else None
     base = f"{os.path.splitext(os.path.basename(path))[0]}-{index}"
     if rows is None:
         return [(base, {"row": "1"})]
@@ -155,22 +117,22 @@ def _rows_of(path: str, keys: dict[str, yaml.Node], index: int) -> list[tuple[st
     ]
 
 
-def _task(file: BatchFile, keys: dict[str, yaml.Node], unnamed: str, row: Row, workdir: str | None) -> tuple[dict, _Value | None]:
+def _task(file: BatchFile, keys: dict[str, yaml.Node], unnamed: str, row: Row, workdir: str | None) -> tuple[dict, Value | None]:
     """The task of one row, and the value of its `needs`."""
     row = {"batch": file.batch, **row}
-    name = _Value(file.path, "name", keys["name"], row).text() if "name" in keys else None
+    name = Value(file.path, "name", keys["name"], row).text() if "name" in keys else None
     row.setdefault("name", name or unnamed)
     task: dict = {"name": name or unnamed, "batch": file.batch}
     for key, node in keys.items():
         if key not in ("name", "each", "needs"):
-            value = _Value(file.path, key, node, row).read(_task_keys()[key])
+            value = Value(file.path, key, node, row).read(_task_keys()[key])
             if value is not None:
                 task[key] = value
     if not task.get("command", "").strip():
-        raise _wrong(file.path, keys["command"], "the command is empty")
+        raise wrong_at(file.path, keys["command"], "the command is empty")
     if workdir is not None:
         task["workdir"] = os.path.normpath(os.path.join(workdir, task.get("workdir", "")))
-    return task, _Value(file.path, "needs", keys["needs"], row) if "needs" in keys else None
+    return task, Value(file.path, "needs", keys["needs"], row) if "needs" in keys else None
 
 
 def _check_new(file: BatchFile, name: str, line: int, lines: dict[str, int]) -> None:
@@ -180,7 +142,7 @@ def _check_new(file: BatchFile, name: str, line: int, lines: dict[str, int]) -> 
     lines[name] = line
 
 
-def _resolve(file: BatchFile, needs: list[tuple[dict, _Value | None]]) -> None:
+def _resolve(file: BatchFile, needs: list[tuple[dict, Value | None]]) -> None:
     """Puts the names that `needs` stands for into each task's `require`; refuses unknown ones and cycles."""
     names = {task["name"]: None for task in file.tasks}
     matching = functools.cache(lambda pattern: fnmatch.filter(names, pattern))
@@ -201,132 +163,122 @@ def _resolve(file: BatchFile, needs: list[tuple[dict, _Value | None]]) -> None:
         raise InvalidRequest(f"{file.path}: tasks need each other in a circle: {' needs '.join(reversed(error.args[1]))}") from None
 
 
-# --- values ---------------------------------------------------------------------------------------------------------
+# --- bringing the server in line ----------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class _Value:
-    """The value of one key, for one row: a method for each kind that the schema names. None: as if it were not given."""
+class Applied:
+    """What became of each task of a file: its id, by name. `ids` has all of them, in the file's order."""
 
-    path: str
-    key: str
-    node: yaml.Node
-    row: Row
+    ids: dict[str, int] = field(default_factory=dict)
+    created: dict[str, int] = field(default_factory=dict)
+    updated: dict[str, int] = field(default_factory=dict)  # changed; queued again if it had ended
+    relaunched: dict[str, int] = field(default_factory=dict)  # had not succeeded, or what it needs is done again
+    kept: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)  # could not be changed: why
 
-    def read(self, described: dict):
-        return getattr(self, described["$ref"].rpartition("/")[2])()
 
-    def wrong(self, message: str) -> InvalidRequest:
-        return _wrong(self.path, self.node, message)
+def apply(server: Server, file: BatchFile) -> Applied:
+    """Brings the tasks of a batch in line with a file, by their names. Tasks that the file does not name are left alone.
 
-    def text(self) -> str | None:
-        """As it is written in the file: 007 and 1.10 keep their zeros."""
-        if not isinstance(self.node, yaml.ScalarNode):
-            hint = ": a value that starts with { needs quotes" if isinstance(self.node, yaml.MappingNode) else ""
-            raise self.wrong(f"`{self.key}` must be text, not {_kind(self.node)}{hint}")
-        if not self.node.tag.startswith(_YAML_TAG) or "/" in self.node.tag:
-            raise self.wrong(f"tags such as {self.node.tag!r} mean nothing here")
-        if self.node.tag == _YAML_TAG + "null":
-            return None
-        try:
-            return substitute(self.node.value, self.row)
-        except InvalidRequest as error:
-            raise self.wrong(error.message) from None
+    New ones are created, changed ones changed; failed and canceled ones are queued again, and so are those that succeeded if they
+    changed or if what they need is done again. Each step looks at what the server has: killed anywhere and called again it ends the same.
+    """
+    return _Plan(server, file).carry_out()
 
-    def texts(self) -> list[str] | None:
-        if isinstance(self.node, yaml.SequenceNode):
-            values = (_Value(self.path, self.key, node, self.row).text() for node in self.node.value)
-            return [value for value in values if value is not None]
-        text = self.text()
-        return None if text is None else [text]
 
-    def number(self) -> int | None:
-        text = self.text()
-        if text is None:
-            return None
-        try:
-            return int(text)
-        except ValueError:
-            raise self.wrong(f"`{self.key}` must be a whole number, not {text!r}") from None
+class _Plan:
+    """The steps from what the server has to what the file says, what is needed always before what needs it."""
 
-    def numbers(self) -> list[int] | None:
-        if isinstance(self.node, yaml.SequenceNode):
-            values = (_Value(self.path, self.key, node, self.row).number() for node in self.node.value)
-            return [value for value in values if value is not None]
-        number = self.number()
-        return None if number is None else [number]
+    def __init__(self, server: Server, file: BatchFile):
+        self.server, self.file = server, file
+        self.wanted = {task["name"]: task for task in file.tasks}
+        self.rows = {row["name"]: row for row in server.client.pages("/tasks", batch=file.batch, order="id") if row["name"] in self.wanted}
+        self.again: set[str] = set()  # succeeded, and done once more
+        self.applied = Applied()
 
-    def flag(self) -> bool | None:
-        text = self.text()
-        if text is None:
-            return None
-        if text.lower() not in yaml.SafeLoader.bool_values:
-            raise self.wrong(f"`{self.key}` must be true or false, not {text!r}")
-        return yaml.SafeLoader.bool_values[text.lower()]
+    def carry_out(self) -> Applied:
+        ids = {name: row["id"] for name, row in self.rows.items()}
+        for rank in self._ranks():
+            self._change([name for name in rank if name in self.rows], ids)
+            self._create([name for name in rank if name not in self.rows], ids)
+        self.applied.ids = {name: ids[name] for name in self.wanted}
+        return self.applied
 
-    def shell(self) -> str | None:
-        text = self.text()
-        if text in (None, "sh", "bash"):
-            return text
-        if text.lower() not in yaml.SafeLoader.bool_values:
-            raise self.wrong(f"`{self.key}` must be true, false, sh or bash, not {text!r}")
-        return "sh" if yaml.SafeLoader.bool_values[text.lower()] else None
+    def _needs(self, name: str) -> list[str]:
+        return [need for need in self.wanted[name].get("require", ()) if isinstance(need, str)]
 
-    def duration(self) -> float | None:
-        """Seconds."""
-        text = self.text()
-        if text is None:
-            return None
-        if not _DURATION.fullmatch(text):
-            raise self.wrong(f"`{self.key}` must be a duration such as 90, 90s, 5m, 2h or 1h30m, not {text!r}")
-        return sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"([\d.]+)([dhms]?)", text))
+    def _ranks(self) -> list[list[str]]:
+        """Names in groups that can be sent at once: in each, existing tasks are changed before new ones, which may need them, are created."""
+        graph = {name: self._needs(name) for name in self.wanted}
+        rank: dict[str, int] = {}
+        for name in graphlib.TopologicalSorter(graph).static_order():
+            step = 1 if name in self.rows else 0
+            rank[name] = max((rank[need] + step for need in graph[name]), default=0)
+        groups: list[list[str]] = [[] for _ in range(max(rank.values(), default=-1) + 1)]
+        for name in self.wanted:
+            groups[rank[name]].append(name)
+        return groups
 
-    def texts_by_name(self) -> dict[str, str]:
-        if not isinstance(self.node, yaml.MappingNode):
-            raise self.wrong(f"`{self.key}` must be a mapping of names to values, not {_kind(self.node)}")
-        found: dict[str, str] = {}
-        for key, node in self.node.value:
-            name = _Value(self.path, self.key, key, self.row).text() or ""
-            if name in found:
-                raise _wrong(self.path, key, f"'{name}' is given twice")
-            found[name] = _Value(self.path, f"{self.key}: {name}", node, self.row).text() or ""
+    def _change(self, names: list[str], ids: dict[str, int]) -> None:
+        edits: dict[tuple[str, bool], list[str]] = {}  # the same change for many tasks is one request
+        relaunched = []
+        for name in names:
+            row, changes = self.rows[name], self._changes(name, ids)
+            again = row["state"] in (FAILED, CANCELED) or row["state"] == SUCCEEDED and (bool(changes) or self._is_stale(name))
+            if again and row["state"] == SUCCEEDED:
+                self.again.add(name)
+            if changes:
+                edits.setdefault((json.dumps(changes, sort_keys=True), again), []).append(name)
+            elif again:
+                relaunched.append(name)
+            else:
+                self.applied.kept[name] = row["id"]
+        for (changes_json, again), group in edits.items():
+            self._send("edit", group, self.applied.updated, set=json.loads(changes_json), relaunch=again)
+        if relaunched:
+            self._send("relaunch", relaunched, self.applied.relaunched)
+
+    def _changes(self, name: str, ids: dict[str, int]) -> dict:
+        """The fields of an existing task in which the file differs from it."""
+        spec, row, plain = self.wanted[name], self.rows[name], TaskSpec(command="")
+        found = {}
+        for known in fields(TaskSpec):
+            if known.name in ("name", "batch", "require"):
+                continue
+            default = getattr(plain, known.name)
+            value = spec.get(known.name, default)
+            if value != row.get(known.name, default):
+                found[known.name] = value
+        require = self._required_ids(name, ids)
+        if set(require) != set(row.get("require") or ()):
+            found["require"] = require
         return found
 
-    def rows(self) -> list[Row] | None:
-        """Rows that are written here, or of a table whose path is relative to the file."""
-        if isinstance(self.node, yaml.SequenceNode):
-            if not self.node.value:
-                raise self.wrong("`each` has no rows")
-            return self._inline_rows(self.node.value)
-        if isinstance(self.node, yaml.MappingNode):
-            raise self.wrong("`each` must be a list of rows, or the path of a csv or tsv file")
-        table = self.text()
-        if table is None:
-            return None
-        try:
-            return read_table(os.path.join(os.path.dirname(self.path), table))
-        except InvalidRequest as error:
-            raise self.wrong(error.message) from None
+    def _required_ids(self, name: str, ids: dict[str, int]) -> list[int]:
+        return [ids[need] if isinstance(need, str) else need for need in self.wanted[name].get("require", ())]
 
-    def _inline_rows(self, nodes: list[yaml.Node]) -> list[Row]:
-        rows: list[Row] = []
-        for node in nodes:
-            value = _Value(self.path, "each", node, self.row)
-            rows.append(value.texts_by_name() if isinstance(node, yaml.MappingNode) else {ITEM: value.text() or ""})
-            if rows[-1].keys() != rows[0].keys():
-                raise value.wrong(f"this row has the columns {', '.join(rows[-1])}, the first one {', '.join(rows[0])}")
-        return rows
+    def _is_stale(self, name: str) -> bool:
+        """Whether a task that succeeded did so before the latest attempt of one it needs: ids of executions only grow."""
+        latest = self.rows[name].get("execution_id") or 0
+        needs = [self.rows[need] for need in self._needs(name) if need in self.rows]
+        return any(row["name"] in self.again or row["state"] != SUCCEEDED or (row.get("execution_id") or 0) > latest for row in needs)
 
+    def _send(self, verb: str, names: list[str], done: dict[str, int], **body) -> None:
+        by_id = {self.rows[name]["id"]: name for name in names}
+        answer = self.server.client.send("POST", f"/tasks/{verb}", {"ids": list(by_id), **body})
+        done.update({by_id[task_id]: task_id for task_id in answer["ids"]})
+        self.applied.skipped.update({by_id[item["id"]]: item["why"] for item in answer["skipped"]})
 
-def _wrong(path: str, node: yaml.Node, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{path}:{_line(node)}: {message}")
-
-
-def _line(node: yaml.Node) -> int:
-    return node.start_mark.line + 1
-
-
-def _kind(node: yaml.Node) -> str:
-    if isinstance(node, yaml.ScalarNode):
-        return "nothing" if node.tag == _YAML_TAG + "null" else f"the text {node.value!r:.40}"
-    return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
+    def _create(self, names: list[str], ids: dict[str, int]) -> None:
+        if not names:
+            return
+        position = {name: f"#{index}" for index, name in enumerate(names)}
+        specs = []
+        for name in names:
+            require = [position.get(need) or ids[need] if isinstance(need, str) else need for need in self.wanted[name].get("require", ())]
+            specs.append({**self.wanted[name], "require": require})
+        answer = self.server.client.send("POST", "/tasks", {"tasks": specs})
+        created = dict(zip(names, answer["ids"]))
+        ids.update(created)
+        self.applied.created.update(created)

@@ -1,0 +1,180 @@
+"""Typed values of a YAML file that is written by hand: every error says file and line, and nothing of the file is ever run."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+import yaml
+
+from .errors import InvalidRequest, nearest
+from .substitution import Row, read_table, substitute
+
+ITEM = "item"  # the column of rows that are plain values
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?|(?:\d+(?:\.\d+)?[dhms])+)")
+_YAML_TAG = "tag:yaml.org,2002:"
+_TRUTH = yaml.SafeLoader.bool_values  # yes, no, true, false, on, off
+
+
+def compose(path: str) -> yaml.Node:
+    """The nodes of a YAML file, with their lines: nothing of it is ever constructed or run."""
+    try:
+        with open(path, "rb") as file:
+            node = yaml.compose(file, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise InvalidRequest(f"the batch file {path} cannot be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise InvalidRequest(f"{path}:{mark.line + 1 if mark else 1}: {' '.join((error.problem or error.context).split())}") from None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise InvalidRequest(f"{path}: this is not YAML text ({getattr(error, 'reason', error)})") from None
+    except RecursionError:
+        raise InvalidRequest(f"{path}: lists and mappings are nested too deeply") from None
+    if node is None:
+        raise InvalidRequest(f"{path}: the file is empty: `tasks` or `command` is expected")
+    return node
+
+
+def mapping(path: str, node: yaml.Node, known: dict, what: str) -> dict[str, yaml.Node]:
+    """The keys of a mapping and their nodes; keys written as in `launch` (`run-timeout`) are the same."""
+    if not isinstance(node, yaml.MappingNode):
+        raise wrong_at(path, node, f"{what} must be a mapping of keys such as `command: ...`, not {kind_of(node)}")
+    found: dict[str, yaml.Node] = {}
+    for key, value in node.value:
+        name = str(key.value).replace("-", "_") if isinstance(key, yaml.ScalarNode) else kind_of(key)
+        if name not in known:
+            raise wrong_at(path, key, f"unknown key '{name}'{nearest(name, known)}")
+        if name in found:
+            raise wrong_at(path, key, f"'{name}' is given twice")
+        found[name] = value
+    return found
+
+
+@dataclass(slots=True)
+class Value:
+    """The value of one key, for one row: a method for each kind that the schema names. None: as if it were not given."""
+
+    path: str
+    key: str
+    node: yaml.Node
+    row: Row
+
+    def read(self, described: dict):
+        return getattr(self, described["$ref"].rpartition("/")[2])()
+
+    def wrong(self, message: str) -> InvalidRequest:
+        return wrong_at(self.path, self.node, message)
+
+    def text(self) -> str | None:
+        """As it is written in the file: 007 and 1.10 keep their zeros."""
+        if not isinstance(self.node, yaml.ScalarNode):
+            hint = ": a value that starts with { needs quotes" if isinstance(self.node, yaml.MappingNode) else ""
+            raise self.wrong(f"`{self.key}` must be text, not {kind_of(self.node)}{hint}")
+        if not self.node.tag.startswith(_YAML_TAG) or "/" in self.node.tag:
+            raise self.wrong(f"tags such as {self.node.tag!r} mean nothing here")
+        if self.node.tag == _YAML_TAG + "null":
+            return None
+        try:
+            return substitute(self.node.value, self.row)
+        except InvalidRequest as error:
+            raise self.wrong(error.message) from None
+
+    def texts(self) -> list[str] | None:
+        if isinstance(self.node, yaml.SequenceNode):
+            values = (Value(self.path, self.key, node, self.row).text() for node in self.node.value)
+            return [value for value in values if value is not None]
+        text = self.text()
+        return None if text is None else [text]
+
+    def number(self) -> int | None:
+        text = self.text()
+        if text is None:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            raise self.wrong(f"`{self.key}` must be a whole number, not {text!r}") from None
+
+    def numbers(self) -> list[int] | None:
+        if isinstance(self.node, yaml.SequenceNode):
+            values = (Value(self.path, self.key, node, self.row).number() for node in self.node.value)
+            return [value for value in values if value is not None]
+        number = self.number()
+        return None if number is None else [number]
+
+    def flag(self) -> bool | None:
+        text = self.text()
+        if text is None:
+            return None
+        if text.lower() not in _TRUTH:
+            raise self.wrong(f"`{self.key}` must be true or false, not {text!r}")
+        return _TRUTH[text.lower()]
+
+    def shell(self) -> str | None:
+        text = self.text()
+        if text in (None, "sh", "bash"):
+            return text
+        if text.lower() not in _TRUTH:
+            raise self.wrong(f"`{self.key}` must be true, false, sh or bash, not {text!r}")
+        return "sh" if _TRUTH[text.lower()] else None
+
+    def duration(self) -> float | None:
+        """Seconds."""
+        text = self.text()
+        if text is None:
+            return None
+        if not _DURATION.fullmatch(text):
+            raise self.wrong(f"`{self.key}` must be a duration such as 90, 90s, 5m, 2h or 1h30m, not {text!r}")
+        return sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"([\d.]+)([dhms]?)", text))
+
+    def texts_by_name(self) -> dict[str, str]:
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.wrong(f"`{self.key}` must be a mapping of names to values, not {kind_of(self.node)}")
+        found: dict[str, str] = {}
+        for key, node in self.node.value:
+            name = Value(self.path, self.key, key, self.row).text() or ""
+            if name in found:
+                raise wrong_at(self.path, key, f"'{name}' is given twice")
+            found[name] = Value(self.path, f"{self.key}: {name}", node, self.row).text() or ""
+        return found
+
+    def rows(self) -> list[Row] | None:
+        """Rows that are written here, or of a table whose path is relative to the file."""
+        if isinstance(self.node, yaml.SequenceNode):
+            if not self.node.value:
+                raise self.wrong("`each` has no rows")
+            return self._inline_rows(self.node.value)
+        if isinstance(self.node, yaml.MappingNode):
+            raise self.wrong("`each` must be a list of rows, or the path of a csv or tsv file")
+        table = self.text()
+        if table is None:
+            return None
+        try:
+            return read_table(os.path.join(os.path.dirname(self.path), table))
+        except InvalidRequest as error:
+            raise self.wrong(error.message) from None
+
+    def _inline_rows(self, nodes: list[yaml.Node]) -> list[Row]:
+        rows: list[Row] = []
+        for node in nodes:
+            value = Value(self.path, "each", node, self.row)
+            rows.append(value.texts_by_name() if isinstance(node, yaml.MappingNode) else {ITEM: value.text() or ""})
+            if rows[-1].keys() != rows[0].keys():
+                raise value.wrong(f"this row has the columns {', '.join(rows[-1])}, the first one {', '.join(rows[0])}")
+        return rows
+
+
+def wrong_at(path: str, node: yaml.Node, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{path}:{line_of(node)}: {message}")
+
+
+def line_of(node: yaml.Node) -> int:
+    return node.start_mark.line + 1
+
+
+def kind_of(node: yaml.Node) -> str:
+    if isinstance(node, yaml.ScalarNode):
+        return "nothing" if node.tag == _YAML_TAG + "null" else f"the text {node.value!r:.40}"
+    return "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
