@@ -31,6 +31,10 @@ class Interrupted(Unreachable):
     """`interrupt()` ended the request before its answer came."""
 
 
+class Unanswered(Unreachable):
+    """The connection ended after the request had been sent: the server may have done what was asked, or not."""
+
+
 class Answer:
     """What a server said: `status`, `headers` (names in any case) and `body`."""
 
@@ -60,8 +64,8 @@ class Connection:
         self._head = self._common_head(token)
         self._socket: socket.socket | None = None
         self._turn = threading.Lock()
-        self._state = threading.Lock()  # guards the three below against interrupt()
-        self._busy = self._interrupted = False
+        self._state = threading.Lock()  # guards what follows against interrupt()
+        self._busy = self._interrupted = self._sent = False
 
     def request(
         self,
@@ -76,7 +80,8 @@ class Connection:
 
         A body that is no bytes is sent as JSON. `query` leaves out what is None and joins lists with commas. A kept connection that
         the server closed is opened again once; a request that the server may have taken already is sent twice only if
-        that is harmless (GET, or an `Idempotency-Key`). Raises Unreachable in a sentence, Interrupted after `interrupt()`.
+        that is harmless (GET, or an `Idempotency-Key`). Raises Unreachable in a sentence (Unanswered if the request had been sent),
+        Interrupted after `interrupt()`.
         """
         headers = dict(headers or {})
         if body is not None and not isinstance(body, (bytes, bytearray, memoryview)):
@@ -115,7 +120,7 @@ class Connection:
     @contextlib.contextmanager
     def _in_flight(self) -> Iterator[None]:
         with self._state:
-            self._busy, self._interrupted = True, False
+            self._busy, self._interrupted, self._sent = True, False, False
         whole = False
         try:
             yield
@@ -145,7 +150,7 @@ class Connection:
     def _send_and_read(self, method: str, head: bytes, body, deadline: float) -> Answer:
         sock = self._socket
         sock.settimeout(_left(deadline))
-        refused = None
+        refused, self._sent = None, True
         try:
             _send(sock, head, body)
         except ConnectionError as error:  # a server may answer (too large, say) and close before it has read everything
@@ -193,14 +198,15 @@ class Connection:
 
     def _request_head(self, method: str, target: str, headers: Mapping[str, str], body) -> bytes:
         target = quote(self._prefix + target, safe="/?&=%:,;@!$'()*+~-._[]#")
-        length = f"Content-Length: {len(body)}\r\n" if body is not None else "" if method in _SAFE_METHODS else "Content-Length: 0\r\n"
+        size = len(body) if body is not None else None if method in _SAFE_METHODS else 0
+        length = "" if size is None else f"Content-Length: {size}\r\n"
         more = "".join(_header(name, value) + "\r\n" for name, value in headers.items())
         return f"{method} {target} HTTP/1.1\r\n{self._head}{length}{more}\r\n".encode("latin-1")
 
     def _unreachable(self, error: Exception) -> Unreachable:
         if self._interrupted:
             return Interrupted(f"the request to {self.url} was interrupted")
-        return Unreachable(_why(error, self.url, self._host))
+        return (Unanswered if self._sent else Unreachable)(_why(error, self.url, self._host))
 
 
 def raise_for(answer: Answer) -> Answer:
@@ -221,7 +227,7 @@ def not_ours(answer: Answer, why: str | None = None) -> Unreachable:
     """The error for an answer that no scitq server gives."""
     who = answer.headers.get("Server")
     detail = why or f"it answered {answer.status}" + (f" and calls itself {who!r:.60}" if who else "")
-    return Unreachable(f"what answers at {answer.url} is not a scitq server ({detail}): give another address with -s or SCITQ_SERVER")
+    return Unreachable(f"what answers at {answer.url} is not a scitq server ({detail}): {_ELSEWHERE}")
 
 
 def query_string(query: Mapping | None) -> str:
@@ -315,6 +321,7 @@ def _tls(sock: socket.socket, host: str, ca: str | None) -> socket.socket:
     return context.wrap_socket(sock, server_hostname=host)
 
 
+_ELSEWHERE = "give another address with -s or SCITQ_SERVER"
 _ADVICE = "is `scitq server` running there? -s or SCITQ_SERVER gives another address"
 
 
@@ -326,7 +333,7 @@ def _why(error: Exception, url: str, host: str) -> str:
     if isinstance(error, socket.gaierror):
         return f"the host {host!r} of {url} is not known here ({error.strerror}): check the address given with -s or SCITQ_SERVER"
     if isinstance(error, TimeoutError):
-        return f"{url} did not answer in time: try again, or give another address with -s or SCITQ_SERVER"
+        return f"{url} did not answer in time: try again, or {_ELSEWHERE}"
     if kind == "SSLCertVerificationError":
         return f"the certificate of {url} is not trusted ({error.verify_message}): name its authority's file in SCITQ_CA"
     if isinstance(error, OSError) and kind.startswith("SSL"):
@@ -335,4 +342,4 @@ def _why(error: Exception, url: str, host: str) -> str:
         return f"{url} closed the connection without a whole answer: is the server being restarted, or does it want https://?"
     if isinstance(error, OSError):
         return f"{url} cannot be reached ({error.strerror or error}): {_ADVICE}"
-    return f"what answers at {url} does not speak HTTP ({kind}): give another address with -s or SCITQ_SERVER, or https://"
+    return f"what answers at {url} does not speak HTTP ({kind}): {_ELSEWHERE}, or https://"

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from ..errors import InvalidRequest, NotFound, nearest
 from ..protocol import STREAMS, TaskSpec
+from ..uris import uris
 from .client import DAY_SECONDS, Client
 from .join import join
 from .objects import LONGEST_QUERY, NO_ID, check_style, id_of, ids_of, range_groups, ranges, shown
@@ -350,7 +351,7 @@ def task_spec(options: dict) -> dict:
             raise InvalidRequest(f"a task has no such option{nearest(name, _TASK_FIELDS)}", field=name)
     for name in ("input", "resource"):
         if name in given:
-            given[name] = given[name].split() if isinstance(given[name], str) else [str(uri) for uri in given[name]]
+            given[name] = uris(given[name])
     if "output" in given:
         given["output"] = str(given["output"])
     if "shell" in given:
