@@ -104,7 +104,7 @@ def _value_shown(option: Option) -> str:
 def duration(text: str, name: str = "a duration") -> float:
     """Seconds: `90`, `90s`, `5m`, `2h`, `3d`, `1h30m`."""
     parts = _DURATION.findall(text)
-    if not parts or "".join(amount + unit for amount, unit in parts) != text or any(not unit for _, unit in parts[:-1]):
+    if not parts or "".join(amount + unit for amount, unit in parts) != text or (len(parts) > 1 and not all(unit for _, unit in parts)):
         raise InvalidRequest(f"{name} cannot be {text!r:.60}: give seconds, or a duration such as 90s, 5m, 2h, 3d, 1h30m")
     return sum(float(amount) * _UNIT_SECONDS[unit] for amount, unit in parts)
 

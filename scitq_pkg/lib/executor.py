@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from ..errors import TaskFailed
 from ..protocol import FINAL, STREAMS, SUCCEEDED
 from ..transport import Interrupted
+from .follow import next_change
 from .join import DELETED
 from .objects import NO_ID, ids_of, range_groups
 from .server import Server, read_output
 
-_POLL_SECONDS = 20.0
 _PAUSE_SECONDS = 0.02  # between two questions: ends that come together are learned of together
 _LAST_LINE_CHARACTERS = 200
 
@@ -129,7 +129,7 @@ class Executor(concurrent.futures.Executor):
         with contextlib.closing(self._server.client.another()) as self._client:
             while not self._is_over():
                 try:
-                    version = self._next_change(version)
+                    version = next_change(self._client, version, NO_ID)
                     self._settle_ended()
                 except Interrupted:
                     continue
@@ -142,10 +142,6 @@ class Executor(concurrent.futures.Executor):
             if not self._open:
                 self._watcher = None
             return not self._open
-
-    def _next_change(self, version: int | None) -> int:
-        wait = {} if version is None else {"version": version, "wait": _POLL_SECONDS}
-        return self._client.get("/tasks/counts", ids=NO_ID, **wait)["version"]
 
     def _settle_ended(self) -> None:
         with self._lock:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 
 from ..protocol import ENDED, FINAL, STREAMS
 from .client import Client
 
 _POLL_SECONDS = 20.0
+_CROWDED_SECONDS = 0.5
 
 Sink = Callable[[str, bytes], None]
 
@@ -29,8 +31,18 @@ def follow(client: Client, task_id: int, write: Sink) -> dict:
             task = own.get(f"/tasks/{task_id}")
             if task["state"] in FINAL and (task.get("execution_id") or 0) <= seen:
                 return task
-            answer = own.get("/tasks/counts", ids=str(task_id), version=version, wait=None if version is None else _POLL_SECONDS)
-            version = answer["version"]
+            version = next_change(own, version, str(task_id))
+
+
+def next_change(client: Client, version: int | None, ids: str) -> int:
+    """Returns when tasks changed since `version`, or after some seconds; the version then."""
+    if version is None:
+        return client.get("/tasks/counts", ids=ids)["version"]
+    start = time.monotonic()
+    new = client.get("/tasks/counts", ids=ids, version=version, wait=_POLL_SECONDS)["version"]
+    if new == version:
+        _breathe(start)
+    return new
 
 
 def follow_execution(client: Client, execution_id: int, write: Sink) -> None:
@@ -60,11 +72,19 @@ def _follow_stream(client: Client, execution_id: int, stream: str, write: Sink, 
         with contextlib.closing(client):
             while True:
                 path = f"/executions/{execution_id}/{stream}"
+                start = time.monotonic()
                 answer = client.get_answer(path, wait=_POLL_SECONDS, offset=offset)
                 if answer.body:
                     write(stream, answer.body)
                 offset = int(answer.headers["X-Scitq-Next"])
                 if answer.headers["X-Scitq-State"] in ENDED and offset >= int(answer.headers["X-Scitq-Size"]):
                     return
+                if not answer.body:
+                    _breathe(start)
     except BaseException as error:  # raised again by the thread that follows
         errors.append(error)
+
+
+def _breathe(start: float) -> None:
+    """A crowded server answers at once that there is nothing new: then it is asked twice a second."""
+    time.sleep(max(0.0, _CROWDED_SECONDS - (time.monotonic() - start)))

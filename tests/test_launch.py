@@ -1,0 +1,185 @@
+"""`scitq launch`: words into tasks, what is told about wrong ones, and real tasks from the command line to their output."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from scitq import cli
+from scitq.cli import launch, options
+from scitq.errors import InvalidRequest
+
+DOOR = str(Path(__file__).resolve().parent.parent / "scitq.py")
+
+
+@pytest.fixture
+def dry(capsys):
+    """The task that these words would queue."""
+
+    def run(*words):
+        assert launch.main(["-t", *words]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_command(dry):
+    assert dry("echo", "Hello world!") == {"command": "echo 'Hello world!'"}
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1), min_size=2))
+@example(["a b", "'", '"', "$x", "", "\n", "*", "-b", "--"])
+def test_the_words_of_a_command_are_kept(words):
+    if any(word.strip() for word in words):
+        assert shlex.split(launch.command_of(words, None)) == words
+
+
+def test_options_end_at_the_first_word_that_is_none(dry):
+    assert dry("-b", "B", "tar", "-t", "-f", "x", "--wait") == {"command": "tar -t -f x --wait", "batch": "B"}
+
+
+def test_two_dashes_end_the_options(dry):
+    assert dry("-b", "B", "--", "-x", "--", "y") == {"command": "-x -- y", "batch": "B"}
+
+
+def test_one_word_with_spaces_is_a_command_line(dry):
+    assert dry("echo 'a  b' c")["command"] == "echo 'a  b' c"
+
+
+def test_a_script(dry):
+    assert dry("--shell", "cat $INPUT/* | wc -l") == {"command": "cat $INPUT/* | wc -l", "shell": "sh"}
+    assert dry("--shell=bash", "ls")["shell"] == "bash"
+    assert dry("--shell", "ls", "-l") == {"command": "ls -l", "shell": "sh"}
+
+
+def test_every_option(dry):
+    words = "-b B -n N -d ubuntu:22.04 -O=--gpus=all -i s3://a/x -i s3://a/y -r s3://r/z|untar -o s3://o/ -u 1000 -g 100 --shell"
+    words += " --env A=1 --env B=x=y --workdir /w --retry 2 --download-timeout 5m --run-timeout 1h30m -R 3,4 --require 7 --priority -5 --use-cache"
+    assert dry(*words.replace("-O=", "-O ").split(), "true") == {
+        "command": "true", "batch": "B", "name": "N", "container": "ubuntu:22.04", "container_options": "--gpus=all",
+        "input": ["s3://a/x", "s3://a/y"], "resource": ["s3://r/z|untar"], "output": "s3://o/", "uid": 1000, "gid": 100,
+        "shell": "sh", "env": {"A": "1", "B": "x=y"}, "workdir": "/w", "retry": 2, "download_timeout": 300.0,
+        "run_timeout": 5400.0, "require": [3, 4, 7], "priority": -5, "use_cache": True,
+    }  # fmt: skip
+
+
+def test_letters_may_hold_their_values(dry):
+    assert launch.parse(["-tbB", "--name=x=y", "-n", "z"][:2], launch.OPTIONS) == ({"dry_run": True, "batch": "B", "name": "x=y"}, [])
+
+
+def test_uris_in_one_word(dry):
+    assert dry("-i", "s3://a/x s3://a/y", "-i", "file:///my data/z", "true")["input"] == ["s3://a/x", "s3://a/y", "file:///my data/z"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "which command"),
+        (["", " "], "which command"),
+        (["--retri", "3", "true"], r"unknown option '--retri' \(did you mean '--retry'\?\)"),
+        (["-Z", "true"], "unknown option '-Z'"),
+        (["-b"], "'-b' needs a value: -b BATCH"),
+        (["-b", "x", "--batch", "y", "true"], "given twice"),
+        (["--wait=3", "true"], "takes no value"),
+        (["--retry", "-1", "true"], "--retry cannot be '-1'"),
+        (["--retry", "two", "true"], "whole number"),
+        (["-u", "root", "true"], "--uid cannot be 'root'"),
+        (["--run-timeout", "5x", "true"], "--run-timeout cannot be '5x'.*90s, 5m"),
+        (["--env", "A", "true"], "KEY=VALUE"),
+        (["--require", "a", "true"], "--require cannot be 'a'"),
+        (["--shell=zsh", "true"], "--shell=bash"),
+        (["--shell", "echo", "$A"], "the script is one word"),
+        (["echo 'a"], "cannot be split into words"),
+        (["echo", "\udcff"], "not UTF-8"),
+        (["--each", "/no/such.csv", "true"], "/no/such.csv cannot be read"),
+        (["-f", "x.yaml", "true"], "one word too many"),
+        (["-f", "x.yaml", "-n", "y"], "--name cannot go with -f"),
+        (["-s", "a b", "true"], "is not the address of a server"),
+        (["--token-file", "/no/such", "true"], "/no/such cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(words, told):
+    with pytest.raises(InvalidRequest, match=told) as caught:
+        launch.main(words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("2h", 7200), ("3d", 259200), ("1h30m", 5400), ("0.5", 0.5), ("1.5h", 5400)]
+)
+def test_durations(text, seconds):
+    assert options.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "x", "-5", "5 m", "5m3", "1e3", "nan", "inf", "m"])
+def test_wrong_durations(text):
+    with pytest.raises(InvalidRequest, match="90s, 5m"):
+        options.duration(text)
+
+
+def test_help_names_every_option(capsys):
+    assert launch.main(["-h"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for option in launch.OPTIONS for name in option.names)
+    assert max(map(len, shown.splitlines())) <= 130
+
+
+def test_every_option_is_in_the_manual():
+    manual = (Path(DOOR).parent / "docs" / "launch.md").read_text()
+    assert [name for option in launch.OPTIONS for name in option.names if f"`{name}" not in manual] == []
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def test_one_task_a_row(dry, tmp_path):
+    table = tmp_path / "samples.csv"
+    table.write_text("sample,reads\nA,s3://b/a.fastq.gz\nit's,s3://b/c d.fq\n")
+    tasks = dry("--each", str(table), "-n", "count {sample}", "-i", "{reads}", "--env", "S={sample}", "wc", "{reads:name}", "${HOME}", "{other}")
+    assert [shlex.split(task["command"]) for task in tasks] == [
+        ["wc", "a.fastq.gz", "${HOME}", "{other}"],
+        ["wc", "c d.fq", "${HOME}", "{other}"],
+    ]
+    assert [(task["name"], task["input"], task["env"]) for task in tasks] == [
+        ("count A", ["s3://b/a.fastq.gz"], {"S": "A"}),
+        ("count it's", ["s3://b/c d.fq"], {"S": "it's"}),
+    ]
+
+
+def test_rows_in_a_script_and_in_a_command_line(dry, tmp_path):
+    table = tmp_path / "t.tsv"
+    table.write_text("x\ty\na b\t1\n")
+    assert dry("--each", str(table), "--shell", "echo {x:q} | wc {y}")[0]["command"] == "echo 'a b' | wc 1"
+    assert dry("--each", str(table), "echo {x} {y}")[0]["command"] == "echo a b 1"
+
+
+# --- how quick it is ----------------------------------------------------------------------------------------------
+
+
+def test_one_launch_imports_little():
+    """What a shell loop pays for each task. A module that appears here needs a reason."""
+    program = f"import sys; sys.argv[1:] = ['launch', '-s', '127.0.0.1:1', 'true']; sys.path.insert(0, {str(Path(DOOR).parent)!r})\n"
+    program += "import scitq.cli; before = set(sys.modules); scitq.cli.main()\nprint(*sorted(m for m in sys.modules if m.startswith('scitq')))\n"
+    program += "print(*sorted(m for m in ('logging', 'asyncio', 'subprocess', 'threading', 'concurrent.futures', 'argparse', 'urllib.request',"
+    program += " 'importlib.metadata', 'yaml', 'peewee', 'bottle', 'uuid', 'tempfile', 'encodings.idna') if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, timeout=60)
+    ours, heavy = done.stdout.splitlines()
+    expected = "scitq scitq.address scitq.aliases scitq.auth scitq.cli scitq.cli.launch scitq.cli.options scitq.errors scitq.layers"
+    assert set(ours.split()) <= {*expected.split(), "scitq.protocol", "scitq.transport", "scitq.uris", "scitq.cache"}, done.stderr
+    assert set(heavy.split()) <= {"threading"}
+
+
+def test_a_server_that_is_not_there(capfd):
+    assert cli.main(["launch", "-s", "127.0.0.1:1", "true"]) == 5
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1 and "no server answers at http://127.0.0.1:1" in err
