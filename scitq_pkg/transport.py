@@ -55,8 +55,8 @@ class Connection:
     """A connection to one server, opened by the first request, opened again when it was closed. Threads take turns."""
 
     def __init__(self, url: str | None = None, token: str | None = None, timeout: float = 30.0, ca: str | None = None):
-        """`url` as `address.server_url` takes it; `timeout` in seconds, for a whole request; `ca` a PEM file of trusted authorities
-        (default `$SCITQ_CA`, else the system's)."""
+        """`url` as `address.server_url` takes it; `timeout` in seconds, for a whole request; `ca` a PEM file of trusted
+        authorities (default `$SCITQ_CA`, else the system's)."""
         self.url = server_url(url)
         self.timeout = timeout
         self._scheme, self._host, self._port, self._prefix = split_url(self.url)
@@ -78,10 +78,10 @@ class Connection:
     ) -> Answer:
         """Sends one request and reads its answer, whatever its status (see `raise_for`).
 
-        A body that is no bytes is sent as JSON. `query` leaves out what is None and joins lists with commas. A kept connection that
-        the server closed is opened again once; a request that the server may have taken already is sent twice only if
-        that is harmless (GET, or an `Idempotency-Key`). Raises Unreachable in a sentence (Unanswered if the request had been sent),
-        Interrupted after `interrupt()`.
+        A body that is no bytes is sent as JSON. `query` leaves out what is None and joins lists with commas. A kept connection
+        that the server closed is opened again once; a request that the server may have taken already is sent twice only if
+        that is harmless (GET, or an `Idempotency-Key`). Raises Unreachable in a sentence (Unanswered if the request had been
+        sent), Interrupted after `interrupt()`.
         """
         headers = dict(headers or {})
         if body is not None and not isinstance(body, (bytes, bytearray, memoryview)):

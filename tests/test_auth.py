@@ -59,7 +59,9 @@ def test_saved_and_found_again(configuration):
     assert sorted(os.listdir(configuration)) == ["tokens.json", "tokens.lock"]
 
 
-@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "http://127.0.1.1:5000/", "::1", "http://[::1]:5000", "0.0.0.0", None])
+@pytest.mark.parametrize(
+    "name", ["localhost", "127.0.0.1", "http://127.0.1.1:5000/", "::1", "http://[::1]:5000", "0.0.0.0", None]
+)
 def test_all_names_of_loopback_are_one(name):
     auth.save_token("localhost:5000", "scitq_a")
     assert auth.find_token(name) == "scitq_a"

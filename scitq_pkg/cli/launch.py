@@ -12,7 +12,7 @@ import sys
 import time
 
 from ..auth import find_token
-from ..errors import InvalidRequest, StorageFull, TaskFailed, Unavailable, Unreachable
+from ..errors import InvalidRequest, StorageFull, TaskFailed, TooManyRequests, Unavailable, Unreachable
 from ..protocol import API
 from ..transport import Connection, Unanswered, raise_for
 from ..uris import uris
@@ -106,7 +106,9 @@ def _policies(given: dict) -> dict:
     if "env" in given:
         task["env"] = dict(pair(text, "--env") for text in given["env"])
     if "require" in given:
-        task["require"] = [whole_number(word, "--require", 1) for text in given["require"] for word in text.replace(",", " ").split()]
+        task["require"] = [
+            whole_number(word, "--require", 1) for text in given["require"] for word in text.replace(",", " ").split()
+        ]
     if given.get("use_cache"):
         task["use_cache"] = True
     return task
@@ -130,7 +132,9 @@ def _checked(line: str) -> str:
     try:
         shlex.split(line)
     except ValueError as error:
-        raise InvalidRequest(f"the command line {line!r:.100} cannot be split into words ({error}): mind its quotes, or use --shell") from None
+        raise InvalidRequest(
+            f"the command line {line!r:.100} cannot be split into words ({error}): mind its quotes, or use --shell"
+        ) from None
     return line
 
 
@@ -145,7 +149,9 @@ def _sendable(task: dict) -> dict:
     try:
         json.dumps(task, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise InvalidRequest("a word of the command or of an option is not UTF-8 text: put such names into a file or a script") from None
+        raise InvalidRequest(
+            "a word of the command or of an option is not UTF-8 text: put such names into a file or a script"
+        ) from None
     return task
 
 
@@ -191,7 +197,7 @@ def submit(connection: Connection, body: dict) -> list[int]:
     while True:
         try:
             return raise_for(connection.request("POST", f"{API}/tasks", body, headers=headers)).json()["ids"]
-        except StorageFull:
+        except (StorageFull, TooManyRequests):
             raise
         except (Unavailable, Unreachable) as error:
             if deadline is None and not isinstance(error, (Unavailable, Unanswered)):

@@ -16,7 +16,7 @@ _UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Option:
-    """One option: its names (the first long one without dashes is its key), the word for its value (None: a flag), what it does."""
+    """One option: its names, the word for its value (None: a flag), what it does. Its key is the first long name."""
 
     __slots__ = ("names", "value", "about", "repeated", "bare", "key")
 
@@ -104,7 +104,8 @@ def _value_shown(option: Option) -> str:
 def duration(text: str, name: str = "a duration") -> float:
     """Seconds: `90`, `90s`, `5m`, `2h`, `3d`, `1h30m`."""
     parts = _DURATION.findall(text)
-    if not parts or "".join(amount + unit for amount, unit in parts) != text or (len(parts) > 1 and not all(unit for _, unit in parts)):
+    without_unit = [amount for amount, unit in parts if not unit]
+    if not parts or "".join(map("".join, parts)) != text or (without_unit and len(parts) > 1):
         raise InvalidRequest(f"{name} cannot be {text!r:.60}: give seconds, or a duration such as 90s, 5m, 2h, 3d, 1h30m")
     return sum(float(amount) * _UNIT_SECONDS[unit] for amount, unit in parts)
 
@@ -116,7 +117,9 @@ def whole_number(text: str, name: str, least: int | None = None) -> int:
     except ValueError:
         number = None
     if number is None or (least is not None and number < least):
-        raise InvalidRequest(f"{name} cannot be {text!r:.60}: give a whole number" + (f" of at least {least}" if least is not None else ""))
+        raise InvalidRequest(
+            f"{name} cannot be {text!r:.60}: give a whole number" + (f" of at least {least}" if least is not None else "")
+        )
     return number
 
 
@@ -136,4 +139,6 @@ def token_of(path: str | None) -> str | None:
         with open(os.path.expanduser(path), encoding="ascii") as file:
             return file.read().strip()
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"the token file {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from None
+        raise InvalidRequest(
+            f"the token file {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
+        ) from None

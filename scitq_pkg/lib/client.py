@@ -1,4 +1,4 @@
-"""Requests that outlive a restart of the server: reads wait and ask again, writes are sent until they are answered, and done once."""
+"""Requests that outlive a restart of the server: reads wait and ask again; writes are sent until answered, and done once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from ..auth import find_token
-from ..errors import ScitqError, StorageFull, Unavailable, Unreachable
+from ..errors import ScitqError, StorageFull, TooManyRequests, Unavailable, Unreachable
 from ..protocol import API
 from ..transport import Answer, Connection, Interrupted, raise_for
 
@@ -101,8 +101,8 @@ class Client:
 
 
 def _passes(error: ScitqError) -> bool:
-    """Whether waiting may help. A full disk is told at once, so is an interruption that somebody asked for."""
-    return not isinstance(error, StorageFull) and not isinstance(error, Interrupted)
+    """Whether waiting may help. A full disk and a wrong token are told at once, so is an interruption that somebody asked for."""
+    return not isinstance(error, (StorageFull, TooManyRequests, Interrupted))
 
 
 def _say(error: ScitqError) -> bool:
@@ -110,5 +110,3 @@ def _say(error: ScitqError) -> bool:
 
     logging.getLogger("scitq.lib").warning("%s; waiting for it", error)
     return True
-
-

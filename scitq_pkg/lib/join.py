@@ -14,6 +14,7 @@ from .progress import Progress
 
 DELETED = "deleted"  # in the counts of `join`: tasks that somebody deleted meanwhile
 _POLL_SECONDS = 20.0
+_CROWDED_SECONDS = 0.5  # a crowded server answers at once that nothing is new
 _SHOWN_IDS = 5
 
 
@@ -43,7 +44,7 @@ class _Wait:
         """The counts of the end."""
         version, known_failures = None, 0
         while True:
-            version, counts = self._counts(version)
+            before, (version, counts) = version, self._counts(version)
             self.progress.show(counts)
             failures = counts.get(FAILED, 0)
             done = self._all_final(counts)
@@ -53,7 +54,7 @@ class _Wait:
             known_failures = failures
             if done or self._rest_is_blocked(counts):
                 return counts
-            time.sleep(self.pause_seconds)
+            time.sleep(self.pause_seconds if version != before else _CROWDED_SECONDS)
 
     def _counts(self, version: int | None) -> tuple[int, dict[str, int]]:
         """The tasks in each state, as soon as they changed. The version is that of the first request: nothing is missed."""
@@ -92,7 +93,7 @@ class _Wait:
         return True
 
     def _blocked(self) -> dict[int, tuple[int, str]]:
-        """The waiting tasks that need, directly or through others that wait, one that will not succeed: which one, and its state."""
+        """The tasks that wait, directly or through others, for one that will not succeed: that one, and its state."""
         waiting = {task["id"]: task.get("require") or [] for task in self._tasks(state=WAITING)}
         lost: dict[int, tuple[int, str]] = {}
         seen = set(waiting)
@@ -118,4 +119,5 @@ class _Wait:
         bad = {state: number for state, number in counts.items() if state != SUCCEEDED}
         told = ", ".join(f"{number} {state}" for state, number in sorted(bad.items()))
         failed = ranges([task["id"] for task in self._tasks(state=FAILED)][:_SHOWN_IDS]) if FAILED in bad else ""
-        return f"{sum(bad.values())} of {len(self.ids)} tasks did not succeed ({told})" + (f": look at {failed} first" if failed else "")
+        hint = f": look at {failed} first" if failed else ""
+        return f"{sum(bad.values())} of {len(self.ids)} tasks did not succeed ({told}){hint}"

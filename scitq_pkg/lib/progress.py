@@ -12,6 +12,7 @@ _BAR_SECONDS = 0.2  # between two drawings
 _FIRST_LINE_SECONDS = 10.0
 _LONGEST_SILENCE_SECONDS = 600.0
 _BAR_CHARACTERS = 20
+_ORDER = (SUCCEEDED, *(state for state in reversed(TASK_STATES) if state != SUCCEEDED))  # the end first
 
 
 class Progress:
@@ -61,7 +62,7 @@ class Progress:
     def line(self, counts: dict[str, int]) -> str:
         """`12/40 done  10 succeeded, 2 failed, 8 running  0:01:07`, with a bar before it on a terminal."""
         done = sum(number for state, number in counts.items() if state in FINAL or state not in TASK_STATES)
-        order = (SUCCEEDED, *(state for state in reversed(TASK_STATES) if state != SUCCEEDED), *sorted(set(counts) - set(TASK_STATES)))
+        order = (*_ORDER, *(state for state in sorted(counts) if state not in _ORDER))
         told = ", ".join(f"{counts[state]} {state}" for state in order if counts.get(state))
         filled = _BAR_CHARACTERS * done // max(1, self._total)
         bar = f"[{'#' * filled}{'.' * (_BAR_CHARACTERS - filled)}] " if self._terminal else ""

@@ -32,9 +32,9 @@ _OLDER_FILTERS = {"status": "state", "task_id": "ids", "task_ids": "ids", "id": 
 class Server:
     """A scitq server, as a Python program uses it.
 
-    `server` is a host, `host:port` or a URL (default `$SCITQ_SERVER`, else this machine). With style 'object' answers are Namespaces
-    instead of dictionaries. Times are in seconds. A server that is away is waited for (`get_timeout`, `put_timeout`; a day), except
-    on first contact (`connect_timeout`). A wrong value raises an error of `scitq.errors` at once.
+    `server` is a host, `host:port` or a URL (default `$SCITQ_SERVER`, else this machine). With style 'object' answers are
+    Namespaces instead of dictionaries. Times are in seconds. A server that is away is waited for (`get_timeout`, `put_timeout`;
+    a day), except on first contact (`connect_timeout`). A wrong value raises an error of `scitq.errors` at once.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Server:
     def tasks(self, limit: int | None = None, order: str = "id", **filters) -> list:
         """The tasks that pass the filters, all of them or the first `limit`; `order` is 'id' or '-id'.
 
-        Filters: batch, state (or status; one, or several), name (a glob), ids, worker, exit_code, grep, since ('2h', '3d', ISO time).
+        Filters: batch, state (or status; one or several), name (a glob), ids, worker, exit_code, grep, since ('2h', ISO time).
         """
         return self._list("tasks", "task", limit, order, filters)
 
@@ -97,9 +97,9 @@ class Server:
     ):
         """Queues a command; the task as the server has it.
 
-        `input` and `resource` are lists of URIs, or one text of URIs with spaces between. `shell` runs the command with `sh -c` (True,
-        'sh') or `bash -c` ('bash'); without, it is split as a shell would and run directly. `require` (or `required_task_ids`): tasks, or
-        their ids, that must succeed first. Time limits are in seconds.
+        `input` and `resource` are lists of URIs, or one text of URIs with spaces between. `shell` runs the command with `sh -c`
+        (True, 'sh') or `bash -c` ('bash'); without, it is split as a shell would and run directly. `require` (or
+        `required_task_ids`): tasks, or their ids, that must succeed first. Time limits are in seconds.
         """
         options = dict(locals())
         del options["self"]
@@ -157,10 +157,12 @@ class Server:
         states = {task["id"]: task["state"] for group in range_groups(ids) for task in self.client.pages("/tasks", ids=group)}
         return [states.get(number, "deleted") for number in ids]
 
-    def tasks_edit(self, ids=None, *, set: dict | None = None, sub=None, relaunch: bool = False, dry_run: bool = False, **filters):
-        """Changes many tasks at once: `set` as in `task_update`; `sub` (pattern, replacement), a regular expression on the command.
+    def tasks_edit(
+        self, ids=None, *, set: dict | None = None, sub=None, relaunch: bool = False, dry_run: bool = False, **filters
+    ):  # fmt: skip
+        """Changes many tasks at once: `set` as in `task_update`; `sub`: a regular expression and what replaces it in commands.
 
-        Which ones: `ids` or filters, as everywhere. What the server says: `ids`, `skipped`, in a dry run `changes`.
+        Which ones: `ids` or filters, as everywhere. What the server says: `ids`, `skipped`, and in a dry run `changes`.
         """
         body: dict = {"relaunch": relaunch, "dry_run": dry_run}
         if set:
@@ -192,9 +194,9 @@ class Server:
     def join(self, tasks, retry: int = 1, check: bool = False, progress: bool | None = None) -> dict[str, int]:
         """Waits until all these tasks (objects, dictionaries or ids) are done; how many are in each state then.
 
-        Failures are queued again up to `retry` times, beside the task's own retries. A task that waits for one that failed for good is not
-        waited for. Progress goes to stderr (None: a bar on a terminal, a line now and then otherwise). With `check`, TaskFailed
-        is raised if one did not succeed.
+        Failures are queued again up to `retry` times, beside the task's own retries. A task that waits for one that failed for
+        good is not waited for. Progress goes to stderr (a bar on a terminal, a line now and then otherwise; False: none). With
+        `check`, TaskFailed is raised if one did not succeed.
         """
         return join(self.client, ids_of(tasks), retry, check, progress)
 
