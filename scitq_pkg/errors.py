@@ -8,7 +8,8 @@ ScitqError                      1   500   something failed
 ├── Conflict                    1   409   the thing is in a state in which this cannot be done
 ├── TooLarge                    2   413   the request is larger than the server takes
 ├── Unavailable                 5   503   the server is starting, stopping or not ready: try again
-│   └── StorageFull             1   507   the database's disk is full: nothing was recorded
+│   ├── StorageFull             1   507   the database's disk is full: nothing was recorded
+│   └── TooManyRequests         5   429   too many wrong tokens came from there: wait
 ├── TaskFailed                 10    -    a task that was waited for did not succeed (also a RuntimeError)
 └── Unreachable                 5    -    no server answers there, or not ours (also a ConnectionError)
 
@@ -98,6 +99,13 @@ class StorageFull(Unavailable):
     code = "storage_full"
     exit_code = 1
     http_status = 507
+
+
+class TooManyRequests(Unavailable):
+    """Too many wrong tokens came from this address; it may try again later."""
+
+    code = "too_many_requests"
+    http_status = 429
 
 
 class TaskFailed(ScitqError, RuntimeError):
