@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from env import PROGRAM, Env
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -215,3 +217,155 @@ def test_a_server_that_is_not_there(capfd):
     assert cli.main(["launch", "-s", "127.0.0.1:1", "true"]) == 5
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1 and "no server answers at http://127.0.0.1:1" in err
+
+
+# --- real tasks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A server and a worker of four slots, for all tests of this file."""
+    made = Env(tmp_path_factory.mktemp("lab"))
+    made.server()
+    made.worker(concurrency=4)
+    yield made
+    made.close()
+
+
+def test_it_prints_the_id_alone(lab):
+    done = lab.cli("launch", "-n", "hello", "echo", "a  b", "$HOME", code=0)
+    assert done.stdout == f"{int(done.stdout)}\n" and done.stderr == ""
+    lab.wait_state(int(done.stdout))
+    assert lab.stdout(int(done.stdout)) == b"a  b $HOME\n"
+
+
+def test_words_arrive_to_the_letter(lab):
+    words = ["", " ", "a'b", 'c"d', "*", "$x", "-n", "\\", "é", "\t", "#", "a\nb"]
+    program = "import sys; sys.stdout.write(chr(1).join(sys.argv[1:]))"
+    task = lab.launch("--", sys.executable, "-c", program, *words)
+    lab.wait_state(task)
+    assert lab.stdout(task).decode().split("\1") == words
+
+
+def test_a_required_task_that_does_not_exist(lab):
+    assert "1000000" in lab.cli("launch", "--require", "1000000", "true", code=3).stderr
+
+
+def test_a_token_that_is_not_known(lab):
+    lab.cli("launch", "true", variables={"SCITQ_TOKEN": "scitq_wrong"}, code=4)
+
+
+def test_a_token_in_a_file(lab, tmp_path):
+    (tmp_path / "token").write_text(lab.token + "\n")
+    lab.cli("launch", "--token-file", str(tmp_path / "token"), "true", variables={"SCITQ_CONFIG": "/nonexistent"}, code=0)
+
+
+def run_waiting(lab, *words):
+    done = subprocess.run(
+        [*PROGRAM, "launch", "--wait", *words], env=lab.variables, capture_output=True, timeout=60, cwd=lab.directory
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_waiting_shows_both_streams_to_the_byte(lab):
+    code, out, err = run_waiting(lab, "--shell", r"printf 'a\0\377\r\n'; printf 'err\n' >&2; sleep 0.3; printf end")
+    assert (code, out) == (0, b"a\0\xff\r\nend")
+    assert err.endswith(b" is queued\nerr\n")
+
+
+def test_waiting_ends_with_the_code_of_the_task(lab):
+    assert run_waiting(lab, "--shell", "exit 7")[0] == 7
+
+
+def test_waiting_for_what_has_no_code(lab):
+    code, out, err = run_waiting(lab, "/no/such/program")
+    assert code == 10 and out == b"" and b"/no/such/program" in err.splitlines()[-1]
+    assert run_waiting(lab, "--shell", "kill -9 $$")[0] == 10
+
+
+def test_waiting_shows_every_attempt(lab, tmp_path):
+    code, out, err = run_waiting(
+        lab, "--retry", "2", "--shell", f"echo x >> {tmp_path}/n; wc -l < {tmp_path}/n; [ $(wc -l < {tmp_path}/n) = 3 ]"
+    )
+    assert (code, out) == (0, b"1\n2\n3\n")
+
+
+def test_waiting_shows_a_lot(lab):
+    code, out, err = run_waiting(lab, "--shell", "seq 1 300000")
+    assert code == 0 and out == b"".join(b"%d\n" % i for i in range(1, 300001))
+
+
+def test_ctrl_c_leaves_the_task_running(lab):
+    waiting = subprocess.Popen(
+        [*PROGRAM, "launch", "--wait", "--shell", "echo started; sleep 100"],
+        env=lab.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=lab.directory,
+    )  # fmt: skip
+    with waiting:
+        assert waiting.stdout.readline() == b"started\n"
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(20) == 130
+        first, *_, last = waiting.stderr.read().decode().splitlines()
+    task = int(first.split()[1])
+    assert f"task {task} goes on" in last and lab.state(task) == "running"
+    lab.api("POST", "/tasks/signal", {"ids": [task], "action": "kill"})
+    lab.wait_state(task, "failed")
+
+
+def test_a_reader_that_goes_away_stops_the_waiting(lab):
+    with subprocess.Popen(
+        [*PROGRAM, "launch", "--wait", "yes"], env=lab.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as waiting:
+        waiting.stdout.read(10)
+        waiting.stdout.close()
+        assert waiting.wait(20) == 0
+        task = int(waiting.stderr.read().split()[1])
+    lab.api("POST", "/tasks/cancel", {"ids": [task]})
+    lab.wait_state(task, "canceled")
+
+
+def test_rows_to_tasks(lab, tmp_path):
+    (tmp_path / "t.csv").write_text("x,y\n" + "".join(f"a {i},{i}\n" for i in range(20)))
+    done = lab.cli("launch", "--each", str(tmp_path / "t.csv"), "--wait", "echo", "{x}", code=0)
+    ids = [int(line) for line in done.stdout.splitlines()]
+    assert [lab.stdout(task) for task in ids] == [b"a %d\n" % i for i in range(20)]
+    assert "20/20 done  20 succeeded" in done.stderr
+    done = lab.cli("launch", "--each", str(tmp_path / "t.csv"), "--wait", "--shell", "exit $(( {y} > 17 ))", code=10)
+    assert "2 of 20 tasks did not succeed" in done.stderr
+
+
+def test_a_batch_file(lab, tmp_path):
+    (tmp_path / "b.yaml").write_text(
+        "batch: Default\ntasks:\n- name: one\n  command: echo 1\n- name: two\n  command: echo 2\n  needs: one\n"
+    )
+    first = lab.cli("launch", "-f", str(tmp_path / "b.yaml"), "--wait", code=0).stdout
+    assert len(first.splitlines()) == 2
+    assert lab.cli("launch", "-f", str(tmp_path / "b.yaml"), code=0).stdout == first
+
+
+def test_a_server_that_is_no_scitq_server(lab):
+    import http.server
+    import threading
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
+        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        done = lab.cli("launch", "-s", f"127.0.0.1:{other.server_port}", "true", code=5)
+        other.shutdown()
+    assert "is not a scitq server" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_lost_answer_and_a_killed_server_queue_the_task_once(env):
+    process = env.server()
+    relay = env.relay()
+    relay.silent = {"down"}
+    with subprocess.Popen(
+        [*PROGRAM, "launch", "-s", relay.url, "-b", "nobody", "true"], env={**env.variables, "SCITQ_TOKEN": env.token},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as launching:  # fmt: skip
+        env.until(lambda: env.items("/tasks"), what="the server has recorded the task")
+        process.kill9()
+        process.start()
+        relay.silent = set()
+        relay.cut()
+        out, err = launching.communicate(timeout=60)
+    assert launching.returncode == 0, err
+    assert [task["id"] for task in env.items("/tasks")] == [int(out)]

@@ -45,7 +45,7 @@ def objects(lab):
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(1, 500)))
+@given(st.lists(st.integers(1, 500), min_size=1))
 def test_ranges_and_back(ids):
     assert ids_of(ranges(ids)) == sorted(set(ids))
     groups = range_groups(ids, most_characters=12)

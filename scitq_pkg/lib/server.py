@@ -316,7 +316,7 @@ class Server:
         chosen = query(filters or {})
         if ids is None and not chosen:
             raise InvalidRequest(f"which tasks should be changed by {verb}? give ids or a filter; name='*' means all of them")
-        if ids is not None and chosen:
+        if isinstance(ids, str) or (ids is not None and chosen):
             chosen["ids"] = _filter_value("ids", ids)
         body |= {"filter": chosen} if chosen else {"ids": ids_of(ids)}
         return self._shown(self.client.send("POST", f"/tasks/{verb}", body))
