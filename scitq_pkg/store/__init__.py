@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import TypeVar
 
+from ..errors import Unavailable
 from .cluster import CHANNEL, Cluster
 from .databases import Database, Postgresql, open_database
 from .migrations import migrate
@@ -79,13 +81,18 @@ class Store:
         if woken and self.leads:
             self._writer.submit(Transaction.wake)
 
-    def write(self, change: Callable[[Transaction], Result]) -> Result:
+    def write(self, change: Callable[[Transaction], Result], timeout: float | None = None) -> Result:
         """Run `change(tx)` in the writer thread; its result, once it is durable.
 
         `change` may be run more than once (a deadlock on PostgreSQL): it must touch nothing but the database.
-        Raises what it raised; StorageFull or Unavailable when the database could not keep it.
+        Raises what it raised; StorageFull or Unavailable when the database could not keep it, or has not within `timeout` seconds.
         """
-        return self._writer.submit(change).result()
+        try:
+            return self._writer.submit(change).result(timeout)
+        except FutureTimeout:
+            if timeout is None:
+                raise
+            raise Unavailable(f"the database took no write within {timeout:g} s") from None
 
     def read(self, question: Callable[[Transaction], Result]) -> Result:
         """Run `question(tx)` here, on a reader's connection and one consistent snapshot."""
