@@ -7,6 +7,7 @@ import datetime
 import threading
 import time
 from concurrent.futures import CancelledError, as_completed
+from concurrent.futures import TimeoutError as FuturesTimeout  # the built-in one from Python 3.11 on
 
 import pytest
 from env import Env
@@ -157,8 +158,8 @@ def test_an_older_script_runs(objects):
 
 def test_every_option_arrives(server):
     options = {
-        "name": "all", "batch": "nobody", "input": ["s3://a/x"], "output": "s3://o/", "container": "ubuntu", "container_options": "--gpus all",
-        "resource": ["s3://r"], "shell": "bash", "retry": 2, "download_timeout": 5.0, "run_timeout": 6.0, "use_cache": True,
+        "name": "all", "batch": "nobody", "input": ["s3://a/x"], "output": "s3://o/", "container": "ubuntu",
+        "container_options": "--gpus all", "resource": ["s3://r"], "shell": "bash", "retry": 2, "download_timeout": 5.0, "run_timeout": 6.0, "use_cache": True,
         "priority": -3, "env": {"A": "1"}, "uid": 1, "gid": 2, "workdir": "/w",
     }  # fmt: skip
     task = server.task_create("true", **options)
@@ -446,7 +447,7 @@ def test_map_keeps_the_order(server):
 
 def test_map_has_a_timeout(server):
     executor = Executor(server)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(FuturesTimeout):
         list(executor.map(["sleep 100"], timeout=0.3))
     executor.shutdown(cancel_futures=True)
 

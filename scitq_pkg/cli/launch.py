@@ -221,7 +221,8 @@ def _follow(given: dict, task_id: int) -> int:
     """Writes what the task writes; its exit code."""
     from ..lib.follow import follow
 
-    print(f"task {task_id} is queued", file=sys.stderr)
+    if sys.stderr.isatty():  # elsewhere stderr is the task's alone
+        print(f"task {task_id} is queued", file=sys.stderr)
     outs = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
 
     def write(stream: str, data: bytes) -> None:
