@@ -119,7 +119,7 @@ def _text(value: object) -> str:
 
 
 def _path(value: object) -> Path:
-    return Path(value if isinstance(value, Path) else _text(value)).expanduser()
+    return Path(value if isinstance(value, Path) else _text(value)).expanduser().absolute()
 
 
 def _names(value: object) -> tuple[str, ...]:

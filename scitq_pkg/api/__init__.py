@@ -1,0 +1,1 @@
+"""The HTTP API: one file a noun, each a list of routes: authenticate, validate, call the store."""

@@ -1,0 +1,242 @@
+"""Fields of requests, and how what is wrong with one is told: by its name, in a sentence."""
+
+from __future__ import annotations
+
+import re
+
+from marshmallow import RAISE, Schema, ValidationError, fields, validate
+
+from ..errors import InvalidRequest, nearest
+
+MAX_INT = 2**31 - 1  # what a column holds on every database
+MAX_SECONDS = 1e9
+MAX_NAME = 1000  # characters
+MAX_LINE = 8000  # of a URI, which may be signed, or of options
+MAX_TEXT = 1_000_000
+MAX_WAIT = 60.0  # seconds that an answer may be waited for
+SHELLS = ("sh", "bash")
+
+_ITEM = re.compile(r"#[0-9]{1,9}")
+NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what no database keeps: NUL and halves of characters
+NO_NAME = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # besides, what breaks the line it is shown in
+
+
+def text_fault(value: str, most: int = MAX_TEXT) -> str | None:
+    """What is wrong with a text, or None."""
+    if len(value) > most:
+        return f"is longer than {most} characters"
+    return "holds a NUL or half a character, which cannot be kept" if NO_TEXT.search(value) else None
+
+
+def line_fault(value: str, most: int = MAX_LINE) -> str | None:
+    """What is wrong with a text of one line, or None."""
+    if len(value) > most:
+        return f"is longer than {most} characters"
+    return "holds a newline or another control character" if NO_NAME.search(value) else None
+
+
+def _refuse(fault: str | None) -> None:
+    if fault:
+        raise ValidationError(fault)
+
+
+def _check_text(value: str) -> None:
+    _refuse(text_fault(value))
+
+
+def check_line(value: str) -> None:
+    _refuse("is empty" if not value else line_fault(value))
+
+
+# --- fields ----------------------------------------------------------------------------------------------------------
+
+
+class Text(fields.String):
+    """A text without NUL."""
+
+    def __init__(self, **options):
+        super().__init__(validate=[validate.Length(max=MAX_TEXT), _check_text], **options)
+
+
+class Line(fields.String):
+    """A text of one line."""
+
+    def __init__(self, most: int = MAX_LINE, **options):
+        super().__init__(validate=[validate.Length(min=1, max=most), check_line], **options)
+
+
+class Name(Line):
+    """What something is called."""
+
+    def __init__(self, **options):
+        super().__init__(MAX_NAME, **options)
+
+
+class Command(fields.String):
+    """A command; it may have several lines."""
+
+    def __init__(self, **options):
+        super().__init__(validate=[validate.Length(min=1, max=MAX_TEXT), _check_text, _check_not_blank], **options)
+
+
+def _check_not_blank(value: str) -> None:
+    _refuse("is empty" if not value.strip() else None)
+
+
+class Whole(fields.Integer):
+    """A JSON number without fraction."""
+
+    def __init__(self, least: int = 0, most: int = MAX_INT, **options):
+        super().__init__(strict=True, validate=validate.Range(least, most), **options)
+
+
+class Number(fields.Integer):
+    """A whole number of a query string."""
+
+    def __init__(self, least: int = 0, most: int = MAX_INT, **options):
+        super().__init__(validate=validate.Range(least, most), **options)
+
+
+class Seconds(fields.Float):
+    """A length of time."""
+
+    def __init__(self, most: float = MAX_SECONDS, least: float = 0.0, **options):
+        super().__init__(allow_nan=False, validate=validate.Range(least, most), **options)
+
+
+class Flag(fields.Boolean):
+    """true or false, and nothing that only looks like them."""
+
+    truthy = {True}
+    falsy = {False}
+
+    def _deserialize(self, value, attr, data, **options):
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+class Shell(fields.Field):
+    """true, false, null, "sh" or "bash"."""
+
+    def _deserialize(self, value, attr, data, **options):
+        if value is None or isinstance(value, bool):
+            return "sh" if value else None
+        if value not in SHELLS:
+            raise ValidationError('is none: give true, false, "sh" or "bash"')
+        return value
+
+
+class Uris(fields.Field):
+    """A URI, or a list of them."""
+
+    def _deserialize(self, value, attr, data, **options):
+        uris = value.split() if isinstance(value, str) else value
+        if not isinstance(uris, list) or not all(isinstance(uri, str) and uri for uri in uris):
+            raise ValidationError("wants a URI or a list of URIs")
+        for uri in uris:
+            _refuse(line_fault(uri))
+        return uris
+
+
+class Requirement(fields.Field):
+    """The id of a task, or "#N": the item of that index in the same request."""
+
+    def _deserialize(self, value, attr, data, **options):
+        if is_requirement(value):
+            return value
+        raise ValidationError('wants the id of a task, or "#N" for item N of this request')
+
+
+class Environment(fields.Dict):
+    """Names of variables and their texts."""
+
+    def __init__(self, **options):
+        super().__init__(keys=fields.String(validate=_check_variable), values=Text(), **options)
+
+
+def _check_variable(name: str) -> None:
+    _refuse("is no name of a variable" if not name or "=" in name or line_fault(name) else None)
+
+
+def check_absolute(path: str) -> None:
+    _refuse(None if path.startswith("/") else "is no absolute path")
+
+
+class Word(fields.Field):
+    """A text, or a number in its place."""
+
+    def _deserialize(self, value, attr, data, **options):
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ValidationError("wants a text or a number")
+        _refuse(line_fault(str(value), MAX_TEXT))
+        return str(value)
+
+
+def is_requirement(value: object) -> bool:
+    if type(value) is str:
+        return _ITEM.fullmatch(value) is not None
+    return type(value) is int and 0 < value <= MAX_INT
+
+
+# --- the base, and how errors are told ----------------------------------------------------------------------------------
+
+
+class Body(Schema):
+    """A JSON object that knows its keys."""
+
+    class Meta:
+        unknown = RAISE
+
+    error_messages = {"unknown": "unknown", "type": "wants an object"}
+
+
+def load(schema: Schema, plain: object, where: str = ""):
+    """The checked values. Raises InvalidRequest naming the first field that is wrong: `tasks[3].retry`."""
+    try:
+        return schema.load(plain)  # type: ignore[arg-type]
+    except ValidationError as error:
+        path, message = _first(error.messages)
+        raise _told(path, message, schema, where) from None
+
+
+def _first(messages) -> tuple[list, str]:
+    """The way to the first message in marshmallow's nested ones, and that message."""
+    path: list = []
+    while isinstance(messages, dict):
+        key = next(iter(messages))
+        path.append(key)
+        messages = messages[key]
+    return path, str(messages[0] if isinstance(messages, list) else messages)
+
+
+def _told(path: list, message: str, schema: Schema, where: str) -> InvalidRequest:
+    shown = where
+    for key in path:
+        if key == "_schema":
+            continue
+        shown += f"[{key}]" if isinstance(key, int) else f".{key}" if shown else f"{key}"
+    if message == "unknown":
+        message = f"there is no such field{nearest(str(path[-1]), _known_at(schema, path[:-1]))}"
+    return InvalidRequest(_plain_words(message), field=_short(shown) or "body")
+
+
+def _known_at(schema: Schema, path: list) -> list[str]:
+    """The names of the fields at a place in the schema."""
+    for key in path:
+        found = schema.fields.get(key) if isinstance(key, str) else None
+        if isinstance(found, fields.List):
+            found = found.inner
+        if isinstance(found, fields.Nested):
+            schema = found.schema
+    return [field.data_key or name for name, field in schema.fields.items()]
+
+
+def _short(field: str) -> str:
+    return field if len(field) <= 100 else field[:97] + "..."
+
+
+def _plain_words(message: str) -> str:
+    """marshmallow's sentences, in ours: the name of the field comes before."""
+    message = message.rstrip(".")
+    return {"Missing data for required field": "is missing", "Field may not be null": "cannot be null"}.get(message, message)

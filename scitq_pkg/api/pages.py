@@ -1,0 +1,86 @@
+"""The API's own pages: its description, a page to read and try it, and the link that signs a browser in."""
+
+from __future__ import annotations
+
+import html
+import importlib.util
+import json
+from functools import lru_cache
+from importlib import resources
+
+from ..errors import InvalidRequest, NotFound
+from .answers import Answer
+from .call import Call
+from .openapi import document
+from .routes import ANYBODY, TABLE, route
+from .schemas import LoginQuery
+
+HTML = "text/html; charset=utf-8"
+_BUNDLE = "swagger_ui_bundle"  # the package that holds the files of Swagger UI
+_ASSETS = {"swagger-ui.css": "text/css; charset=utf-8", "swagger-ui-bundle.js": "text/javascript; charset=utf-8"}
+_START = """\
+window.addEventListener("load", () => SwaggerUIBundle({
+  url: "openapi.json", dom_id: "#docs", deepLinking: true, tryItOutEnabled: true, docExpansion: "list", validatorUrl: null,
+}));
+"""
+_SWAGGER_PAGE = """\
+<!doctype html><html lang="en"><meta charset="utf-8"><title>scitq API</title>
+<link rel="stylesheet" href="docs/swagger-ui.css"><script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script>
+<div id="docs"></div></html>
+"""
+
+
+@route("GET", "/openapi.json", ANYBODY, "The description of this API")
+def openapi(call: Call) -> Answer:
+    return Answer(_document_bytes(), headers={"Content-Type": "application/json"})
+
+
+@lru_cache(maxsize=1)
+def _document_bytes() -> bytes:
+    return json.dumps(document()).encode()
+
+
+@route("GET", "/docs", ANYBODY, "A page to read and try this API", answer="text/html")
+def docs(call: Call) -> Answer:
+    page = _SWAGGER_PAGE if importlib.util.find_spec(_BUNDLE) else _plain_page()
+    return Answer(page.encode(), headers={"Content-Type": HTML})
+
+
+@route("GET", "/docs/<name>", ANYBODY, "The files of that page", answer="application/octet-stream")
+def docs_file(call: Call, name: str) -> Answer:
+    if name == "start.js":
+        return Answer(_START.encode(), headers={"Content-Type": "text/javascript; charset=utf-8"})
+    if name not in _ASSETS or not importlib.util.find_spec(_BUNDLE):
+        raise NotFound(f"there is no file {name!r:.80}")
+    return Answer(_asset(name), headers={"Content-Type": _ASSETS[name], "Cache-Control": "public, max-age=86400"})
+
+
+def _asset(name: str) -> bytes:
+    vendor = resources.files(_BUNDLE) / "vendor"
+    return next(version / name for version in vendor.iterdir() if version.name.startswith("swagger-ui-")).read_bytes()
+
+
+def _plain_page() -> str:
+    """All routes as a table, where the files of Swagger UI are not installed."""
+    rows = "".join(
+        f"<tr><td>{entry.method}<td><code>{html.escape(entry.template)}</code><td>{' or '.join(entry.roles) or 'anybody'}"
+        f"<td>{html.escape(entry.summary)}</tr>\n"
+        for entry in TABLE
+    )
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>scitq API</title><h1>scitq API</h1>\n'
+        f'<p>Described by <a href="openapi.json">openapi.json</a>.</p><table>{rows}</table></html>\n'
+    )
+
+
+@route("GET", "/login", ANYBODY, "Trades a token for a cookie and leads to /docs", query=LoginQuery, status=303)
+def login(call: Call) -> Answer:
+    """The cookie goes to this server only, and never with a request that another site started."""
+    token = call.query["token"]
+    service = call.service
+    caller = service.callers.of_token(token, call.environ.get("REMOTE_ADDR", ""))
+    if caller.role == "worker":
+        raise InvalidRequest("is a worker's: browsers want a user's or an administrator's", field="token")
+    secure = "; Secure" if call.environ.get("wsgi.url_scheme") == "https" else ""
+    cookie = f"{service.cookie_name}={token}; Path=/; HttpOnly; SameSite=Strict{secure}"
+    return Answer(b"", 303, {"Set-Cookie": cookie, "Location": "docs"})

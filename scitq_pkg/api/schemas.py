@@ -1,0 +1,182 @@
+"""What bodies and queries may hold: one description for the check, for the error that names the field, and for the OpenAPI document."""
+
+from __future__ import annotations
+
+from marshmallow import fields, validate
+
+from ..protocol import DEFAULT_BATCH, TASK_STATES, WORKER_STATES
+from .inputs import (
+    MAX_INT, MAX_LINE, MAX_WAIT, SHELLS, Body, Command, Environment, Flag, Line, Name, Number, Requirement, Seconds, Shell, Text, Uris, Whole,
+    Word, check_absolute, check_line,
+)  # fmt: skip
+
+MAX_IDS = 1_000_000
+MAX_SLOTS = 100_000
+MAX_OUTPUT_BYTES = 4 * 2**20  # of a stream in one answer
+MAX_PAGE = 5000
+
+# --- tasks -------------------------------------------------------------------------------------------------------------
+
+
+class TaskFields(Body):
+    """Everything of a task that a user gives. The names are those of `protocol.TaskSpec`."""
+
+    command = Command()
+    name = Name(allow_none=True)
+    batch = Name()
+    shell = Shell(allow_none=True, metadata={"oneOf": [{"type": "boolean"}, {"type": "string", "enum": list(SHELLS)}]})
+    container = Line(allow_none=True)
+    container_options = Line(allow_none=True)
+    input = Uris(metadata={"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+    resource = Uris(metadata={"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+    output = Line(allow_none=True)
+    env = Environment()
+    workdir = fields.String(allow_none=True, validate=[validate.Length(min=1, max=MAX_LINE), check_line, check_absolute])
+    uid = Whole(allow_none=True)
+    gid = Whole(allow_none=True)
+    priority = Whole(least=-MAX_INT)
+    retry = Whole()
+    download_timeout = Seconds(allow_none=True)
+    run_timeout = Seconds(allow_none=True)
+    use_cache = Flag()
+    require = fields.List(Requirement(metadata={"oneOf": [{"type": "integer"}, {"type": "string", "pattern": r"^#\d+$"}]}))
+
+
+class NewTask(TaskFields):
+    """A command and its policies."""
+
+    command = Command(required=True)
+
+
+class TaskChange(TaskFields):
+    """Any field of a task that is not running; `relaunch` queues it again."""
+
+    relaunch = Flag()
+
+
+_TEXT_OR_NUMBER = {"oneOf": [{"type": "string"}, {"type": "integer"}]}
+
+
+class FilterFields(Body):
+    """Which ones: all that are given must hold."""
+
+    batch = Name()
+    state = fields.String(metadata={"description": "one or several of " + ", ".join(TASK_STATES) + ", commas between"})
+    name = Name(metadata={"description": "a glob"})
+    ids = Word(metadata={"description": "`3,5-9`", **_TEXT_OR_NUMBER})
+    worker = Word(metadata={"description": "name or id", **_TEXT_OR_NUMBER})
+    exit_code = Word(metadata={"description": "one or several, commas between", **_TEXT_OR_NUMBER})
+    grep = Text(metadata={"description": "text in the last output lines"})
+    since = Name(metadata={"description": "`2h`, `3d` or an ISO time"})
+
+
+class PageQuery(Body):
+    limit = Number(least=1, most=MAX_PAGE, load_default=100)
+    after = Number(load_default=None, metadata={"description": "the cursor that the page before gave as `next`"})
+    order = fields.String(validate=validate.OneOf(["id", "-id"]), load_default="id")
+
+
+
+
+class LoginQuery(Body):
+    token = fields.String(required=True, validate=validate.Length(min=1, max=200))
+
+
+class TasksQuery(FilterFields, PageQuery):
+    pass
+
+
+class CountsQuery(FilterFields):
+    version = Number(most=2**62, load_default=None, metadata={"description": "the `version` of an answer before"})
+    wait = Seconds(most=MAX_WAIT, load_default=0.0, metadata={"description": "seconds to wait for another version"})
+
+
+class ExecutionsQuery(FilterFields, PageQuery):
+    task = Number(least=1, metadata={"description": "id of a task"})
+
+
+class OutputQuery(Body):
+    offset = Number(most=2**62, load_default=0, metadata={"description": "of the first byte"})
+    limit = Number(least=1, most=MAX_OUTPUT_BYTES, load_default=MAX_OUTPUT_BYTES, metadata={"description": "bytes at most"})
+    wait = Seconds(most=MAX_WAIT, load_default=0.0, metadata={"description": "seconds to wait for more"})
+
+
+class WorkersQuery(PageQuery):
+    batch = Name()
+    state = fields.String(metadata={"description": "one or several of " + ", ".join(WORKER_STATES) + ", commas between"})
+    name = Name(metadata={"description": "a glob"})
+
+
+class EventsQuery(PageQuery):
+    object = Name(metadata={"description": "task, batch, worker, token..."})
+    who = Name()
+
+
+# --- bodies --------------------------------------------------------------------------------------------------------------
+
+
+class NewTasks(NewTask):
+    """A task, or `tasks` alone."""
+
+    tasks = fields.List(fields.Nested(NewTask))
+
+
+class FilterBody(FilterFields):
+    """Which ones: all that are given must hold."""
+
+
+class BulkBody(Body):
+    """Either a filter or ids."""
+
+    filter = fields.Nested(FilterBody)
+    ids = fields.List(Whole(least=1), validate=validate.Length(max=MAX_IDS))
+    dry_run = Flag(load_default=False)
+
+
+class Substitution(Body):
+    pattern = Text(required=True, metadata={"description": "a Python regular expression"})
+    replacement = Text(required=True)
+
+
+class EditBody(BulkBody):
+    set = fields.Nested(TaskFields)
+    sub = fields.Nested(Substitution)
+    relaunch = Flag(load_default=False)
+
+
+class SignalBody(BulkBody):
+    action = fields.String(required=True, validate=validate.OneOf(["suspend", "resume", "term", "kill"]))
+
+
+class StopBody(Body):
+    running = fields.String(allow_none=True, load_default=None, validate=validate.OneOf(["suspend", "term", "kill"]))
+
+
+class Nothing(Body):
+    """An empty object, or no body."""
+
+
+class NewWorker(Body):
+    name = Name(required=True)
+    key = fields.String(required=True, validate=[validate.Length(min=16, max=200), check_line])
+    hostname = Name(load_default="")
+    concurrency = Whole(required=True, most=MAX_SLOTS)
+    prefetch = Whole(most=MAX_SLOTS, load_default=0)
+    batch = Name(load_default=DEFAULT_BATCH)
+    permanent = Flag(load_default=True)
+    cpus = Whole(allow_none=True, load_default=None)
+    memory_bytes = Whole(most=2**62, allow_none=True, load_default=None)
+
+
+class WorkerChange(Body):
+    name = Name()
+    batch = Name()
+    concurrency = Whole(most=MAX_SLOTS)
+    prefetch = Whole(most=MAX_SLOTS)
+    draining = Flag()
+    permanent = Flag()
+
+
+class NewToken(Body):
+    name = Name(required=True)
+    role = fields.String(load_default="user", validate=validate.OneOf(["admin", "user"]))

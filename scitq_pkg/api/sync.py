@@ -1,0 +1,53 @@
+"""A worker's one request: what it says is applied, what it should do is answered, or waited for."""
+
+from __future__ import annotations
+
+import time
+
+from .. import wire
+from ..protocol import API, POLL_SECONDS, SyncAnswer, SyncRequest
+from ..store import Transaction, queue
+from .call import Call, known_id
+from .routes import WORKER, route
+
+CROWDED_SECONDS = 5.0  # between two idle requests of a worker when no more can be held
+
+
+@route(
+    "POST", f"{API}/workers/<id:id>/sync", WORKER, "Everything a worker has to say, and everything it should do",
+    raw_body=wire.SYNC_CONTENT_TYPE,
+)  # fmt: skip
+def sync(call: Call, id: int) -> dict:
+    """Answers at once when there is news; otherwise as soon as there is, or when the time to wait is over."""
+    service, worker_id = call.service, known_id(id, "worker")
+    request, data = wire.decode_request(call.raw)
+    rings = service.bells.enter(worker_id)
+    service.monitor.contact(worker_id)
+    told = call.read(lambda tx: _idle_answer(tx, worker_id, request))
+    if told is None:
+        service.store.write(lambda tx: queue.apply(tx, worker_id, request, data))
+        told = call.read(lambda tx: queue.answer(tx, worker_id, request))
+    if request.wait > 0 and not queue.is_news(told, request):
+        told = _held(call, worker_id, request, told, rings)
+    return wire.encode_answer(told)
+
+
+def _idle_answer(tx: Transaction, worker_id: int, request: SyncRequest) -> SyncAnswer | None:
+    """The answer to a request that says nothing new, which then costs no write; None for one that does."""
+    return None if queue.needs_apply(tx, worker_id, request) else queue.answer(tx, worker_id, request)
+
+
+def _held(call: Call, worker_id: int, request: SyncRequest, told: SyncAnswer, rings: int) -> SyncAnswer:
+    """Wait for news. The answer is newer than the bell, so nothing is missed between them."""
+    deadline = time.monotonic() + min(request.wait, POLL_SECONDS)
+    with call.service.seats.seat() as seated:
+        if not seated:
+            told.delay = CROWDED_SECONDS
+            return told
+        while not queue.is_news(told, request):
+            rung = call.service.bells.wait(worker_id, rings, deadline - time.monotonic())
+            if rung is None:
+                break
+            rings = rung
+            told = call.read(lambda tx: queue.answer(tx, worker_id, request))
+    return told

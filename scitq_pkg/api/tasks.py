@@ -1,0 +1,110 @@
+"""Tasks: one, a page, many at once."""
+
+from __future__ import annotations
+
+from ..errors import Conflict
+from ..explain import explain as explain_task
+from ..protocol import API
+from ..store import Transaction, tasks
+from .answers import page, with_iso_times
+from .call import Call, known_id
+from .newtasks import accept
+from .routes import USER, route
+from .schemas import BulkBody, CountsQuery, EditBody, NewTasks, SignalBody, TaskChange, TasksQuery
+from .selection import filter_of, selected
+from .shapes import BulkAnswer, Counts, Explanation, Ids, Task, TaskPage
+
+PATH = f"{API}/tasks"
+
+
+@route("POST", PATH, USER, "Queues a task, or all of `tasks` or none", body=NewTasks, answer=Ids, status=201)
+def create(call: Call) -> dict:
+    specs = accept(call.plain)
+    return call.write(lambda tx: {"ids": tasks.add(tx, specs, call.who)})
+
+
+@route("GET", PATH, USER, "Tasks that pass the filter, a page of them", query=TasksQuery, answer=TaskPage)
+def find(call: Call) -> dict:
+    query = call.query
+    chosen = filter_of(query)
+    rows = call.read(lambda tx: tasks.find(tx, chosen, query["limit"] + 1, query["after"], query["order"] == "-id"))
+    return page(rows, query["limit"])
+
+
+@route("GET", f"{PATH}/counts", USER, "How many tasks in each state; with `version` and `wait` as soon as that changed", query=CountsQuery, answer=Counts)
+def counts(call: Call) -> dict:
+    """`version` is that of before the count: what changes in between is news for the next call."""
+    chosen, query, changes = filter_of(call.query), call.query, call.service.store.changes
+    if query["wait"] and query["version"] == changes.version:
+        with call.service.seats.seat() as seated:
+            if seated:
+                changes.wait(query["version"], query["wait"])
+    version = changes.version
+    return {"version": version, "counts": call.read(lambda tx: tasks.counts(tx, chosen))}
+
+
+@route("GET", f"{PATH}/<id:id>", USER, "A task", answer=Task)
+def get(call: Call, id: int) -> dict:
+    return with_iso_times(call.read(lambda tx: tasks.get(tx, known_id(id, "task"))))
+
+
+@route("PATCH", f"{PATH}/<id:id>", USER, "Changes a task that is not running; `relaunch` queues it again", body=TaskChange, answer=Task)
+def change(call: Call, id: int) -> dict:
+    changes = dict(call.body)
+    relaunch = changes.pop("relaunch", False)
+    return call.write(lambda tx: _changed(call, tx, known_id(id, "task"), changes, relaunch))
+
+
+def _changed(call: Call, tx: Transaction, task_id: int, changes: dict, relaunch: bool) -> dict:
+    tasks.get(tx, task_id)
+    done = tasks.edit(tx, [task_id], call.who, set=changes, relaunch=relaunch)
+    for skipped in done["skipped"]:
+        raise Conflict(f"task {task_id}: {skipped['why']}")
+    return with_iso_times(tasks.get(tx, task_id))
+
+
+@route("DELETE", f"{PATH}/<id:id>", USER, "Deletes a task; a running one is stopped first", status=204)
+def delete(call: Call, id: int) -> None:
+    call.write(lambda tx: tasks.delete(tx, [known_id(id, "task")], call.who))
+
+
+@route("GET", f"{PATH}/<id:id>/explain", USER, "Why a task is where it is, and what would move it on", answer=Explanation)
+def explain(call: Call, id: int) -> dict:
+    return call.read(lambda tx: explain_task(tx, known_id(id, "task")))
+
+
+# --- many at once -----------------------------------------------------------------------------------------------------------
+
+
+@route("POST", f"{PATH}/edit", USER, "Changes many tasks; a dry run shows each change of a command", body=EditBody, answer=BulkAnswer)
+def edit(call: Call) -> dict:
+    body = call.body
+    return call.write(
+        lambda tx: tasks.edit(
+            tx, selected(tx, body), call.who, set=body.get("set"), sub=body.get("sub"), relaunch=body["relaunch"], dry_run=body["dry_run"]
+        )
+    )
+
+
+@route("POST", f"{PATH}/relaunch", USER, "Queues ended tasks again", body=BulkBody, answer=BulkAnswer)
+def relaunch(call: Call) -> dict:
+    body = call.body
+    return call.write(lambda tx: tasks.relaunch(tx, selected(tx, body), call.who, dry_run=body["dry_run"]))
+
+
+@route("POST", f"{PATH}/cancel", USER, "Cancels tasks; running ones are stopped", body=BulkBody, answer=BulkAnswer)
+def cancel(call: Call) -> dict:
+    body = call.body
+    return call.write(lambda tx: tasks.cancel(tx, selected(tx, body), call.who, dry_run=body["dry_run"]))
+
+
+@route("POST", f"{PATH}/delete", USER, "Deletes tasks; running ones are stopped first", body=BulkBody, answer=BulkAnswer)
+def delete_many(call: Call) -> dict:
+    body = call.body
+    return call.write(lambda tx: tasks.delete(tx, selected(tx, body), call.who, dry_run=body["dry_run"]))
+
+
+@route("POST", f"{PATH}/signal", USER, "Suspends, resumes, terminates or kills what runs of these tasks", body=SignalBody, answer=BulkAnswer)
+def signal(call: Call) -> dict:
+    body = call.body
+    return call.write(lambda tx: tasks.signal(tx, selected(tx, body), body["action"], call.who, dry_run=body["dry_run"]))

@@ -1,0 +1,52 @@
+"""Workers: registered by themselves, changed by people."""
+
+from __future__ import annotations
+
+from .. import auth
+from ..protocol import API
+from ..store import workers
+from .answers import page, with_iso_times
+from .call import Call, known_id
+from .routes import USER, WORKER, route
+from .schemas import NewWorker, WorkerChange, WorkersQuery
+from .shapes import RegisteredWorker, Worker, WorkerPage
+
+PATH = f"{API}/workers"
+
+
+@route("POST", PATH, USER, "Registers a worker; its own token is shown this once", body=NewWorker, answer=RegisteredWorker, status=201)
+def register(call: Call) -> dict:
+    """The same name and key again is the same worker with a new token, so no request id is needed."""
+    given, token = call.body, auth.new_token()
+    worker = call.service.store.write(lambda tx: workers.register(tx, given, auth.hash_token(token), call.who))
+    call.service.callers.forget()
+    return with_iso_times(worker) | {"token": token}
+
+
+@route("GET", PATH, USER, "Workers that pass the filter, a page of them", query=WorkersQuery, answer=WorkerPage)
+def find(call: Call) -> dict:
+    query = call.query
+    rows = call.read(lambda tx: workers.find(tx, query, query["limit"] + 1, query["after"], query["order"] == "-id"))
+    return page(rows, query["limit"])
+
+
+@route("GET", f"{PATH}/<id:id>", USER + WORKER, "A worker", answer=Worker)
+def get(call: Call, id: int) -> dict:
+    return with_iso_times(call.read(lambda tx: workers.get(tx, known_id(id, "worker"))))
+
+
+@route("PATCH", f"{PATH}/<id:id>", USER, "Changes a worker while it works", body=WorkerChange, answer=Worker)
+def change(call: Call, id: int) -> dict:
+    changes = call.body
+
+    def apply(tx) -> dict:
+        workers.update(tx, known_id(id, "worker"), changes, call.who)
+        return with_iso_times(workers.get(tx, id))
+
+    return call.write(apply)
+
+
+@route("DELETE", f"{PATH}/<id:id>", USER, "Forgets a worker; what it held goes back to the queue", status=204)
+def delete(call: Call, id: int) -> None:
+    call.write(lambda tx: workers.delete(tx, known_id(id, "worker"), call.who))
+    call.service.callers.forget()
