@@ -159,7 +159,8 @@ def test_an_older_script_runs(objects):
 def test_every_option_arrives(server):
     options = {
         "name": "all", "batch": "nobody", "input": ["s3://a/x"], "output": "s3://o/", "container": "ubuntu",
-        "container_options": "--gpus all", "resource": ["s3://r"], "shell": "bash", "retry": 2, "download_timeout": 5.0, "run_timeout": 6.0, "use_cache": True,
+        "container_options": "--gpus all", "resource": ["s3://r"],
+        "shell": "bash", "retry": 2, "download_timeout": 5.0, "run_timeout": 6.0, "use_cache": True,
         "priority": -3, "env": {"A": "1"}, "uid": 1, "gid": 2, "workdir": "/w",
     }  # fmt: skip
     task = server.task_create("true", **options)

@@ -46,7 +46,7 @@ def shown(plain, style: str, noun: str | None = None):
 
 
 def _value(name: str, value, style: str):
-    if name.endswith("_at") and isinstance(value, str):
+    if (name == "at" or name.endswith("_at")) and isinstance(value, str):
         return to_datetime(value)
     return value if name in _MAPPINGS_OF_THE_USER else shown(value, style)
 
