@@ -1,0 +1,61 @@
+"""`scitq worker SERVER [CONCURRENCY]`: runs tasks on this machine for a server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ..errors import InvalidRequest
+
+
+def main(arguments: list[str]) -> int:
+    """Runs a worker until it is stopped; the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.token:
+        os.environ.pop("SCITQ_TOKEN", None)
+    from ..worker import Options, serve
+
+    return serve(
+        Options(
+            server=options.server, token=options.token or _token_of_file(options.token_file), name=options.name, scratch=options.scratch,
+            concurrency=options.concurrency, prefetch=options.prefetch, batch=options.batch, permanent=options.permanent,
+            stop_with_parent=options.stop_with_parent, verbose=options.verbose,
+        )
+    )  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scitq worker",
+        description="Runs tasks on this machine for a server. Its commands outlive it: started again it goes on with them.",
+        epilog="SIGTERM and Ctrl-C end the worker and leave its commands running. docs/worker.md tells more.",
+    )
+    add = parser.add_argument
+    add("server", nargs="?", metavar="SERVER", help="host, host:port or URL (default: $SCITQ_SERVER, else this machine)")
+    add("concurrency", nargs="?", type=_count, metavar="CONCURRENCY", help="how many tasks at once (default: one a processor)")
+    add("-b", "--batch", help="the batch it works for (default: Default)")
+    add("-p", "--prefetch", type=_count, default=0, metavar="N", help="tasks held ready beyond those that run (default: 0)")
+    add("-n", "--name", help="its name, unique on the server (default: the host's)")
+    add("--scratch", metavar="DIR", help="where its directory is (default: /scratch if writable, else the user's cache)")
+    add("--permanent", action=argparse.BooleanOptionalAction, default=None, help="whether its machine is kept when idle")
+    add("-t", "--token", help="the token to show (better: $SCITQ_TOKEN or --token-file; others can see words of a command)")
+    add("--token-file", metavar="FILE", help="a file that holds the token")
+    add("--stop-with-parent", action="store_true", help="end, and end all commands, when standard input closes")
+    add("-v", "--verbose", action="store_true", help="show where an unexpected error came from")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 100000")
+    return int(text)
+
+
+def _token_of_file(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"the token file {path} cannot be read: {error}", field="token_file") from None

@@ -1,0 +1,328 @@
+"""One execution's life on the worker: its directory, its command line and environment, its output, its end.
+
+    executions/<id>/  spec.json   what to run; `kept.json` once a failed one is told and only its files remain
+                      started.json, end.json, stdout, stderr   written by the keeper
+                      input/ output/ resource/ temp/           what the command sees
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import time
+
+from .keeper import command as ends
+from .keeper.processes import boot_id, boot_seconds, descendants, environment_value, processes, signal_exactly
+from .output import Output
+from .protocol import (
+    ACCEPTED, CANCEL, CANCELED, ENDED, FAILED, KILL, KILL_GRACE_SECONDS, LOST, RUN, RUNNING, STREAMS, SUCCEEDED, UPLOADING, Report,
+)  # fmt: skip
+
+SPEC_FILE = "spec.json"
+KEPT_FILE = "kept.json"
+FOLDERS = ("input", "output", "resource", "temp")
+WORKER_STOPS = "worker"  # `asked` of a command that is ended because its worker is
+_FILES = (SPEC_FILE, ends.STARTED_FILE, ends.END_FILE, "stdout", "stderr")
+_USAGE = ("cpu_seconds", "peak_memory_bytes", "read_bytes", "written_bytes")
+
+
+class Execution:
+    """An execution that this worker holds, until the server has acknowledged its end."""
+
+    def __init__(self, spec: dict, directory: str):
+        self.id: int = spec["id"]
+        self.spec, self.task = spec, spec["task"]
+        self.directory = directory
+        self.state = ACCEPTED
+        self.desired = RUN
+        self.starting = False  # the keeper was told to run it
+        self.suspended = False
+        self.obeyed: str | None = None  # the newest order that the keeper was told
+        self.slot: int | None = None
+        self.pid: int | None = None
+        self.started: float | None = None  # all times of boot_seconds()
+        self.ended: float | None = None
+        self.exit_code: int | None = None
+        self.signal: int | None = None
+        self.reason: str | None = None
+        self.usage: dict[str, float] = {}
+        self.output = {name: Output(os.path.join(directory, name)) for name in STREAMS}
+
+    # --- its directory --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def accept(cls, spec: dict, base: str) -> Execution:
+        """A new execution with its directory in `base`. Raises OSError; then nothing of it remains."""
+        one = cls(spec, os.path.join(base, str(int(spec["id"]))))
+        os.mkdir(one.directory, 0o711)
+        try:
+            _write(os.path.join(one.directory, SPEC_FILE), spec)
+            for name in FOLDERS:
+                one._make_folder(name)
+        except OSError:
+            shutil.rmtree(one.directory, ignore_errors=True)
+            raise
+        return one
+
+    @classmethod
+    def load(cls, directory: str) -> Execution:
+        """The execution that a directory holds. Raises OSError or ValueError if it holds none."""
+        with open(os.path.join(directory, SPEC_FILE), encoding="utf-8") as file:
+            return cls(json.load(file), directory)
+
+    def _make_folder(self, name: str) -> None:
+        path = os.path.join(self.directory, name)
+        os.mkdir(path, 0o700)
+        uid, gid = self.task.get("uid"), self.task.get("gid")
+        if (uid is not None or gid is not None) and os.geteuid() == 0:
+            group = gid if gid is not None else ends.primary_group(uid)
+            os.chown(path, -1 if uid is None else uid, group)
+            if uid is None:
+                os.chmod(path, 0o770)  # noqa: S103 - the group is the one that was asked for
+
+    def remove(self) -> bool:
+        """Removes its directory if the command left nothing in it; False if that needs the long way (`shutil.rmtree`)."""
+        try:
+            for name in _FILES:
+                with contextlib.suppress(FileNotFoundError):  # a stage it never reached
+                    os.unlink(os.path.join(self.directory, name))
+            for name in FOLDERS:
+                os.rmdir(os.path.join(self.directory, name))
+            os.rmdir(self.directory)
+        except OSError:
+            return False
+        return True
+
+    def keep(self) -> None:
+        """Its end is told; its files stay to be looked at until room is needed."""
+        with contextlib.suppress(OSError):  # removed meanwhile by hand: nothing to keep
+            os.rename(os.path.join(self.directory, SPEC_FILE), os.path.join(self.directory, KEPT_FILE))
+
+    # --- its command ----------------------------------------------------------------------------------------------
+
+    def unsupported(self) -> str | None:
+        """Why its inputs, resources, container or outputs cannot be dealt with, in a sentence; None if it has none."""
+        wants = {"container": "run containers", "input": "fetch inputs", "resource": "fetch resources", "output": "send outputs"}
+        for name, verb in wants.items():
+            if value := self.task.get(name):
+                shown = value if isinstance(value, str) else " ".join(value)
+                return f"this version of the worker cannot {verb} ({name}: {shown:.200})"
+        return None
+
+    def order(self, deadline: float, grace: float, cpus: int, devices: str | None) -> dict:
+        """What the keeper is to run. `devices` are its GPUs. Raises ValueError if the command cannot be split."""
+        task = self.task
+        return {
+            "id": self.id, "dir": self.directory, "argv": self._words(), "env": self.environment(cpus, devices),
+            "cwd": task.get("workdir") or os.path.join(self.directory, "temp"), "uid": task.get("uid"), "gid": task.get("gid"),
+            "timeout": task.get("run_timeout"), "grace": grace, "deadline": deadline,
+        }  # fmt: skip
+
+    def _words(self) -> list[str]:
+        command, shell = self.task["command"], self.task.get("shell")
+        if shell:
+            return [shell, "-c", command]
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"the command cannot be split into words ({error}): check its quotes, or ask for a shell") from None
+        if not words:
+            raise ValueError("the command is empty")
+        return words
+
+    def environment(self, cpus: int, devices: str | None) -> dict[str, str]:
+        """What the command's environment has beside the worker's own; the task's own variables come before ours, save its identity."""
+        own = {name.upper(): os.path.join(self.directory, name) for name in FOLDERS}
+        own["CPU"] = str(cpus)
+        if devices is not None:
+            own["CUDA_VISIBLE_DEVICES"] = devices
+        if self.task.get("uid") is not None and self.task["uid"] != os.geteuid():
+            own |= _home_of(self.task["uid"], own["TEMP"])
+        own |= self.task.get("env") or {}
+        own |= {
+            "SCITQ_TASK_ID": str(self.spec["task_id"]), "SCITQ_TASK_NAME": self.task.get("name") or "",
+            "SCITQ_BATCH": self.task.get("batch") or "", "SCITQ_EXECUTION_ID": str(self.id),
+        }  # fmt: skip
+        return own
+
+    # --- what becomes of it ---------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        return self.state not in ENDED
+
+    @property
+    def occupies(self) -> bool:
+        """Whether it holds a run slot."""
+        return self.starting or self.state == RUNNING
+
+    def has_started(self, who: dict) -> None:
+        """The keeper says that its command runs: `who` is its identity."""
+        self.starting = True
+        if self.live:
+            self.state, self.pid, self.started = RUNNING, who["pid"], who["started"]
+            self.suspended = bool(who.get("suspended"))
+
+    def has_ended(self, end: dict) -> None:
+        """The keeper says how its command ended."""
+        if not self.live:
+            return
+        self.starting = self.suspended = False
+        same_boot = end["boot"] == boot_id()
+        self.ended = end["ended"] if same_boot else boot_seconds() - max(0.0, time.time() - end["ended_at"])
+        if end["kind"] != ends.UNSTARTABLE:
+            self.started = self.ended - (end["ended"] - end["started"])
+        self.exit_code, self.signal = end.get("exit_code"), end.get("signal")
+        self.usage |= {name: max(end[name], self.usage.get(name, 0)) for name in _USAGE if name in end}
+        self.state, self.reason = _outcome(end)
+        self.look()
+
+    def end_as(self, state: str, reason: str) -> None:
+        """It ends without (or before) a word of the keeper."""
+        self.starting = self.suspended = False
+        self.state, self.reason = state, reason
+        if self.started is not None and self.ended is None:
+            self.ended = boot_seconds()
+        self.look()
+
+    def give_back(self, why: str) -> None:
+        """It has not started; the server may give it to another worker."""
+        self.end_as(LOST, why)
+
+    def stop_unstarted(self) -> None:
+        """It is to end and its command has not started."""
+        self.end_as(CANCELED if self.desired == CANCEL else FAILED, "ended on request before its command started")
+
+    # --- what is said of it ---------------------------------------------------------------------------------------
+
+    @property
+    def behind(self) -> bool:
+        """Whether the server lacks output of it, as far as was looked."""
+        return any(stream.behind for stream in self.output.values())
+
+    def look(self) -> bool:
+        """Looks for new output; whether there is some to send."""
+        found = [stream.look() for stream in self.output.values()]
+        return any(found)
+
+    def report(self, now: float, whole: bool) -> Report:
+        """What to say of it. An end is only said `whole`, together with the last bytes of its output; before that it is uploading."""
+        said = Report(self.id, self.state, suspended=self.suspended, pid=self.pid, **self.usage)
+        if self.started is not None:
+            said.started_ago = round(max(0.0, now - self.started), 6)
+        if self.live:
+            return said
+        if self.ended is not None:
+            said.ended_ago = round(max(0.0, now - self.ended), 6)
+        if not whole:
+            said.state = UPLOADING
+            return said
+        said.exit_code, said.signal, said.reason = self.exit_code, self.signal, self.reason
+        said.stdout_size, said.stderr_size = (self.output[name].size for name in STREAMS)
+        return said
+
+
+def _outcome(end: dict) -> tuple[str, str | None]:
+    """The state that an end of a command means, and the sentence that explains it."""
+    kind, asked = end["kind"], end.get("asked")
+    if kind == ends.EXITED:
+        if end["exit_code"] == 0:
+            return SUCCEEDED, None
+        return FAILED, _exit_reason(end)
+    if kind == ends.UNSTARTABLE:
+        return FAILED, end["message"]
+    if kind == ends.INTERRUPTED:
+        return LOST, "the machine or its service was stopped"
+    if kind == ends.TIMEOUT:
+        return FAILED, f"ran longer than its time limit of {end.get('timeout', 0):g} s and was ended"
+    if kind == ends.STOPPED:
+        if asked == WORKER_STOPS:
+            return LOST, "its worker was stopped"
+        return (CANCELED if asked == CANCEL else FAILED), f"ended on request ({asked})"
+    return FAILED, f"killed by signal {end['signal']} ({_signal_name(end['signal'])})" + _memory(end)
+
+
+def _exit_reason(end: dict) -> str | None:
+    if end["exit_code"] == 128 + signal.SIGKILL and end.get("short_of_memory"):
+        return "a process of it was killed by signal 9 (SIGKILL)" + _memory(end)
+    return None
+
+
+def _memory(end: dict) -> str:
+    return ", most likely because the machine ran out of memory" if end.get("short_of_memory") else ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+
+
+def _home_of(uid: int, without: str) -> dict[str, str]:
+    """HOME and the names of a user; `without` is the home of one that this machine does not know."""
+    import pwd
+
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return {"HOME": without, "USER": str(uid), "LOGNAME": str(uid)}
+    return {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
+
+
+def _write(path: str, content: dict) -> None:
+    """Writes a 0600 file that is whole or absent (a task's environment may hold secrets)."""
+    fd = os.open(path + ".part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(content, file, separators=(",", ":"))
+    os.rename(path + ".part", path)
+
+
+# --- what a worker that starts finds -------------------------------------------------------------------------------
+
+
+def read_record(directory: str, name: str) -> dict | None:
+    """A record of the keeper; None if it is not there or was not finished."""
+    try:
+        with open(os.path.join(directory, name), encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def find_leftovers(base: str) -> tuple[list[Execution], list[str], list[str]]:
+    """What is in the directory of executions: those to go on with, directories kept after a failure (oldest first), and rubbish."""
+    held, kept, rubbish = [], [], []
+    for name in os.listdir(base):
+        directory = os.path.join(base, name)
+        try:
+            held.append(Execution.load(directory))
+        except (OSError, ValueError, KeyError):
+            (kept if os.path.exists(os.path.join(directory, KEPT_FILE)) else rubbish).append(directory)
+    held.sort(key=lambda one: one.id)
+    kept.sort(key=os.path.getmtime)
+    return held, kept, rubbish
+
+
+def end_leftovers(executions: list[Execution], patience_seconds: float = 5.0) -> None:
+    """Ends whatever still runs of executions whose keeper is gone: by the identity of their main process, and by their mark."""
+    records = [read_record(one.directory, ends.STARTED_FILE) or {} for one in executions]
+    mains = {record.get("pid"): record.get("start") for record in records if record.get("boot") == boot_id()}
+    directories = {one.directory for one in executions}
+    deadline = time.monotonic() + patience_seconds
+    while time.monotonic() < deadline:
+        table = processes()
+        ours = {pid for pid, start in mains.items() if pid in table and table[pid].start == start}
+        sessions = {one.pid for one in table.values() if one.session in ours}
+        marked = {pid for pid in table if environment_value(pid, ends.MARK) in directories}
+        left = descendants(table, sessions | marked)
+        if not left:
+            return
+        for pid in left:
+            signal_exactly(table[pid], signal.SIGKILL)
+        time.sleep(0.02)

@@ -1,0 +1,33 @@
+"""The process that owns the commands of a worker and outlives it: their output and end are files.
+
+One small single-threaded process per worker, in a session of its own. The worker talks to it through a unix socket in its
+directory, in lines of JSON. The last one who connects is the worker.
+
+    worker ► hello {env}                                            ◄ hello {pid, boot, running: [...], ended: [...]}
+    worker ► run {id, dir, argv, env, cwd, uid, gid, timeout, grace, deadline}   ◄ started {id, pid, start, boot, started}
+                                                                    ◄ refused {id, why, kind: "late", "now" or "before"}
+    worker ► signal {id, order: suspend, resume, term, kill; asked, grace}
+                                                                    ◄ ended {id, kind, exit_code, signal, ...} (as end.json)
+    worker ► forget {id}      its end is known and its directory is no longer the keeper's
+    worker ► leave {}         end as soon as nothing runs           ◄ replaced {}  another worker connected
+
+`timeout` is seconds of running (suspended time does not count), kept by the keeper itself, so that it holds without a worker.
+`deadline` is the time of `processes.boot_seconds()` after which the command must not start any more.
+"""
+
+from __future__ import annotations
+
+SOCKET_FILE = "keeper.sock"
+LOCK_FILE = "keeper.lock"
+LOG_FILE = "keeper.log"
+
+LATE = "late"  # the deadline of the start had passed
+NOT_NOW = "now"  # no room for a process or file: to be tried again
+BEFORE = "before"  # it was started once already
+
+
+def main(arguments: list[str]) -> int:
+    """`scitq keeper DIRECTORY`: owns the commands of a worker's directory until nobody needs it; the exit code."""
+    from .loop import Keeper
+
+    return Keeper(arguments[0]).serve()

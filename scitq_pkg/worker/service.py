@@ -1,0 +1,224 @@
+"""A worker from its start to its end: its directory, its registration, its keeper, its conversation, its signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+
+from .. import machine
+from ..auth import find_token
+from ..errors import NotFound, ScitqError, Unavailable, Unreachable
+from ..protocol import API
+from ..runner import KeeperGone, Runner
+from ..transport import Connection, not_ours, raise_for
+from .errand import Errand
+from .exchange import Exchange
+from .home import Home
+from .workload import Workload
+
+LOOK_SECONDS = 1.0  # between looks at the output of what runs
+MEASURE_SECONDS = 10.0
+LAST_WORDS_SECONDS = 3.0
+KILL_SECONDS = 4.0  # for commands that are killed because the worker ends
+
+
+@dataclass(slots=True)
+class Options:
+    """How a worker is to be."""
+
+    server: str | None = None  # as `address.server_url` takes it
+    token: str | None = None
+    name: str | None = None  # default: the host's
+    scratch: str | None = None  # default: `home.default_scratch()`
+    concurrency: int | None = None  # default: one a processor
+    prefetch: int = 0
+    batch: str | None = None
+    permanent: bool | None = None
+    stop_with_parent: bool = False  # end, and end all commands, when standard input closes
+    verbose: bool = False
+
+
+class Service:
+    """One worker process."""
+
+    def __init__(self, options: Options, home: Home):
+        self.options, self.home = options, home
+        self.connection = Connection(options.server, find_token(options.server, options.token))
+        self.concurrency = machine.cpu_count() if options.concurrency is None else options.concurrency
+        self.meter = machine.Meter(home.path)
+        self.stop = asyncio.Event()
+        self.kill = False
+        self._errand = Errand("registers")
+        self.workload: Workload
+        self.exchange: Exchange
+
+    async def run(self) -> int:
+        """Until a signal, the end of the parent, or a refusal of the server; the exit code. Raises ScitqError."""
+        self._heed_signals()
+        worker = await self._unless_stopped(self._register())
+        if worker is None:
+            return 0
+        self.workload = Workload(self.home.executions, self.concurrency, lambda now: self.exchange.changed(now))
+        self.exchange = Exchange(self.connection.url, worker["id"], worker["token"], self.workload, self.meter, self._note)
+        self.workload.adopt()
+        self.workload.runner = Runner(self.home.path, self.workload.hear)
+        try:
+            await self._unless_stopped(self._greet_keeper())
+            print(self._ready(worker), flush=True)
+            self.exchange.start()
+            await self._work()
+            return await self._end()
+        finally:
+            self.workload.runner.close()
+
+    # --- start ----------------------------------------------------------------------------------------------------
+
+    def _heed_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+        if self.options.stop_with_parent:
+            loop.add_reader(0, self._read_parent)
+
+    def _read_parent(self) -> None:
+        """Standard input is the parent's pipe: it says nothing, and ends with the parent."""
+        try:
+            alive = bool(os.read(0, 4096))
+        except OSError:
+            alive = False
+        if not alive:
+            asyncio.get_running_loop().remove_reader(0)
+            self.kill = True
+            self.stop.set()
+
+    async def _unless_stopped(self, what):
+        """The result, or None when the worker is to stop before it is there."""
+        task, stop = asyncio.ensure_future(what), asyncio.ensure_future(self.stop.wait())
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            return None
+        return task.result()
+
+    async def _register(self) -> dict:
+        """The worker as the server knows it, with its own token. Waits for a server that is away, saying so once."""
+        noted = self.home.read()
+        noted.setdefault("key", os.urandom(24).hex())
+        self.home.write(noted)
+        pause, said = 0.25, False
+        while True:
+            try:
+                worker = await self._errand.do(self._ask_to_register, noted["key"])
+                break
+            except (Unreachable, Unavailable) as error:
+                if isinstance(error, Unreachable) and " not a scitq server " in error.message:
+                    raise
+                if not said:
+                    self._note(f"{error.message}; waiting for it")
+                said = True
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret: it spreads the workers
+            pause = min(2 * pause, 10.0)
+        self._take_identity(noted, worker)
+        return worker
+
+    def _ask_to_register(self, key: str) -> dict:
+        body = {
+            "name": self.home.name, "key": key, "hostname": socket.gethostname(), "concurrency": self.concurrency,
+            "prefetch": self.options.prefetch, "batch": self.options.batch, "permanent": self.options.permanent,
+            "cpus": machine.cpu_count(), "memory_bytes": machine.memory_bytes(),
+        }  # fmt: skip
+        body = {name: value for name, value in body.items() if value is not None}
+        answer = raise_for(self.connection.request("POST", f"{API}/workers", body))
+        worker = answer.json()
+        if not isinstance(worker, dict) or "id" not in worker or "token" not in worker:
+            raise not_ours(answer, "it does not register workers")
+        return worker
+
+    def _take_identity(self, noted: dict, worker: dict) -> None:
+        """Notes who the worker is; executions of another server's worker are not this one's to report."""
+        identity = [worker["id"], worker.get("registered_at") or worker.get("created_at")]
+        if noted.get("identity") not in (None, identity):
+            self._note("this is another worker than the one that used this directory before: what that one left is thrown away")
+            self.home.discard_executions()
+        self.home.write({**noted, "identity": identity, "id": worker["id"], "token": worker["token"], "server": self.connection.url})
+
+    async def _greet_keeper(self) -> None:
+        while True:
+            try:
+                await self.workload.runner.open()
+                break
+            except KeeperGone as error:
+                self._note(f"{error.message}; trying again")
+                await asyncio.sleep(2.0)
+        await self.workload.greeted.wait()
+
+    def _ready(self, worker: dict) -> str:
+        slots, batch = worker.get("concurrency", self.concurrency), worker.get("batch")
+        name = worker.get("name", self.home.name)
+        return f"worker {name} (id {worker['id']}) of {self.connection.url}: {slots} slot{'s' * (slots != 1)}, batch {batch}"
+
+    def _note(self, sentence: str) -> None:
+        print(f"scitq worker: {sentence}", file=sys.stderr, flush=True)
+
+    # --- work and end ---------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        looks = 0
+        stopped = asyncio.ensure_future(self.stop.wait())
+        over = asyncio.ensure_future(self.exchange.over.wait())
+        while not (stopped.done() or over.done()):
+            patience = LOOK_SECONDS if self.workload.executions else None
+            await asyncio.wait((stopped, over), timeout=patience or MEASURE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            self.workload.look()
+            looks += 1
+            if looks % int(MEASURE_SECONDS / LOOK_SECONDS) == 0:
+                self.workload.measure()
+                self.workload.prune()
+        stopped.cancel()
+        over.cancel()
+
+    async def _end(self) -> int:
+        self.workload.stopping = True
+        fatal = self.exchange.fatal
+        if self.kill or isinstance(fatal, NotFound):
+            self.workload.kill_all()
+            await self._until_ended()
+        await self.exchange.stop(LAST_WORDS_SECONDS)
+        left = len(self.workload.running)
+        if left:
+            self._note(f"{left} command{'s go' if left > 1 else ' goes'} on without the worker; start it again to go on reporting")
+        if fatal is not None:
+            raise fatal
+        return 0
+
+    async def _until_ended(self) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):  # what not even SIGKILL ends is left to the keeper
+            await asyncio.wait_for(self._all_ended(), KILL_SECONDS)
+
+    async def _all_ended(self) -> None:
+        while any(one.occupies for one in self.workload.executions.values()):
+            await asyncio.sleep(0.02)
+
+
+def serve(options: Options) -> int:
+    """Runs a worker; the exit code. Raises ScitqError."""
+    from .home import default_scratch
+
+    home = Home(options.scratch or default_scratch(), options.name or socket.gethostname().partition(".")[0])
+
+    async def main() -> int:
+        return await Service(options, home).run()
+
+    try:
+        return asyncio.run(main())
+    except ScitqError:
+        raise
+    finally:
+        sys.stdout.flush()

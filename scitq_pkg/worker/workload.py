@@ -1,0 +1,441 @@
+"""What the worker holds: executions are accepted, started when a slot is free, signaled, told of, and forgotten.
+
+Knows neither the network nor time-outs of it. The server's answers come in by `obey`, the keeper's messages by `hear`;
+`say` makes the next request; `changed` is called when there is something to say, at once or soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Callable
+
+from .. import machine
+from ..execution import WORKER_STOPS, Execution, end_leftovers, find_leftovers, read_record
+from ..keeper import BEFORE, LATE, NOT_NOW
+from ..keeper.command import END_FILE, STARTED_FILE
+from ..keeper.processes import TICKS_PER_SECOND, boot_id, boot_seconds, bytes_moved, descendants, processes
+from ..protocol import (
+    ACCEPTED, CANCEL, FAILED, KILL, KILL_GRACE_SECONDS, LOST, RETURN, RUN, RUNNING, STREAMS, SUSPEND, TERM, Chunk, Order, Report,
+    SyncAnswer,
+)  # fmt: skip
+from ..runner import Runner
+from .errand import Errand
+
+KEPT_AT_MOST = 1000  # directories of failed executions
+KEPT_FREE_SHARE = 0.1  # of the scratch disk: with less, the oldest of them go
+TRY_AGAIN_SECONDS = 2.0  # after the machine had no room for a process
+
+
+class Said:
+    """What one request carried, to be settled when it was answered."""
+
+    __slots__ = ("reports", "chunks", "data", "positions", "probed", "full")
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+        self.chunks: list[Chunk] = []
+        self.data: list[bytes] = []
+        self.positions: list[tuple[Execution, str, int]] = []
+        self.probed: list[Execution] = []
+        self.full = False  # there was more output than it could carry
+
+
+class Workload:
+    """The executions of one worker."""
+
+    def __init__(self, base: str, concurrency: int, changed: Callable[[bool], None]):
+        self.base = base
+        self.concurrency = concurrency
+        self.grace = KILL_GRACE_SECONDS
+        self.executions: dict[int, Execution] = {}
+        self.start_until = 0.0  # boot_seconds(): the lease, no command starts after it
+        self.problem: str | None = None
+        self.stopping = False
+        self.runner: Runner | None = None
+        self.greeted = asyncio.Event()  # the keeper's hello is settled
+        self._changed = changed
+        self._kept: list[str] = []
+        self._unprobed: set[int] = set()  # of an older process: how much the server has of them is not known
+        self._room_problem: str | None = None
+        self._leftovers: set[asyncio.Task] = set()
+        self._janitor = Errand("removes directories")
+        self._devices = machine.gpu_devices()
+        self._cpus = machine.cpu_count()
+        self._turn = 0
+
+    # --- start of the worker --------------------------------------------------------------------------------------
+
+    def adopt(self) -> None:
+        """Takes over what an older process of this worker left; the keeper's hello then tells what of it runs."""
+        held, self._kept, rubbish = find_leftovers(self.base)
+        for path in rubbish:
+            self._janitor.post(_remove_tree, path)
+        for one in held:
+            self.executions[one.id] = one
+            if record := read_record(one.directory, STARTED_FILE):
+                one.has_started(record)
+            for stream in one.output.values():
+                stream.probe()
+            self._unprobed.add(one.id)
+
+    # --- the keeper -----------------------------------------------------------------------------------------------
+
+    def hear(self, message: dict) -> None:
+        """A message of the keeper, or of the connection to it."""
+        getattr(self, f"_on_{message['event']}")(message)
+
+    def _on_hello(self, message: dict) -> None:
+        running = {one["id"]: one for one in message["running"]}
+        ended = {end["id"]: end for end in message["ended"]}
+        gone = []
+        for one in self.executions.values():
+            one.obeyed = None
+            if one.id in running:
+                one.has_started(running[one.id])
+                if one.suspended and one.desired == RUN:
+                    one.desired = SUSPEND  # until the server says what it wants of it now
+            elif end := ended.get(one.id) or (read_record(one.directory, END_FILE) if one.live else None):
+                one.has_ended(end)
+            elif one.live and os.path.exists(os.path.join(one.directory, STARTED_FILE)):
+                gone.append(one)
+            elif one.live:
+                one.starting = False
+        for number in running.keys() - self.executions.keys():
+            self.runner.signal(number, "kill")
+        for number in ended.keys() - self.executions.keys():
+            self.runner.forget(number)
+        self._put_end_to(gone)
+        self.problem = None
+        self.greeted.set()
+        self._reconsider()
+
+    def _put_end_to(self, gone: list[Execution]) -> None:
+        """What a keeper that was killed left running is ended before its execution is given away."""
+        if gone:
+            task = asyncio.get_running_loop().create_task(self._end_and_lose(gone))
+            self._leftovers.add(task)
+            task.add_done_callback(self._leftovers.discard)
+
+    async def _end_and_lose(self, gone: list[Execution]) -> None:
+        await self._janitor.do(end_leftovers, gone)
+        for one in gone:
+            record = read_record(one.directory, STARTED_FILE) or {}
+            same = record.get("boot", boot_id()) == boot_id()
+            why = "the process that looked after its command was killed" if same else "the machine was restarted while it ran"
+            if one.live:
+                one.end_as(LOST, why)
+        self._changed(True)
+        self._start_ready()
+
+    def _on_started(self, message: dict) -> None:
+        if one := self.executions.get(message["id"]):
+            one.has_started(message)
+            self._room_problem = None
+            self._changed(False)
+
+    def _on_ended(self, message: dict) -> None:
+        one = self.executions.get(message["id"])
+        if one is None:
+            self.runner.forget(message["id"])  # it was fenced: nobody wants its result
+            return
+        one.has_ended(message)
+        self._changed(True)
+        self._start_ready()
+
+    def _on_refused(self, message: dict) -> None:
+        one = self.executions.get(message["id"])
+        if one is None or not one.live:
+            return
+        one.starting, one.obeyed = False, None
+        if message["kind"] == NOT_NOW:
+            self._room_problem = message["why"]
+            asyncio.get_running_loop().call_later(TRY_AGAIN_SECONDS, self._try_again)
+        elif message["kind"] == BEFORE:
+            self._put_end_to([one])
+        elif message["kind"] == LATE:
+            self.start_until = 0.0
+        self._reconsider()
+
+    def _try_again(self) -> None:
+        self._room_problem = None
+        self._start_ready()
+        self._changed(True)
+
+    def _on_parted(self, _message: dict) -> None:
+        self.greeted.clear()
+
+    def _on_unreachable(self, message: dict) -> None:
+        self.problem = message["why"]
+        self._changed(True)
+
+    def _on_replaced(self, _message: dict) -> None:
+        print("another worker process took over the keeper of these commands", file=sys.stderr)
+
+    # --- the server -----------------------------------------------------------------------------------------------
+
+    def obey(self, answer: SyncAnswer, said: Said) -> bool:
+        """Does what an answer wants; whether it wanted anything new."""
+        self._settle(answer, said)
+        before = (self.concurrency, len(self.executions))
+        self.concurrency, self.grace = answer.concurrency, answer.grace
+        for number in answer.acknowledged:
+            self._forget(number)
+        for number in answer.fenced:
+            self._throw_away(number)
+        news = bool(answer.acknowledged or answer.fenced or answer.offsets)
+        for order in answer.orders:
+            news |= self._take(order)
+        self._start_ready()
+        return news or before != (self.concurrency, len(self.executions))
+
+    def _settle(self, answer: SyncAnswer, said: Said) -> None:
+        """The bytes of an answered request have arrived, unless the answer asks for them again."""
+        for one, stream, position in said.positions:
+            one.output[stream].sent(position)
+        for one in said.probed:
+            self._unprobed.discard(one.id)
+        for number, streams in answer.offsets.items():
+            if one := self.executions.get(int(number)):
+                for stream, position in streams.items():
+                    one.output[stream].sent(position)
+                self._changed(True)
+        if said.full or said.probed:
+            self._changed(True)
+
+    def _take(self, order: Order) -> bool:
+        one = self.executions.get(order.id)
+        if one is None:
+            if order.spec is None:
+                return False
+            one = self._accept(order.spec)
+        if one.desired == order.desired and one.obeyed == order.desired:
+            return False
+        one.desired = order.desired
+        self._carry_out(one)
+        return True
+
+    def _accept(self, spec: dict) -> Execution:
+        try:
+            one = Execution.accept(spec, self.base)
+        except FileExistsError:
+            return self._accept_again(spec)
+        except OSError as error:
+            one = Execution(spec, os.path.join(self.base, str(int(spec["id"]))))
+            one.give_back(f"its worker could not make its directory: {error.strerror}")
+            self._changed(True)
+        else:
+            if why := one.unsupported():
+                one.end_as(FAILED, why)
+                self._changed(True)
+            else:
+                self._changed(False)
+        self.executions[one.id] = one
+        return one
+
+    def _accept_again(self, spec: dict) -> Execution:
+        """Its directory is there: it was thrown away a moment ago, or belonged to a database that is no more."""
+        _remove_tree(os.path.join(self.base, str(int(spec["id"]))))
+        return self._accept(spec)
+
+    def _carry_out(self, one: Execution) -> None:
+        """Brings an execution to what is desired of it."""
+        if not one.live:
+            return
+        if one.occupies:
+            self._signal(one)
+        elif one.desired == RETURN:
+            one.give_back("given back before it started")
+            self._changed(True)
+        elif one.desired in (TERM, KILL, CANCEL):
+            one.stop_unstarted()
+            self._changed(True)
+        one.obeyed = one.desired
+
+    def _signal(self, one: Execution) -> None:
+        if one.desired == SUSPEND:
+            self.runner.signal(one.id, "suspend")
+            one.suspended = True
+        elif one.desired == RUN and one.suspended:
+            self.runner.signal(one.id, "resume")
+            one.suspended = False
+        elif one.desired == TERM:
+            self.runner.signal(one.id, "term", self.grace)
+        elif one.desired in (KILL, CANCEL):
+            self.runner.signal(one.id, "kill", asked=one.desired)
+        self._changed(True)
+
+    def _forget(self, number: int) -> None:
+        """The server has the end of an execution for good."""
+        one = self.executions.get(number)
+        if one is None or one.live:
+            return
+        del self.executions[number]
+        self.runner.forget(number)
+        if one.state == FAILED:
+            one.keep()
+            self._kept.append(one.directory)
+            self.prune()
+        else:
+            self._remove(one)
+
+    def _throw_away(self, number: int) -> None:
+        """The execution is no longer this worker's: its command ends, its result goes."""
+        one = self.executions.pop(number, None)
+        if one is None:
+            return
+        self._unprobed.discard(number)
+        if one.occupies:
+            self.runner.signal(number, "kill")
+        self.runner.forget(number)
+        self._remove(one)
+
+    def _remove(self, one: Execution) -> None:
+        if not one.remove():
+            self._janitor.post(_remove_tree, one.directory)
+
+    def prune(self) -> None:
+        """Removes the oldest kept directories when they are many or the disk fills."""
+        while self._kept and (len(self._kept) > KEPT_AT_MOST or machine.free_share(self.base) < KEPT_FREE_SHARE):
+            _remove_tree(self._kept.pop(0))
+
+    # --- starting -------------------------------------------------------------------------------------------------
+
+    def _reconsider(self) -> None:
+        """The orders of all, again: after the keeper was lost and found."""
+        for one in list(self.executions.values()):
+            if one.live:
+                self._carry_out(one)
+        self._changed(True)
+        self._start_ready()
+
+    def _start_ready(self) -> None:
+        """Starts what waits for a slot, in the order in which it came."""
+        free = self.concurrency - sum(one.occupies for one in self.executions.values())
+        if free <= 0 or not self.greeted.is_set() or self.stopping or self.trouble():
+            return
+        waiting = [one for one in self.executions.values() if one.state == ACCEPTED and one.desired == RUN and not one.starting]
+        if waiting and boot_seconds() > self.start_until:
+            self._changed(True)  # its answer renews the lease
+            return
+        for one in waiting[:free]:
+            self._start(one)
+
+    def _start(self, one: Execution) -> None:
+        one.slot = self._free_slot()
+        devices = machine.share_devices(self._devices, one.slot, self.concurrency)
+        cpus = max(1, self._cpus // max(1, self.concurrency))
+        try:
+            order = one.order(self.start_until, self.grace, cpus, devices)
+        except ValueError as error:
+            one.end_as(FAILED, str(error))
+            self._changed(True)
+            return
+        one.starting, one.obeyed = True, RUN
+        self.runner.run(order)
+
+    def _free_slot(self) -> int:
+        taken = {one.slot for one in self.executions.values() if one.occupies}
+        return next(slot for slot in range(len(taken) + 1) if slot not in taken)
+
+    def trouble(self) -> str | None:
+        """Why no work can be taken now, in a sentence."""
+        return self.problem or self._room_problem or machine.disk_problem(self.base)
+
+    # --- what there is to say -------------------------------------------------------------------------------------
+
+    def say(self, output_bytes: int, carry: bool) -> Said:
+        """All that is held; with `carry` also output, at most `output_bytes` of it."""
+        said, now, budget = Said(), boot_seconds(), output_bytes
+        held = list(self.executions.values())
+        if held and carry:
+            self._turn = (self._turn + 1) % len(held)  # so that one that writes much does not silence the others
+            held = held[self._turn :] + held[: self._turn]
+        for one in held:
+            if carry and one.id in self._unprobed:
+                self._probe(one, said)
+            elif carry and one.behind:
+                budget -= self._carry(one, said, budget)
+            whole = not one.live and one.id not in self._unprobed and self._is_carried(one, said)
+            said.reports.append(one.report(now, whole))
+        return said
+
+    def _probe(self, one: Execution, said: Said) -> None:
+        for name in STREAMS:
+            said.chunks.append(Chunk(one.id, name, one.output[name].position, 0))
+            said.data.append(b"")
+        said.probed.append(one)
+
+    def _carry(self, one: Execution, said: Said, budget: int) -> int:
+        """Adds its next output; how many bytes."""
+        carried = 0
+        for name in STREAMS:
+            stream = one.output[name]
+            if not stream.behind:
+                continue
+            if budget - carried <= 0:
+                said.full = True
+                break
+            offset, data = stream.read(budget - carried)
+            if data:
+                said.chunks.append(Chunk(one.id, name, offset, len(data)))
+                said.data.append(data)
+                said.positions.append((one, name, offset + len(data)))
+                carried += len(data)
+                said.full |= offset + len(data) < stream.size
+        return carried
+
+    def _is_carried(self, one: Execution, said: Said) -> bool:
+        """Whether the server has all output of it once it has this request."""
+        reached = {name: one.output[name].position for name in STREAMS}
+        reached |= {name: position for other, name, position in said.positions if other is one}
+        return all(reached[name] >= one.output[name].size for name in STREAMS)
+
+    # --- from time to time ----------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> list[Execution]:
+        return [one for one in self.executions.values() if one.state == RUNNING]
+
+    def look(self) -> None:
+        """Looks for new output of what runs, and whether something that waited can start now."""
+        if any([one.look() for one in self.running]):
+            self._changed(True)
+        if len(self.executions) > len(self.running):
+            self._start_ready()
+
+    def measure(self) -> None:
+        """Updates what the running executions use, with one look at all processes."""
+        running = self.running
+        if not running:
+            return
+        table = processes()
+        for one in running:
+            members = descendants(table, {p.pid for p in table.values() if p.session == one.pid} | {one.pid})
+            if not members:
+                continue
+            ticks = sum(table[pid].cpu_ticks for pid in members)
+            resident = sum(table[pid].resident_bytes for pid in members)
+            one.usage["cpu_seconds"] = max(one.usage.get("cpu_seconds", 0), ticks / TICKS_PER_SECOND)
+            one.usage["peak_memory_bytes"] = max(one.usage.get("peak_memory_bytes", 0), resident)
+            moved = [found for pid in members if (found := bytes_moved(pid))]
+            for name, total in zip(("read_bytes", "written_bytes"), map(sum, zip(*moved))):
+                one.usage[name] = max(one.usage.get(name, 0), total)
+
+    # --- the end of the worker ------------------------------------------------------------------------------------
+
+    def kill_all(self) -> None:
+        """Ends every command, because the worker ends; what had not started goes back."""
+        self.stopping = True
+        for one in self.executions.values():
+            if one.live and one.occupies:
+                self.runner.signal(one.id, "kill", asked=WORKER_STOPS)
+            elif one.live:
+                one.give_back("its worker was stopped")
+        self._changed(True)
+
+
+def _remove_tree(path: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)
