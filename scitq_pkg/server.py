@@ -89,7 +89,7 @@ class Server:
             settings=self.settings,
             store=self.store,
             monitor=self.monitor,
-            callers=Callers(lambda key: self.store.read(lambda tx: _caller(tx, key))),
+            callers=Callers(lambda: self.store.read(_callers), lambda key: self.store.read(lambda tx: _caller(tx, key))),
             bells=Bells(),
             seats=Seats(self.settings.threads),
             readiness=Readiness(self.store, self.monitor),
@@ -163,7 +163,15 @@ class Server:
 
 def _caller(tx: Transaction, key: str) -> Caller | None:
     row = tokens.find_by_hash(tx, key)
-    return row and Caller(row["name"], row["role"], row["worker_id"], row["id"])
+    return row and _caller_of(row)
+
+
+def _callers(tx: Transaction) -> dict[str, Caller]:
+    return {row["hash"]: _caller_of(row) for row in tokens.valid(tx)}
+
+
+def _caller_of(row: dict) -> Caller:
+    return Caller(row["name"], row["role"], row["worker_id"], row["id"])
 
 
 def _login() -> str:

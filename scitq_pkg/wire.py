@@ -9,6 +9,7 @@ from .errors import InvalidRequest
 from .protocol import EXECUTION_STATES, STREAMS, Chunk, Order, Report, SyncAnswer, SyncRequest
 
 SYNC_CONTENT_TYPE = "application/x-scitq-sync"
+MAX_NUMBER = 2**62  # what a database holds
 
 
 def encode_request(request: SyncRequest, data: list[bytes]) -> bytes:
@@ -23,8 +24,8 @@ def decode_request(body: bytes) -> tuple[SyncRequest, list[memoryview]]:
     """The request and the bytes of each of its chunks. Raises InvalidRequest naming what is wrong."""
     line, _, rest = body.partition(b"\n")
     try:
-        head = json.loads(line)
-    except ValueError as error:
+        head = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the first line is not JSON: {error}", field="body") from None
     request = _build(SyncRequest, head, "body")
     request.executions = [_build(Report, item, f"executions[{i}]") for i, item in enumerate(request.executions)]
@@ -77,10 +78,23 @@ def _build(kind, plain, where: str, strict: bool = True):
         wanted, optional = checks[name]
         if strict and not (isinstance(value, wanted) or (value is None and optional)) or isinstance(value, bool) and wanted is int:
             raise InvalidRequest(f"cannot be {value!r:.60}", field=f"{where}.{name}")
+        if isinstance(value, int) and not -MAX_NUMBER <= value <= MAX_NUMBER:
+            raise InvalidRequest("is too large a number", field=f"{where}.{name}")
+        if isinstance(value, str) and not value.isprintable():
+            values[name] = _storable(value)
     try:
         return kind(**values)
     except TypeError as error:
         raise InvalidRequest(str(error).partition(") ")[2] or str(error), field=where) from None
+
+
+def _storable(text: str) -> str:
+    """Without NUL and halves of characters, which no database keeps: an error message may quote a file name of any bytes."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 _names_of: dict[type, tuple] = {}

@@ -1,4 +1,4 @@
-"""Who calls: tokens are looked up once and remembered for a while; guessing them is slowed."""
+"""Who calls: the tokens are few and kept here, so that a good one is always let in; guessing others is slowed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ..auth import hash_token
 from ..errors import NotAuthenticated, TooManyRequests
 
 FRESH_SECONDS = 10.0  # a token that another server process revoked is refused after so long
-REMEMBERED = 20_000
 FAILURES = 20  # wrong tokens of one address at once...
 FAILURES_PER_SECOND = 0.5  # ...and this many after that
 ADDRESSES = 10_000
@@ -28,39 +27,45 @@ class Caller:
 
 
 class Callers:
-    """The tokens that came in lately, and the addresses that guess."""
+    """The callers by the hashes of their tokens, and the addresses that guess."""
 
-    def __init__(self, lookup: Callable[[str], Caller | None], clock: Callable[[], float] = time.monotonic):
-        """`lookup(hash)` asks the database."""
+    def __init__(
+        self,
+        load: Callable[[], dict[str, Caller]],
+        lookup: Callable[[str], Caller | None],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """`load()` gives all that the database has, `lookup(hash)` one."""
+        self._load = load
         self._lookup = lookup
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[Caller, float]] = {}
+        self._known: dict[str, Caller] = {}
+        self._loaded: float | None = None
         self._guesses: dict[str, tuple[float, float]] = {}  # address -> (failures not yet forgiven, when)
 
     def of_token(self, token: str, address: str) -> Caller:
         """The caller a token stands for. Raises NotAuthenticated, TooManyRequests for an address that guesses."""
         key = hash_token(token)
-        known = self._known.get(key)
-        if known is not None and self._clock() - known[1] < FRESH_SECONDS:
-            return known[0]
-        if known is None:
+        caller = self._fresh().get(key)
+        if caller is None:
             self._refuse_guesser(address)
-        caller = self._lookup(key)
-        with self._lock:
-            self._known.pop(key, None)
-            if caller is not None:
-                if len(self._known) >= REMEMBERED:
-                    self._known.clear()
-                self._known[key] = (caller, self._clock())
-                return caller
-        self._note_failure(address)
-        raise NotAuthenticated("this token is not known here, or was revoked: ask the administrator of this server for one")
+            caller = self._lookup(key)  # another server process may have made it just now
+        if caller is None:
+            self._note_failure(address)
+            raise NotAuthenticated("this token is not known here, or was revoked: ask the administrator of this server for one")
+        return caller
 
     def forget(self) -> None:
         """Tokens changed: ask the database again."""
-        with self._lock:
-            self._known.clear()
+        self._loaded = None
+
+    def _fresh(self) -> dict[str, Caller]:
+        loaded, now = self._loaded, self._clock()
+        if loaded is None or now - loaded > FRESH_SECONDS:
+            self._loaded = now  # before it is read: what changes meanwhile is read again
+            self._known = self._load()
+        return self._known
 
     def _failures(self, address: str) -> float:
         count, when = self._guesses.get(address, (0.0, 0.0))
