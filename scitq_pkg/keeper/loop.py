@@ -228,6 +228,7 @@ class Keeper:
         command = self.commands.get(message["id"])
         if command is None or command.reaped:
             return  # it has ended: that is on its way to the worker
+        self._find_strays()
         order = message["order"]
         if order == "suspend":
             command.suspend(self._strays_of(command))
@@ -238,6 +239,7 @@ class Keeper:
             self._stop(command, message.get("asked", order), message["grace"] if order == "term" else 0.0)
 
     def _stop(self, command: Command, asked: str, grace: float) -> None:
+        self._find_strays()
         command.stop(asked, grace, self._strays_of(command))
         self._at(command.due, command)
 
