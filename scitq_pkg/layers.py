@@ -10,7 +10,6 @@ import os
 import sys
 
 PACKAGES = {"psutil": "psutil", "psycopg2": "psycopg2"}  # importable package -> layer
-DOCUMENTATION = "docs-any"
 
 
 class Layers:
@@ -95,7 +94,7 @@ def documentation_file(name: str) -> bytes:
     """The bytes of a file of Swagger UI (`swagger-ui.css`, `swagger-ui-bundle.js`); raises FileNotFoundError."""
     loader = __spec__.loader
     if hasattr(loader, "archive"):
-        return _from_zip(Layers(loader).read(DOCUMENTATION), name)
+        return _from_zip(loader.get_data("_layers/docs-any.zip"), name)
     from importlib.util import find_spec
     from pathlib import Path
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import html
-import importlib.util
 import json
 from functools import lru_cache
-from importlib import resources
 
 from ..errors import InvalidRequest, NotFound
+from ..layers import documentation_file
 from .answers import Answer
 from .call import Call
 from .openapi import document
@@ -16,7 +15,6 @@ from .routes import ANYBODY, TABLE, route
 from .schemas import LoginQuery
 
 HTML = "text/html; charset=utf-8"
-_BUNDLE = "swagger_ui_bundle"  # the package that holds the files of Swagger UI
 _ASSETS = {"swagger-ui.css": "text/css; charset=utf-8", "swagger-ui-bundle.js": "text/javascript; charset=utf-8"}
 _START = """\
 window.addEventListener("load", () => SwaggerUIBundle({
@@ -42,7 +40,7 @@ def _document_bytes() -> bytes:
 
 @route("GET", "/docs", ANYBODY, "A page to read and try this API", answer="text/html")
 def docs(call: Call) -> Answer:
-    page = _SWAGGER_PAGE if importlib.util.find_spec(_BUNDLE) else _plain_page()
+    page = _SWAGGER_PAGE if all(map(_asset, _ASSETS)) else _plain_page()
     return Answer(page.encode(), headers={"Content-Type": HTML})
 
 
@@ -50,14 +48,19 @@ def docs(call: Call) -> Answer:
 def docs_file(call: Call, name: str) -> Answer:
     if name == "start.js":
         return Answer(_START.encode(), headers={"Content-Type": "text/javascript; charset=utf-8"})
-    if name not in _ASSETS or not importlib.util.find_spec(_BUNDLE):
+    data = _asset(name) if name in _ASSETS else None
+    if data is None:
         raise NotFound(f"there is no file {name!r:.80}")
-    return Answer(_asset(name), headers={"Content-Type": _ASSETS[name], "Cache-Control": "public, max-age=86400"})
+    return Answer(data, headers={"Content-Type": _ASSETS[name], "Cache-Control": "public, max-age=86400"})
 
 
-def _asset(name: str) -> bytes:
-    vendor = resources.files(_BUNDLE) / "vendor"
-    return next(version / name for version in vendor.iterdir() if version.name.startswith("swagger-ui-")).read_bytes()
+@lru_cache(maxsize=len(_ASSETS))
+def _asset(name: str) -> bytes | None:
+    """A file of Swagger UI; None where those are not installed."""
+    try:
+        return documentation_file(name)
+    except FileNotFoundError:
+        return None
 
 
 def _plain_page() -> str:
