@@ -1,0 +1,292 @@
+"""Batch files: what a file means, what is wrong with it and where, and a server brought in line with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from scitq import batchfile
+from scitq.errors import InvalidRequest
+from scitq.protocol import TaskSpec
+from scitq.substitution import MODIFIERS, read_table, substitute
+from scitq.yamlvalues import Value
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loader(text: str, name: str = "b.yaml", **more):
+        path = tmp_path / name
+        path.write_text(text)
+        return batchfile.load(str(path), **more)
+
+    return loader
+
+
+def commands(file) -> list[str]:
+    return [task["command"] for task in file.tasks]
+
+
+# --- substitution ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("wc {file}", "wc data/a b.fastq.gz"),
+        ("wc {file:q}", "wc 'data/a b.fastq.gz'"),
+        ("{file:name} {file:stem} {file:dir}", "a b.fastq.gz a b data"),
+        ("{file:stem:q}.txt", "'a b'.txt"),
+        ("echo ${file} ${HOME} {unknown} {unknown:q}", "echo ${file} ${HOME} {unknown} {unknown:q}"),
+        ("awk '{print $1}' {{file}}", "awk '{print $1}' {data/a b.fastq.gz}"),
+        ("{sample name}-{n}", "S 1-007"),
+        ("{}{ file }{file", "{}{ file }{file"),
+    ],
+)
+def test_only_known_names_are_replaced(text, expected):
+    assert substitute(text, {"file": "data/a b.fastq.gz", "sample name": "S 1", "n": "007"}) == expected
+
+
+def test_a_replaced_value_is_not_replaced_again():
+    assert substitute("{a}{b}", {"a": "{b}", "b": "{a}"}) == "{b}{a}"
+
+
+@pytest.mark.parametrize("value, stem", [("x.tar.gz", "x"), ("a/b.v1.fq.gz", "b.v1"), ("x", "x"), (".bashrc", ".bashrc"), ("a.gz", "a"), ("a.d/", "")])
+def test_stem(value, stem):
+    assert MODIFIERS["stem"](value) == stem
+
+
+def test_an_unknown_modifier_of_a_known_name_is_an_error():
+    with pytest.raises(InvalidRequest, match=r"\{x:stm\} has no modifier 'stm' \(did you mean 'stem'\?\)"):
+        substitute("{x:stm}", {"x": "1"})
+
+
+@pytest.mark.parametrize(
+    "name, content, rows",
+    [
+        ("t.csv", 'a,b\n1,"x,y"\n\n2,z\n', [{"a": "1", "b": "x,y"}, {"a": "2", "b": "z"}]),
+        ("t.tsv", "a\tb\r\n1\tx, y\r\n", [{"a": "1", "b": "x, y"}]),
+        ("t.csv", "\ufeffa\n1\n", [{"a": "1"}]),
+        ("t.csv", " a , b c \n 1 ,\n", [{"a": " 1 ", "b c": ""}]),
+    ],
+)
+def test_tables(tmp_path, name, content, rows):
+    (tmp_path / name).write_text(content, newline="")
+    assert read_table(str(tmp_path / name)) == rows
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"a,b\n1\n", r"t.csv:2: 1 values for 2 columns"),
+        (b"a,a\n1,2\n", r"t.csv:1: two columns are named 'a'"),
+        (b"a,\n1,2\n", r"t.csv:1: '' cannot name a column"),
+        (b"a,x:y\n1,2\n", r"t.csv:1: 'x:y' cannot name a column"),
+        (b"a,b\n", r"has no rows"),
+        (b"", r"has no rows"),
+        (b"a\n\xff\n", r"not UTF-8"),
+        (b'a\n"x\n', r"t.csv:2: unexpected end of data"),
+    ],
+)
+def test_a_bad_table_is_told_with_its_line(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(InvalidRequest, match=message):
+        read_table(str(tmp_path / "t.csv"))
+
+
+# --- what a file means ------------------------------------------------------------------------------------------------
+
+
+def test_the_simplest_file(load):
+    file = load("tasks:\n- echo 1\n- echo 2\n")
+    assert file.batch == "Default"
+    assert file.tasks == [
+        {"name": "b-1", "batch": "Default", "command": "echo 1"},
+        {"name": "b-2", "batch": "Default", "command": "echo 2"},
+    ]
+
+
+def test_every_option_is_a_key(load):
+    file = load("""
+batch: x
+command: run me
+name: n
+shell: bash
+container: alpine
+container_options: --cpus 2
+input: [a, b]
+resource: c
+output: file:///tmp/o
+env: {A: 1, B: "two words"}
+workdir: /data
+uid: 1000
+gid: 1000
+priority: -3
+retry: 2
+download-timeout: 90
+run-timeout: 1h30m
+use-cache: yes
+require: [3, 4]
+""")
+    assert file.tasks == [{
+        "name": "n", "batch": "x", "command": "run me", "shell": "bash", "container": "alpine", "container_options": "--cpus 2",
+        "input": ["a", "b"], "resource": ["c"], "output": "file:///tmp/o", "env": {"A": "1", "B": "two words"}, "workdir": "/data",
+        "uid": 1000, "gid": 1000, "priority": -3, "retry": 2, "download_timeout": 90.0, "run_timeout": 5400.0, "use_cache": True,
+        "require": [3, 4],
+    }]  # fmt: skip
+
+
+def test_rows_of_a_table_make_a_task_each(load, tmp_path):
+    (tmp_path / "samples.csv").write_text("sample,reads\nA,a.fq.gz\nB,b.fq.gz\n")
+    file = load("name: count-{sample}\ncommand: wc {reads} > {reads:stem}.txt; {name} {row} {batch}\neach: samples.csv\nretry: '{row}'\n")
+    assert commands(file) == ["wc a.fq.gz > a.txt; count-A 1 Default", "wc b.fq.gz > b.txt; count-B 2 Default"]
+    assert [task["retry"] for task in file.tasks] == [1, 2]
+
+
+def test_inline_rows_keep_their_values_as_written(load):
+    file = load("command: echo {a} {b}\neach:\n- {a: 007, b: 1.10}\n- {a: yes, b: ~}\n")
+    assert commands(file) == ["echo 007 1.10", "echo yes "]
+
+
+def test_plain_values_are_the_item(load):
+    assert commands(load("command: echo {item}\neach: [x, 2]\n")) == ["echo x", "echo 2"]
+
+
+def test_each_beside_tasks_is_for_all_that_have_no_other(load):
+    file = load("each: [x, y]\ntasks:\n- echo {item}\n- {command: sum, each: ~}\n- {command: 'say {item}', each: [z]}\n")
+    assert commands(file) == ["echo x", "echo y", "sum", "say z"]
+
+
+def test_defaults_and_their_env(load):
+    file = load("defaults: {retry: 2, env: {A: 1, B: 2}}\ntasks:\n- one\n- {command: two, retry: 0, env: {B: 3}}\n")
+    assert [(task["retry"], task["env"]) for task in file.tasks] == [(2, {"A": "1", "B": "2"}), (0, {"A": "1", "B": "3"})]
+
+
+def test_tasks_without_name_keep_theirs_when_rows_are_added(load):
+    before = load("each: [x, y]\ntasks: [a, b]\n")
+    after = load("each: [new, x, y]\ntasks: [a, b, c]\n")
+    assert [task["name"] for task in before.tasks] == ["b-1-x", "b-1-y", "b-2-x", "b-2-y"]
+    assert {task["name"] for task in before.tasks} < {task["name"] for task in after.tasks}
+
+
+def test_rows_that_start_alike_are_told_apart_by_number(load):
+    assert [task["name"] for task in load("command: x\neach: [{a: 1, b: 1}, {a: 1, b: 2}]\n").tasks] == ["b-1-1", "b-1-2"]
+
+
+def test_needs_by_name_same_row_and_pattern(load):
+    file = load("""
+each: [x, y]
+tasks:
+- {name: 'make-{item}', command: m}
+- {name: 'use-{item}', command: u, needs: 'make-{item}', require: 12}
+- {name: all, command: a, each: ~, needs: '*'}
+""")
+    assert [task.get("require") for task in file.tasks] == [None, None, [12, "make-x"], [12, "make-y"], ["make-x", "make-y", "use-x", "use-y"]]
+
+
+def test_workdir_of_run_is_where_relative_ones_start(load):
+    file = load("tasks:\n- a\n- {command: b, workdir: sub/../deep}\n- {command: c, workdir: /abs}\n", workdir="/here")
+    assert [task["workdir"] for task in file.tasks] == ["/here", "/here/deep", "/abs"]
+
+
+def test_a_batch_from_outside_wins(load):
+    file = load("batch: inside\ncommand: echo {batch}\n", batch="outside")
+    assert (file.batch, commands(file)) == ("outside", ["echo outside"])
+
+
+def test_ten_thousand_rows_are_read_in_seconds(load, tmp_path):
+    (tmp_path / "t.csv").write_text("n\n" + "".join(f"{n}\n" for n in range(10_000)))
+    file = load("tasks:\n- {name: 'a-{n}', command: 'x {n}', each: t.csv}\n- {name: 'b-{n}', command: y, each: t.csv, needs: 'a-{n}'}\n")
+    assert file.tasks[-1]["require"] == ["a-9999"]
+
+
+# --- what is wrong, and where -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("tasks:\n- comand: x\n", r"b.yaml:2: unknown key 'comand' \(did you mean 'command'\?\)"),
+        ("tsks: []\n", r"b.yaml:1: unknown key 'tsks' \(did you mean 'tasks'\?\)"),
+        ("command: x\n\nretry: many\n", r"b.yaml:3: `retry` must be a whole number, not 'many'"),
+        ("command: x\nrun_timeout: soon\n", r"b.yaml:2: `run_timeout` must be a duration such as 90, 90s, 5m, 2h or 1h30m, not 'soon'"),
+        ("command: x\nuse_cache: 7\n", r"b.yaml:2: `use_cache` must be true or false, not '7'"),
+        ("command: x\nshell: fish\n", r"b.yaml:2: `shell` must be true, false, sh or bash, not 'fish'"),
+        ("command: [x]\n", r"b.yaml:1: `command` must be text, not a list"),
+        ("command: {x}\n", r"b.yaml:1: `command` must be text, not a mapping: a value that starts with \{ needs quotes"),
+        ("command: x\nenv: [A]\n", r"b.yaml:2: `env` must be a mapping of names to values, not a list"),
+        ("command: x\nenv: {A: [1]}\n", r"b.yaml:2: `env: A` must be text, not a list"),
+        ("command: x\neach: {a: 1}\n", r"b.yaml:2: `each` must be a list of rows, or the path of a csv or tsv file"),
+        ("command: x\neach: []\n", r"b.yaml:2: `each` has no rows"),
+        ("command: x\neach:\n- {a: 1}\n- {b: 1}\n", r"b.yaml:4: this row has the columns b, the first one a"),
+        ("command: x\neach: no.csv\n", r"b.yaml:2: the table .*/no.csv cannot be read: No such file or directory"),
+        ("command: ' '\n", r"b.yaml:1: the command is empty"),
+        ("command: x\ncommand: y\n", r"b.yaml:2: 'command' is given twice"),
+        ("command: x\ninput: !!python/object/apply:os.system [id]\n", r"b.yaml:2: tags such as .* mean nothing here"),
+        ("command: !!python/name:os.system x\n", r"b.yaml:1: tags such as .* mean nothing here"),
+        ("command: !mine x\n", r"b.yaml:1: tags such as '!mine' mean nothing here"),
+        ("tasks: []\n", r"b.yaml:1: `tasks` must be a list of tasks"),
+        ("tasks: x\n", r"b.yaml:1: `tasks` must be a list of tasks, not the text 'x'"),
+        ("tasks:\n- [x]\n", r"b.yaml:2: a task must be a mapping of keys such as `command: ...`, not a list"),
+        ("tasks:\n- {retry: 1}\n", r"b.yaml:2: this task has no `command`"),
+        ("tasks: [x]\nretry: 1\n", r"b.yaml:2: beside `tasks`, 'retry' belongs under `defaults`"),
+        ("batch: x\n", r"b.yaml: the file has no `command` and no `tasks`"),
+        ("- x\n", r"b.yaml:1: the file must be a mapping"),
+        ("", r"b.yaml: the file is empty"),
+        ("tasks:\n- {name: a, command: x}\n- {name: a, command: y}\n", r"b.yaml:3: two tasks are named 'a': the other is at line 2"),
+        ("name: a\ncommand: x\neach: [1, 2]\n", r"b.yaml:1: two tasks are named 'a': put a column into the name"),
+        ("tasks:\n- {name: make, command: x}\n- {command: y, needs: mke}\n", r"b.yaml:3: no task of this file is named 'mke' \(did you mean 'make'\?\)"),
+        ("tasks:\n- {name: a, command: x, needs: c}\n- {name: b, command: x, needs: a}\n- {name: c, command: x, needs: b}\n",
+         r"b.yaml: tasks need each other in a circle: (a needs c needs b needs a|b needs a needs c needs b|c needs b needs a needs c)$"),
+        ("name: a\ncommand: x\nneeds: a\n", r"in a circle: a needs a$"),
+        ("command: '{item:stm}'\neach: [1]\n", r"b.yaml:1: \{item:stm\} has no modifier 'stm'"),
+        ("command: x\n  retry: 1\n", r"b.yaml:2: mapping values are not allowed here$"),
+        ("command: 'x\n", r"b.yaml:2: found unexpected end of stream$"),
+        ("command: x\n---\ncommand: y\n", r"b.yaml:2: but found another document$"),
+        ("a: *b\n", r"b.yaml:1: found undefined alias 'b'$"),
+        ("command: x\x00\n", r"b.yaml: this is not YAML text"),
+        ("[" * 5000, r"b.yaml: lists and mappings are nested too deeply"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_with_its_line(load, text, message):
+    with pytest.raises(InvalidRequest, match=message) as raised:
+        load(text)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InvalidRequest, match="nope.yaml cannot be read: No such file or directory"):
+        batchfile.load(str(tmp_path / "nope.yaml"))
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    (tmp_path / "b.yaml").write_bytes(b"command: \xff\xfe\n")
+    with pytest.raises(InvalidRequest, match="not YAML text"):
+        batchfile.load(str(tmp_path / "b.yaml"))
+
+
+# --- the schema ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_schema_names_every_option_and_every_kind_is_read():
+    keys = batchfile.schema()["$defs"]["task"]["properties"]
+    assert set(keys) == {f.name for f in fields(TaskSpec)} - {"batch"} | {"each", "needs"}
+    assert all(callable(getattr(Value, described["$ref"].rpartition("/")[2])) for described in keys.values())
+
+
+@pytest.mark.parametrize(
+    "document, good",
+    [
+        ({"tasks": ["a", {"command": "b", "retry": 2, "run_timeout": "2h", "each": [{"x": 1}]}]}, True),
+        ({"command": "x", "batch": "b", "defaults": {"env": {"A": 1}}}, True),
+        ({"command": "x", "retri": 1}, False),
+        ({"tasks": [{"comand": "x"}]}, False),
+        ({"batch": "x"}, False),
+        ({"command": ["x"]}, False),
+    ],
+)
+def test_the_schema_tells_good_from_bad(document, good):
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(batchfile.schema())
+    assert validator.is_valid(json.loads(json.dumps(document))) is good
