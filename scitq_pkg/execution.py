@@ -8,25 +8,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
 import signal
+import stat
 import time
 
 from .keeper import command as ends
+from .keeper import records
 from .keeper.processes import boot_id, boot_seconds, descendants, environment_value, processes, signal_exactly
 from .output import Output
 from .protocol import (
     ACCEPTED, CANCEL, CANCELED, ENDED, FAILED, KILL, KILL_GRACE_SECONDS, LOST, RUN, RUNNING, STREAMS, SUCCEEDED, UPLOADING, Report,
 )  # fmt: skip
 
-SPEC_FILE = "spec.json"
 KEPT_FILE = "kept.json"
 FOLDERS = ("input", "output", "resource", "temp")
 WORKER_STOPS = "worker"  # `asked` of a command that is ended because its worker is
-_FILES = (SPEC_FILE, ends.STARTED_FILE, ends.END_FILE, "stdout", "stderr")
+_NAMES = {*records.RECORDS, *STREAMS, *FOLDERS}  # all that is in the directory of an execution that has ended
 _USAGE = ("cpu_seconds", "peak_memory_bytes", "read_bytes", "written_bytes")
 
 
@@ -49,20 +49,24 @@ class Execution:
         self.exit_code: int | None = None
         self.signal: int | None = None
         self.reason: str | None = None
+        self.untidy = False  # something of its tree may still run
         self.usage: dict[str, float] = {}
         self.output = {name: Output(os.path.join(directory, name)) for name in STREAMS}
 
     # --- its directory --------------------------------------------------------------------------------------------
 
     @classmethod
-    def accept(cls, spec: dict, base: str) -> Execution:
+    def accept(cls, spec: dict, base: str, spares: Spares | None = None) -> Execution:
         """A new execution with its directory in `base`. Raises OSError; then nothing of it remains."""
         one = cls(spec, os.path.join(base, str(int(spec["id"]))))
-        os.mkdir(one.directory, 0o711)
+        reused = one._is_ordinary and spares is not None and spares.give(one.directory)
+        if not reused:
+            os.mkdir(one.directory, 0o711)
         try:
-            _write(os.path.join(one.directory, SPEC_FILE), spec)
-            for name in FOLDERS:
-                one._make_folder(name)
+            records.write(one.directory, records.SPEC_FILE, spec)
+            if not reused:
+                for name in FOLDERS:
+                    one._make_folder(name)
         except OSError:
             shutil.rmtree(one.directory, ignore_errors=True)
             raise
@@ -71,23 +75,32 @@ class Execution:
     @classmethod
     def load(cls, directory: str) -> Execution:
         """The execution that a directory holds. Raises OSError or ValueError if it holds none."""
-        with open(os.path.join(directory, SPEC_FILE), encoding="utf-8") as file:
-            return cls(json.load(file), directory)
+        spec = records.read(directory, records.SPEC_FILE, int(os.path.basename(directory)))
+        if spec is None:
+            raise ValueError(f"{directory} holds no execution")
+        return cls(spec, directory)
+
+    @property
+    def _is_ordinary(self) -> bool:
+        """Whether its directories are the worker's own user's."""
+        return self.task.get("uid") is None and self.task.get("gid") is None
 
     def _make_folder(self, name: str) -> None:
         path = os.path.join(self.directory, name)
         os.mkdir(path, 0o700)
         uid, gid = self.task.get("uid"), self.task.get("gid")
-        if (uid is not None or gid is not None) and os.geteuid() == 0:
+        if not self._is_ordinary and os.geteuid() == 0:
             group = gid if gid is not None else ends.primary_group(uid)
             os.chown(path, -1 if uid is None else uid, group)
             if uid is None:
-                os.chmod(path, 0o770)  # noqa: S103 - the group is the one that was asked for
+                os.chmod(path, 0o770)  # the group is the one that was asked for
 
-    def remove(self) -> bool:
+    def remove(self, spares: Spares | None = None) -> bool:
         """Removes its directory if the command left nothing in it; False if that needs the long way (`shutil.rmtree`)."""
         try:
-            for name in _FILES:
+            if spares is not None and self.state == SUCCEEDED and self._is_ordinary and not self.untidy and spares.take(self.directory):
+                return True
+            for name in (*records.RECORDS, *STREAMS):  # the spec first: without it the rest is rubbish
                 with contextlib.suppress(FileNotFoundError):  # a stage it never reached
                     os.unlink(os.path.join(self.directory, name))
             for name in FOLDERS:
@@ -100,7 +113,7 @@ class Execution:
     def keep(self) -> None:
         """Its end is told; its files stay to be looked at until room is needed."""
         with contextlib.suppress(OSError):  # removed meanwhile by hand: nothing to keep
-            os.rename(os.path.join(self.directory, SPEC_FILE), os.path.join(self.directory, KEPT_FILE))
+            os.rename(os.path.join(self.directory, records.SPEC_FILE), os.path.join(self.directory, KEPT_FILE))
 
     # --- its command ----------------------------------------------------------------------------------------------
 
@@ -176,6 +189,7 @@ class Execution:
         self.ended = end["ended"] if same_boot else boot_seconds() - max(0.0, time.time() - end["ended_at"])
         if end["kind"] != ends.UNSTARTABLE:
             self.started = self.ended - (end["ended"] - end["started"])
+        self.untidy = bool(end.get("untidy"))
         self.exit_code, self.signal = end.get("exit_code"), end.get("signal")
         self.usage |= {name: max(end[name], self.usage.get(name, 0)) for name in _USAGE if name in end}
         self.state, self.reason = _outcome(end)
@@ -274,25 +288,53 @@ def _home_of(uid: int, without: str) -> dict[str, str]:
     return {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
 
 
-def _write(path: str, content: dict) -> None:
-    """Writes a 0600 file that is whole or absent (a task's environment may hold secrets)."""
-    fd = os.open(path + ".part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
-        json.dump(content, file, separators=(",", ":"))
-    os.rename(path + ".part", path)
+class Spares:
+    """Empty directories of executions that succeeded, used again: making and removing five of them is the dearest part of a short task."""
+
+    def __init__(self, path: str, at_most: int = 64):
+        self._path, self._at_most = path, at_most
+        shutil.rmtree(path, ignore_errors=True)
+        os.makedirs(path, mode=0o700)
+        self._names: list[str] = []
+        self._made = 0
+
+    def give(self, directory: str) -> bool:
+        """Puts a spare one in the place of `directory`, if there is one."""
+        while self._names:
+            with contextlib.suppress(OSError):  # removed by hand: the next one may be there
+                os.rename(self._names.pop(), directory)
+                return True
+        return False
+
+    def take(self, directory: str) -> bool:
+        """Keeps a directory for later, if it is as a new one would be and there is room. Raises OSError."""
+        if len(self._names) >= self._at_most or set(os.listdir(directory)) != _NAMES or not _all_empty(directory):
+            return False
+        for name in STREAMS:
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                return False
+            if status.st_size:
+                os.truncate(path, 0)
+        self._made += 1
+        spare = os.path.join(self._path, str(self._made))
+        os.rename(directory, spare)
+        self._names.append(spare)
+        return True
+
+
+def _all_empty(directory: str) -> bool:
+    """Whether the folders of an execution are empty and as they were made."""
+    wanted = (0o40700, os.geteuid(), os.getegid())
+    for path in (os.path.join(directory, name) for name in FOLDERS):
+        status = os.lstat(path)
+        if (status.st_mode, status.st_uid, status.st_gid) != wanted or os.listdir(path):
+            return False
+    return True
 
 
 # --- what a worker that starts finds -------------------------------------------------------------------------------
-
-
-def read_record(directory: str, name: str) -> dict | None:
-    """A record of the keeper; None if it is not there or was not finished."""
-    try:
-        with open(os.path.join(directory, name), encoding="utf-8") as file:
-            record = json.load(file)
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 def find_leftovers(base: str) -> tuple[list[Execution], list[str], list[str]]:
@@ -311,8 +353,8 @@ def find_leftovers(base: str) -> tuple[list[Execution], list[str], list[str]]:
 
 def end_leftovers(executions: list[Execution], patience_seconds: float = 5.0) -> None:
     """Ends whatever still runs of executions whose keeper is gone: by the identity of their main process, and by their mark."""
-    records = [read_record(one.directory, ends.STARTED_FILE) or {} for one in executions]
-    mains = {record.get("pid"): record.get("start") for record in records if record.get("boot") == boot_id()}
+    known = [records.read(one.directory, records.STARTED_FILE, one.id) or {} for one in executions]
+    mains = {record.get("pid"): record.get("start") for record in known if record.get("boot") == boot_id()}
     directories = {one.directory for one in executions}
     deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline:

@@ -96,7 +96,8 @@ class KeeperProcess:
         for pid in [pid for execution in (self.directory / "executions").iterdir() for pid in self.living(execution)]:
             with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
                 os.kill(pid, signal.SIGKILL)
-        assert "Traceback" not in (self.directory / "log").read_text()
+        log = (self.directory / "log").read_text()
+        assert "Traceback" not in log, log
 
 
 def until(condition, seconds: float = 10.0):

@@ -10,7 +10,7 @@ import time
 import pytest
 from env import PROGRAM
 from keeper_client import KeeperProcess, until
-from scitq.keeper import processes
+from scitq.keeper import processes, records
 
 
 @pytest.fixture
@@ -169,6 +169,23 @@ def test_never_started_twice(keeper):
     assert (directory / "stdout").read_text() == "x\n"
 
 
+def test_records_of_an_earlier_use_of_the_directory_count_for_nothing(keeper):
+    directory = keeper.sh(1, "exit 1")
+    keeper.ended(1)
+    again = directory.rename(directory.with_name("2"))
+    keeper.sh(2, "exit 2")
+    assert keeper.ended(2)["exit_code"] == 2
+    assert records.read(str(again), records.END_FILE, 2)["exit_code"] == 2 and records.read(str(again), records.END_FILE, 1) is None
+
+
+def test_a_start_cut_short_counts_as_started(keeper):
+    directory = keeper.directory / "executions" / "1"
+    directory.mkdir()
+    (directory / "started.json").write_text("")
+    keeper.run(1, "true")
+    assert keeper.event("refused", 1)["kind"] == "before"
+
+
 def test_not_started_after_the_deadline(keeper):
     directory = keeper.sh(1, "echo x", deadline=processes.boot_seconds() - 1)
     assert keeper.event("refused", 1)["kind"] == "late"
@@ -239,9 +256,9 @@ def test_a_full_disk_does_not_lose_an_end(keeper):
     try:
         keeper.sh(1, "head -c 1000000 /dev/zero > full; exit 6")
         assert keeper.ended(1)["exit_code"] == 6
-        assert not (place / "end.json").exists()
+        assert records.read(str(place), records.END_FILE, 1) is None
         (place / "temp" / "full").unlink()
-        until(lambda: (place / "end.json").exists())
+        until(lambda: records.read(str(place), records.END_FILE, 1))
     finally:
         keeper.say(op="forget", id=1)
         subprocess.run(["umount", "-l", str(place)], check=True)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
 import os
 import signal
 import subprocess
 import time
 
-from . import processes
+from . import processes, records
 
 MARK = "SCITQ_EXECUTION_DIR"  # the variable by which a command's descendants are known again, wherever they went
-STARTED_FILE = "started.json"
-END_FILE = "end.json"
 
 # How a command ended: the `kind` of its end.
 EXITED = "exited"
@@ -64,32 +62,36 @@ class Command:
 
     def spawn(self, environment: dict[str, str], null: int) -> None:
         """Starts the command, or sets its `end` if it can never start. Raises CannotStartNow, StartedBefore."""
-        mark = self._claim()
+        self._claim()
         try:
             self._spawn({**environment, **self.order.get("env", {}), MARK: self.directory}, null)
             if self.pid:
                 self.start = getattr(processes.process(self.pid), "start", 0)
-                os.write(mark, json.dumps(self.identity()).encode())
+                with contextlib.suppress(OSError):  # a full disk: the mark finds its processes too
+                    records.write(self.directory, records.STARTED_FILE, self.identity())
         except CannotStartNow:
-            os.unlink(os.path.join(self.directory, STARTED_FILE))
+            self._unclaim()
             raise
-        finally:
-            os.close(mark)
         if self.pid and (limit := self.order.get("timeout")):
             self.due = time.monotonic() + limit
 
     def identity(self) -> dict:
         """Who its main process is: a pid alone would be mistaken for another process after a while."""
-        return {"pid": self.pid, "start": self.start, "boot": processes.boot_id(), "started": self.started}
+        return {"id": self.id, "pid": self.pid, "start": self.start, "boot": processes.boot_id(), "started": self.started}
 
-    def _claim(self) -> int:
-        """Creates the file that forbids a second start before the first one, so that no crash in between permits it."""
+    def _claim(self) -> None:
+        """Writes down that it starts before it does, so that no crash in between permits a second start."""
+        if records.was_started(self.directory, self.id):
+            raise StartedBefore(f"{self.directory} holds an execution that was started before")
         try:
-            return os.open(os.path.join(self.directory, STARTED_FILE), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raise StartedBefore(f"{self.directory} holds an execution that was started before") from None
+            records.write(self.directory, records.STARTED_FILE, {"id": self.id})
         except OSError as error:
-            raise CannotStartNow(f"{error.filename} cannot be written: {error.strerror}") from None
+            self._unclaim()
+            raise CannotStartNow(f"{self.directory} cannot be written: {error.strerror}") from None
+
+    def _unclaim(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # it could not even be made
+            os.unlink(os.path.join(self.directory, records.STARTED_FILE))
 
     def _spawn(self, environment: dict[str, str], null: int) -> None:
         argv, cwd = self.order["argv"], self.order["cwd"]
@@ -192,15 +194,15 @@ class Command:
         """Its exit code, or minus the signal that ended it."""
         return os.waitstatus_to_exitcode(self.status)
 
-    def conclude(self, interrupted: bool, short_of_memory: bool) -> None:
-        """Makes the record of its end."""
+    def conclude(self, interrupted: bool, short_of_memory: bool, untidy: bool) -> None:
+        """Makes the record of its end; `untidy`: something of its tree could not be ended."""
         if interrupted and self.asked in (None, INTERRUPTED):
             kind = INTERRUPTED
         elif self.asked:
             kind = TIMEOUT if self.asked == "timeout" else STOPPED
         else:
             kind = SIGNALED if self.exit < 0 else EXITED
-        self.end = self._record(kind, short_of_memory=short_of_memory or None)
+        self.end = self._record(kind, short_of_memory=short_of_memory or None, untidy=untidy or None)
 
     def _record(self, kind: str, **more) -> dict:
         ran = kind != UNSTARTABLE
@@ -217,11 +219,8 @@ class Command:
 
     def write_end(self) -> bool:
         """Writes the record; False if the disk does not take it now."""
-        path = os.path.join(self.directory, END_FILE)
         try:
-            with open(path + ".part", "w", encoding="utf-8") as file:
-                file.write(json.dumps(self.end))
-            os.rename(path + ".part", path)
+            records.write(self.directory, records.END_FILE, self.end)
         except FileNotFoundError:
             return True  # the directory was removed: nobody wants to know
         except OSError:

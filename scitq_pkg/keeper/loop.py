@@ -146,6 +146,8 @@ class Keeper:
         self._selector.register(connection, selectors.EVENT_READ, self._hear)
 
     def _part(self) -> None:
+        if self._worker is None:
+            return
         self._selector.unregister(self._worker)
         self._worker.close()
         self._worker, self._alone_since = None, time.monotonic()
@@ -153,6 +155,8 @@ class Keeper:
         self._to_send.clear()
 
     def _hear(self) -> None:
+        if self._worker is None:
+            return  # it parted in this same turn
         try:
             received = self._worker.recv(1 << 18)
         except BlockingIOError:  # it was for writing
@@ -196,7 +200,7 @@ class Keeper:
 
     def _hello(self, message: dict) -> None:
         self.environment = message["env"]
-        live = [{"id": c.id, "suspended": c.suspended, **c.identity()} for c in self.commands.values()]
+        live = [{"suspended": c.suspended, **c.identity()} for c in self.commands.values()]
         self._tell(event="hello", pid=os.getpid(), boot=processes.boot_id(), running=live, ended=list(self.ended.values()))
 
     def _run(self, message: dict) -> None:
@@ -222,7 +226,7 @@ class Keeper:
             return
         self.commands[command.id] = self.by_pid[command.pid] = command
         self._at(command.due, command)
-        self._tell(event="started", id=command.id, **command.identity())
+        self._tell(event="started", **command.identity())
 
     def _signal(self, message: dict) -> None:
         command = self.commands.get(message["id"])
@@ -292,7 +296,7 @@ class Keeper:
                 self._at(command.settle_until, command)
             else:
                 del self.commands[command.id]
-                command.conclude(self.stopping, self._short_of_memory(command))
+                command.conclude(self.stopping, self._short_of_memory(command), bool(left))
                 self._publish(command)
         nobodys = [pid for pid, owners in self.strays.items() if not owners & self.commands.keys()]
         if nobodys:

@@ -13,9 +13,8 @@ import sys
 from collections.abc import Callable
 
 from .. import machine
-from ..execution import WORKER_STOPS, Execution, end_leftovers, find_leftovers, read_record
-from ..keeper import BEFORE, LATE, NOT_NOW
-from ..keeper.command import END_FILE, STARTED_FILE
+from ..execution import WORKER_STOPS, Execution, Spares, end_leftovers, find_leftovers
+from ..keeper import BEFORE, LATE, NOT_NOW, records
 from ..keeper.processes import TICKS_PER_SECOND, boot_id, boot_seconds, bytes_moved, descendants, processes
 from ..protocol import (
     ACCEPTED, CANCEL, FAILED, KILL, KILL_GRACE_SECONDS, LOST, RETURN, RUN, RUNNING, STREAMS, SUSPEND, TERM, Chunk, Order, Report,
@@ -62,6 +61,7 @@ class Workload:
         self._room_problem: str | None = None
         self._leftovers: set[asyncio.Task] = set()
         self._janitor = Errand("removes directories")
+        self._spares = Spares(os.path.join(os.path.dirname(base), "spare"))
         self._devices = machine.gpu_devices()
         self._cpus = machine.cpu_count()
         self._turn = 0
@@ -75,7 +75,8 @@ class Workload:
             self._janitor.post(_remove_tree, path)
         for one in held:
             self.executions[one.id] = one
-            if record := read_record(one.directory, STARTED_FILE):
+            record = records.read(one.directory, records.STARTED_FILE, one.id) or {}
+            if "pid" in record:
                 one.has_started(record)
             for stream in one.output.values():
                 stream.probe()
@@ -97,9 +98,9 @@ class Workload:
                 one.has_started(running[one.id])
                 if one.suspended and one.desired == RUN:
                     one.desired = SUSPEND  # until the server says what it wants of it now
-            elif end := ended.get(one.id) or (read_record(one.directory, END_FILE) if one.live else None):
+            elif end := ended.get(one.id) or (records.read(one.directory, records.END_FILE, one.id) if one.live else None):
                 one.has_ended(end)
-            elif one.live and os.path.exists(os.path.join(one.directory, STARTED_FILE)):
+            elif one.live and records.was_started(one.directory, one.id):
                 gone.append(one)
             elif one.live:
                 one.starting = False
@@ -122,7 +123,7 @@ class Workload:
     async def _end_and_lose(self, gone: list[Execution]) -> None:
         await self._janitor.do(end_leftovers, gone)
         for one in gone:
-            record = read_record(one.directory, STARTED_FILE) or {}
+            record = records.read(one.directory, records.STARTED_FILE, one.id) or {}
             same = record.get("boot", boot_id()) == boot_id()
             why = "the process that looked after its command was killed" if same else "the machine was restarted while it ran"
             if one.live:
@@ -219,7 +220,7 @@ class Workload:
 
     def _accept(self, spec: dict) -> Execution:
         try:
-            one = Execution.accept(spec, self.base)
+            one = Execution.accept(spec, self.base, self._spares)
         except FileExistsError:
             return self._accept_again(spec)
         except OSError as error:
@@ -293,7 +294,7 @@ class Workload:
         self._remove(one)
 
     def _remove(self, one: Execution) -> None:
-        if not one.remove():
+        if not one.remove(self._spares):
             self._janitor.post(_remove_tree, one.directory)
 
     def prune(self) -> None:
