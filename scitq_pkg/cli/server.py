@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import os
+import signal
 import sys
+import threading
 import time
 
 from .. import settings
@@ -15,6 +19,8 @@ def main(arguments: list[str]) -> int:
     options = vars(_parser().parse_args(arguments))
     verbose, quiet, config = options.pop("verbose"), options.pop("quiet"), options.pop("config")
     _log_to_stderr(verbose)
+    if options.pop("stop_with_parent"):
+        threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
     from ..server import serve  # what it needs is worth loading only once the words are right
 
     serve(settings.load(options, config), quiet)
@@ -41,9 +47,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--lost-after", metavar="SECONDS", help="silence after which a worker's running tasks are given to others (default: 1800)")
     add("--threads", metavar="N", help="threads at most, one for each request that waits (default: 1200)")
     add("--max-body", metavar="BYTES", help="the largest request (default: 64 MiB)")
+    add("--stop-with-parent", action="store_true", help="end when standard input closes")
     add("-q", "--quiet", action="store_true", help="print nothing at the start")
     add("-v", "--verbose", action="count", default=0, help="log every request; twice: everything")
     return parser
+
+
+def _stop_with_parent() -> None:
+    """Standard input is the parent's pipe: it says nothing, and ends with the parent."""
+    with contextlib.suppress(OSError):  # it was never open: as if it had ended
+        while os.read(0, 4096):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _log_to_stderr(verbose: int) -> None:

@@ -20,8 +20,8 @@ class Progress:
 
     def __init__(self, total: int, on: bool | None = None):
         self._total = total
-        self._on = on is not False and sys.stderr is not None and not sys.stderr.closed
-        self._terminal = self._on and sys.stderr.isatty()
+        self.on = on is not False and sys.stderr is not None and not sys.stderr.closed
+        self._terminal = self.on and sys.stderr.isatty()
         self._start = time.monotonic()
         self._silence = _BAR_SECONDS if self._terminal else _FIRST_LINE_SECONDS
         self._next = self._start + (0 if self._terminal else self._silence)
@@ -32,7 +32,7 @@ class Progress:
         """Shows the counts if they are news and it is time."""
         self._last = counts
         now = time.monotonic()
-        if not self._on or now < self._next or (counts == self._shown and not self._terminal):
+        if not self.on or now < self._next or (counts == self._shown and not self._terminal):
             return
         self._write(counts)
         if not self._terminal:
@@ -41,14 +41,14 @@ class Progress:
 
     def say(self, sentence: str) -> None:
         """A line of its own, above the bar."""
-        if self._on:
+        if self.on:
             self._print(f"\r\x1b[K{sentence}\n" if self._terminal else f"{sentence}\n")
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._on and self._last:
+        if self.on and self._last:
             self._write(self._last)
             if self._terminal:
                 self._print("\n")
@@ -73,7 +73,7 @@ class Progress:
             sys.stderr.write(text)
             sys.stderr.flush()
         except OSError:  # nobody reads it any more: the waiting goes on
-            self._on = False
+            self.on = False
 
 
 def _clock(seconds: float) -> str:

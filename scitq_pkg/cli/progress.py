@@ -1,0 +1,153 @@
+"""What `scitq run` shows while tasks run: each end as a line, failures with their last words, a bar on a terminal, a sum at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+
+from ..batchfile import Applied
+from ..embedded import WORKER_NAME, Embedded
+from ..errors import NotFound
+from ..lib.objects import range_groups
+from ..lib.progress import Progress
+from ..protocol import FAILED, FINAL, PENDING, SUCCEEDED, WAITING
+
+_POLL_SECONDS = 2.0  # the longest wait for news; then server and worker are looked at
+_STUCK_SECONDS = 10.0  # without any task running: then it is told why
+_LAST_BYTES = 4096
+_LAST_LINES = 10
+
+
+class Watch:
+    """The tasks of a file on their way."""
+
+    def __init__(self, embedded: Embedded, applied: Applied, quiet: bool):
+        self.embedded, self.client = embedded, embedded.server.client
+        self.quiet = quiet
+        self.names = {task_id: name for name, task_id in applied.ids.items()}
+        self.left = set(self.names)
+        self.counts: Counter[str] = Counter()
+        self.before = 0  # that had succeeded when this began
+        self.start = time.monotonic()
+        self.moved = self.start
+        self.progress = Progress(len(self.names), on=sys.stderr.isatty() and not quiet)
+        self._width = min(40, max(map(len, self.names.values())))
+        self._tell_ends(silently=True)
+
+    def __enter__(self) -> Watch:
+        self.progress.__enter__()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.progress.__exit__()
+
+    @property
+    def all_succeeded(self) -> bool:
+        return self.counts[SUCCEEDED] == len(self.names)
+
+    def until_done(self) -> None:
+        """Until every task has ended, or waits for one that did not succeed."""
+        version = None
+        while True:
+            version = self._count(version)
+            self._tell_ends()
+            self.progress.show(dict(self.counts))
+            if sum(self.counts[state] for state in (*FINAL, WAITING)) == sum(self.counts.values()):
+                return
+            self.embedded.check()
+            self._tell_if_stuck()
+            time.sleep(0.05 + len(self.names) / 100_000)  # many end every second, and each question counts them all
+
+    def _count(self, version: int | None) -> int:
+        """How many are in each state, as soon as that changed. The version is that of the first request: nothing is missed."""
+        counts: Counter[str] = Counter()
+        first = None
+        for group in range_groups(self.names):
+            wait = _POLL_SECONDS if first is None and version is not None else None
+            answer = self.client.get("/tasks/counts", wait=wait, version=version if wait else None, ids=group)
+            first = answer["version"] if first is None else first
+            counts.update(answer["counts"])
+        if counts != self.counts:
+            self.moved = time.monotonic()
+        self.counts = counts
+        return first
+
+    def _tell_ends(self, silently: bool = False) -> None:
+        """A line for each task that has ended since the last time."""
+        for group in range_groups(self.left):
+            for task in self.client.pages("/tasks", ids=group, state=",".join(FINAL)):
+                self.left.discard(task["id"])
+                if silently:
+                    self.before += task["state"] == SUCCEEDED
+                elif task["state"] == SUCCEEDED:
+                    self._say(self._line(task, f"attempt {task['attempts']}" if task.get("attempts", 1) > 1 else ""))
+                else:
+                    self._tell_failure(task)
+
+    def _tell_failure(self, task: dict) -> None:
+        execution = self.client.get(f"/executions/{task['execution_id']}") if task.get("execution_id") else {}
+        attempts = f", {task['attempts']} attempts" if task.get("attempts", 1) > 1 else ""
+        self._say(self._line(task, exit_words(task, execution) + attempts), always=True)
+        if not execution:
+            return
+        for line in self._last_lines(execution):
+            self._say(f"    | {line}", always=True)
+        directory = self.embedded.folder / "scratch" / WORKER_NAME / "executions" / str(execution["id"])
+        if directory.exists():
+            self._say(f"    its files: {os.path.relpath(directory)}/", always=True)
+
+    def _last_lines(self, execution: dict) -> list[str]:
+        """The end of what it wrote: of stderr, or of stdout if it complained there."""
+        for stream in ("stderr", "stdout"):
+            size = execution.get(f"{stream}_size") or 0
+            if size:
+                path = f"/executions/{execution['id']}/{stream}"
+                data = self.client.get_answer(path, offset=max(0, size - _LAST_BYTES)).body
+                lines = data.decode(errors="replace").rstrip("\n").split("\n")
+                return ["".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line) for line in lines[-_LAST_LINES:]]
+        return []
+
+    def _tell_if_stuck(self) -> None:
+        """When nothing runs though something could: the server knows why."""
+        active = sum(number for state, number in self.counts.items() if state not in (*FINAL, WAITING, PENDING))
+        if active or time.monotonic() < self.moved + _STUCK_SECONDS:
+            return
+        self.moved = time.monotonic()
+        for task in self.client.pages("/tasks", most=1, ids=range_groups(self.left)[0], state=PENDING):
+            try:
+                self._say(self._line(task, self.client.get(f"/tasks/{task['id']}/explain")["sentence"]), always=True)
+            except NotFound:  # somebody deleted it meanwhile
+                return
+
+    def _line(self, task: dict, detail: str) -> str:
+        return f"{task['state']:<9}  {self.names[task['id']]:<{self._width}}  {detail}".rstrip()
+
+    def _say(self, line: str, always: bool = False) -> None:
+        if self.progress.on:
+            self.progress.say(line)
+        elif always or not self.quiet:
+            print(line, flush=True)
+
+    def sum_up(self) -> None:
+        """One line about all."""
+        if self.quiet and self.all_succeeded:
+            return
+        now = self.counts[SUCCEEDED] - self.before
+        parts = [f"{now} succeeded" + (f" ({self.before} before)" if self.before else "")]
+        parts += [f"{number} {state}" for state, number in self.counts.items() if number and state not in (SUCCEEDED, WAITING)]
+        if blocked := self.counts[WAITING]:
+            parts.append(f"{blocked} wait{'s' if blocked == 1 else ''} for what did not succeed")
+        print(f"{len(self.names)} tasks: {', '.join(parts)}; {time.monotonic() - self.start:.1f} s", flush=True)
+        if not self.all_succeeded:
+            print("run it again to go on: what succeeded is not run again, what failed or changed is", flush=True)
+
+
+def exit_words(task: dict, execution: dict) -> str:
+    """How an attempt ended: `exit code 2`, `signal 9: out of memory`."""
+    if task["state"] != FAILED and not execution.get("reason"):
+        return "was canceled"
+    code, number, reason = execution.get("exit_code"), execution.get("signal"), execution.get("reason")
+    how = f"signal {number}" if number else f"exit code {code}" if code is not None else ""
+    return ": ".join(filter(None, (how, reason))) or "it never ran"
