@@ -10,6 +10,7 @@ from .. import __version__
 from ..errors import Conflict, StorageFull, Unavailable
 from ..protocol import API
 from ..store import events, tasks
+from ..store.filters import Filter
 from .answers import iso
 from .call import Call
 from .routes import ADMIN, USER, route
@@ -25,7 +26,7 @@ def info(call: Call) -> dict:
         "id": call.service.server_id,
         "database": call.service.store.database.kind,
         "time_at": iso(time.time()),
-        "counts": call.read(lambda tx: tasks.counts(tx, None)),
+        "counts": call.read(lambda tx: tasks.counts(tx, Filter())),
         "you": {"name": call.caller.name, "role": call.caller.role},
     }
 

@@ -1,0 +1,141 @@
+"""Batches: names that tasks and workers share."""
+
+from __future__ import annotations
+
+from ..errors import NotFound, nearest
+from ..protocol import FAILED, KILL, RUN, RUNNING, SUCCEEDED, SUSPEND, TERM
+from . import events, queue
+from .schema import Batch
+from .transaction import Transaction, marks
+
+_FAILURES = 20  # groups of failures in a report
+_ORDERS = {"suspend": SUSPEND, "term": TERM, "kill": KILL}
+
+
+def ensure(tx: Transaction, name: str) -> int:
+    """The id of the batch of this name, which is made if there is none."""
+    found = tx.value("SELECT id FROM batch WHERE name = ?", (name,))
+    if found is not None:
+        return found
+    (batch_id,) = tx.new_ids("batch", 1)
+    tx.insert(Batch, {"id": batch_id, "name": name, "stopped": False, "created_at": tx.now})
+    return batch_id
+
+
+def find(tx: Transaction, limit: int, after: int | None, descending: bool) -> list[dict]:
+    """Batches in the order of their ids, those past `after`."""
+    test = "1 = 1" if after is None else "id < ?" if descending else "id > ?"
+    params = (limit,) if after is None else (after, limit)
+    rows = tx.all(f"SELECT * FROM batch WHERE {test} ORDER BY id {'DESC' if descending else 'ASC'} LIMIT ?", params)
+    return _with_counts(tx, rows)
+
+
+def get(tx: Transaction, name: str) -> dict:
+    """A batch. Raises NotFound with the nearest name."""
+    return _with_counts(tx, [_row(tx, name)])[0]
+
+
+def _row(tx: Transaction, name: str) -> dict:
+    row = tx.one("SELECT * FROM batch WHERE name = ?", (name,))
+    if row is None:
+        raise NotFound(f"no batch {name!r:.80}{nearest(name, tx.column('SELECT name FROM batch'))}")
+    return row
+
+
+def _with_counts(tx: Transaction, rows: list[dict]) -> list[dict]:
+    """With `counts` of tasks by state, and how many `workers`."""
+    if not rows:
+        return rows
+    by_id = {row["id"]: row | {"stopped": bool(row["stopped"]), "counts": {}, "workers": 0} for row in rows}
+    ids = list(by_id)
+    for found in tx.all(f"SELECT batch_id, state, COUNT(*) AS n FROM task WHERE batch_id IN ({marks(ids)}) GROUP BY batch_id, state", ids):
+        by_id[found["batch_id"]]["counts"][found["state"]] = found["n"]
+    for found in tx.all(
+        f"SELECT batch_id, COUNT(*) AS n FROM worker WHERE deleted_at IS NULL AND batch_id IN ({marks(ids)}) GROUP BY batch_id", ids
+    ):
+        by_id[found["batch_id"]]["workers"] = found["n"]
+    return list(by_id.values())
+
+
+def stop(tx: Transaction, name: str, who: str, running: str | None = None) -> None:
+    """Nothing of the batch starts any more; `running`: "suspend", "term" or "kill" what runs. Raises NotFound."""
+    batch_id = _row(tx, name)["id"]
+    tx.run("UPDATE batch SET stopped = ? WHERE id = ?", (True, batch_id))
+    if running is not None:
+        queue.order(tx, _running(tx, batch_id), _ORDERS[running], who)
+    events.add(tx, who, "batch.stop", "batch", [name], {"running": running} if running else None)
+    tx.wake()
+
+
+def go(tx: Transaction, name: str, who: str) -> None:
+    """Reverse `stop`; what was suspended runs on. Raises NotFound."""
+    batch_id = _row(tx, name)["id"]
+    tx.run("UPDATE batch SET stopped = ? WHERE id = ?", (False, batch_id))
+    suspended = tx.column(
+        "SELECT id FROM execution WHERE batch_id = ? AND state IN ('assigned', 'accepted', 'running', 'uploading') AND desired = ?",
+        (batch_id, SUSPEND),
+    )
+    queue.order(tx, suspended, RUN, who)
+    events.add(tx, who, "batch.go", "batch", [name])
+    tx.wake()
+
+
+def _running(tx: Transaction, batch_id: int) -> list[int]:
+    return tx.column(
+        "SELECT execution.id FROM execution JOIN task ON task.execution_id = execution.id WHERE task.batch_id = ? "
+        "AND task.state = ? AND execution.state = ?", (batch_id, RUNNING, RUNNING),
+    )  # fmt: skip
+
+
+def delete(tx: Transaction, name: str, who: str) -> None:
+    """Remove a batch and its tasks; what runs is ended, its workers go to the default batch. Raises NotFound, Conflict."""
+    from . import tasks  # which uses this module
+
+    batch_id = _row(tx, name)["id"]
+    tasks.remove(tx, tx.column("SELECT id FROM task WHERE batch_id = ?", (batch_id,)))
+    default = ensure(tx, "Default")
+    for worker_id in tx.column("SELECT id FROM worker WHERE batch_id = ?", (batch_id,)):
+        tx.run("UPDATE worker SET batch_id = ? WHERE id = ?", (default, worker_id))
+        tx.touch(worker_id)
+    if batch_id != default:
+        tx.run("DELETE FROM batch WHERE id = ?", (batch_id,))
+    events.add(tx, who, "batch.delete", "batch", [name])
+    tx.wake()
+
+
+def report(tx: Transaction, name: str) -> dict:
+    """Durations (seconds) and peak memory of what succeeded, failures grouped by exit code, signal and last line. Raises NotFound."""
+    batch_id = _row(tx, name)["id"]
+    return {"batch": name, "durations": _durations(tx, batch_id), "peak_memory_bytes": _peak(tx, batch_id), "failures": _failures(tx, batch_id)}
+
+
+_LATEST = "FROM execution JOIN task ON task.execution_id = execution.id WHERE task.batch_id = ? AND execution.state = ?"
+
+
+def _durations(tx: Transaction, batch_id: int) -> dict:
+    seconds = "COALESCE(execution.ended_at, execution.finished_at) - execution.started_at"
+    return tx.one(
+        f"SELECT COUNT(*) AS count, MIN({seconds}) AS least, AVG({seconds}) AS mean, MAX({seconds}) AS most {_LATEST} "
+        "AND execution.started_at IS NOT NULL", (batch_id, SUCCEEDED),
+    )  # fmt: skip
+
+
+def _peak(tx: Transaction, batch_id: int) -> int | None:
+    return tx.value(f"SELECT MAX(execution.peak_memory_bytes) {_LATEST}", (batch_id, SUCCEEDED))
+
+
+def _failures(tx: Transaction, batch_id: int) -> list[dict]:
+    rows = tx.all(
+        f"SELECT execution.task_id, execution.exit_code, execution.signal, execution.reason, execution.last_output {_LATEST} "
+        "ORDER BY execution.id", (batch_id, FAILED),
+    )  # fmt: skip
+    groups: dict[tuple, dict] = {}
+    for row in rows:
+        line = (row["last_output"] or "").rstrip().rpartition("\n")[2][:300] or None
+        key = (row["exit_code"], row["signal"], line)
+        group = groups.setdefault(key, {"exit_code": key[0], "signal": key[1], "last_line": line, "reason": row["reason"], "count": 0, "task_ids": []})
+        group["count"] += 1
+        group["task_ids"] = [*group["task_ids"], row["task_id"]][:5]
+    return sorted(groups.values(), key=lambda group: -group["count"])[:_FAILURES]
+
+

@@ -1,0 +1,162 @@
+"""Which tasks or executions: the grammar of the command line and of the query string, and its SQL."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from ..errors import InvalidRequest, nearest
+from ..protocol import EXECUTION_STATES, TASK_STATES
+from .transaction import Transaction, marks
+
+NAMES = ("batch", "state", "name", "ids", "worker", "exit_code", "grep", "since")
+MAX_ID = 2**31 - 1
+_EXPANDED = 1000  # ids of a range that are listed one by one
+_MOST_RANGES = 200  # wider ones, each a test of its own
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """All that is given must hold; nothing given is all there are."""
+
+    batch: str | None = None
+    states: tuple[str, ...] = ()
+    name: str | None = None  # a glob; "*" is everything
+    ids: tuple[tuple[int, int], ...] | None = None  # first and last of each range
+    worker: str | None = None  # name or id
+    exit_codes: tuple[int, ...] = ()
+    grep: str | None = None
+    since: str | None = None
+
+    @classmethod
+    def of(cls, words: Mapping[str, object]) -> Filter:
+        """From what a user wrote. Raises InvalidRequest naming the word that is wrong."""
+        given = {name: str(words[name]) for name in NAMES if words.get(name) is not None}
+        return cls(
+            batch=given.get("batch"),
+            states=_states(given["state"]) if "state" in given else (),
+            name=given.get("name"),
+            ids=_ranges(given["ids"]) if "ids" in given else None,
+            worker=given.get("worker"),
+            exit_codes=_exit_codes(given["exit_code"]) if "exit_code" in given else (),
+            grep=given.get("grep"),
+            since=_checked_since(given["since"]) if "since" in given else None,
+        )
+
+    def of_tasks(self, tx: Transaction) -> tuple[str, list]:
+        """A test on `task`, `batch` and `execution` (the latest one, if any), and its parameters."""
+        return self._sql(tx, {"id": "task.id", "state": "task.state", "since": "task.state_at"})
+
+    def of_executions(self, tx: Transaction) -> tuple[str, list]:
+        """A test on `execution`, its `task` and its `batch`, and its parameters."""
+        since = "COALESCE(execution.finished_at, execution.started_at, execution.assigned_at)"
+        return self._sql(tx, {"id": "execution.id", "state": "execution.state", "since": since})
+
+    def _sql(self, tx: Transaction, columns: dict[str, str]) -> tuple[str, list]:
+        tests: list[tuple[str, Sequence]] = []
+        if self.batch is not None:
+            tests.append(("batch.name = ?", [self.batch]))
+        if self.states:
+            tests.append((f"{columns['state']} IN ({marks(self.states)})", self.states))
+        if self.name not in (None, "*"):  # all of them, those without a name too
+            tests.append(_glob(tx, "task.name", self.name))
+        if self.ids is not None:
+            tests.append(among(tx, columns["id"], self.ids))
+        if self.worker is not None:
+            tests.append(_worker(self.worker))
+        if self.exit_codes:
+            tests.append((f"execution.exit_code IN ({marks(self.exit_codes)})", self.exit_codes))
+        if self.grep is not None:
+            tests.append((f"{'strpos' if tx.postgresql else 'instr'}(execution.last_output, ?) > 0", [self.grep]))
+        if self.since is not None:
+            tests.append((f"{columns['since']} >= ?", [_since(self.since, tx.now)]))
+        return " AND ".join(test for test, _ in tests) or "1 = 1", [value for _, values in tests for value in values]
+
+
+def among(tx: Transaction, column: str, ranges: Sequence[tuple[int, int]]) -> tuple[str, list]:
+    """A test for ids within ranges, however many: the narrow ones go as one parameter."""
+    narrow = [number for first, last in ranges if last - first < _EXPANDED for number in range(first, last + 1)]
+    wide = [pair for pair in ranges if pair[1] - pair[0] >= _EXPANDED]
+    if len(wide) > _MOST_RANGES:
+        raise InvalidRequest(f"holds more than {_MOST_RANGES} wide ranges: give fewer", field="ids")
+    tests = [f"{column} = ANY(?)" if tx.postgresql else f"{column} IN (SELECT value FROM json_each(?))"]
+    tests += [f"{column} BETWEEN ? AND ?" for _ in wide]
+    first = narrow if tx.postgresql else json.dumps(narrow)
+    cast = tests[0].replace("?", "?::int[]") if tx.postgresql else tests[0]
+    return f"({' OR '.join([cast, *tests[1:]])})", [first, *(bound for pair in wide for bound in pair)]
+
+
+def _worker(word: str) -> tuple[str, list]:
+    number = int(word) if word.isascii() and word.isdigit() and int(word) <= MAX_ID else -1
+    return "execution.worker_id IN (SELECT id FROM worker WHERE name = ? OR id = ?)", [word, number]
+
+
+def _glob(tx: Transaction, column: str, pattern: str) -> tuple[str, list]:
+    if tx.postgresql:
+        return f"{column} ~ ?", [_regular(pattern)]
+    return f"{column} GLOB ?", [pattern.replace("[!", "[^")]
+
+
+def _regular(pattern: str) -> str:
+    """The glob as a regular expression of PostgreSQL."""
+    parts = {"*": ".*", "?": "."}
+    pieces = re.findall(r"\[[!^]?\]?[^\]]*\]|.", pattern, re.DOTALL)
+    found = (parts.get(piece) or (_bracket(piece) if len(piece) > 1 else re.sub(r"(\W)", r"\\\1", piece)) for piece in pieces)
+    return f"^(?:{''.join(found)})$"
+
+
+def _bracket(piece: str) -> str:
+    inside = piece[1:-1].replace("\\", "\\\\").replace("[", "\\[")
+    return f"[^{inside[1:]}]" if inside[:1] in ("!", "^") else f"[{inside}]"
+
+
+def _states(text: str) -> tuple[str, ...]:
+    known = tuple(dict.fromkeys((*TASK_STATES, *EXECUTION_STATES)))
+    states = tuple(word.strip() for word in text.split(",") if word.strip())
+    for state in states:
+        if state not in known:
+            raise InvalidRequest(f"{state!r:.80} is no state{nearest(state, known)}: there are {', '.join(known)}", field="state")
+    if not states:
+        raise InvalidRequest(f"names no state: there are {', '.join(known)}", field="state")
+    return states
+
+
+def _ranges(text: str) -> tuple[tuple[int, int], ...]:
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18})\s*)?", part)
+        if match is None:
+            raise InvalidRequest(f"{part!r:.60} is no id and no range of ids, such as 5 or 3-9", field="ids")
+        first, last = int(match[1]), int(match[2] or match[1])
+        found.append((min(first, MAX_ID), min(last, MAX_ID)))
+    return tuple(found)
+
+
+def _exit_codes(text: str) -> tuple[int, ...]:
+    try:
+        codes = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise InvalidRequest(f"{text!r:.60} is no exit code, and no several with commas between", field="exit_code") from None
+    if any(not -MAX_ID <= code <= MAX_ID for code in codes):
+        raise InvalidRequest(f"{text!r:.60} is no exit code", field="exit_code")
+    return codes
+
+
+def _checked_since(text: str) -> str:
+    _since(text, 0.0)
+    return text
+
+
+def _since(text: str, now: float) -> float:
+    """The moment that `2h` (ago), `1d12h` or an ISO time means, in seconds since the epoch; without a zone it is UTC."""
+    if re.fullmatch(r"(?:\d{1,9}(?:\.\d{1,9})?[smhdw])+", text):
+        return now - sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"([\d.]+)([smhdw])", text))
+    try:
+        moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"{text!r:.60} is neither an age such as 90s, 2h or 3d nor a time such as 2026-11-21T10:00", field="since") from None

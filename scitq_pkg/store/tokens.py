@@ -1,0 +1,55 @@
+"""Tokens: only their hashes are kept."""
+
+from __future__ import annotations
+
+from . import events
+from .schema import Token
+from .transaction import Transaction
+
+_SHOWN = "id, name, role, worker_id, created_at"
+
+
+def create(tx: Transaction, name: str, role: str, hashed: str, who: str, worker_id: int | None = None) -> dict:
+    """A new token, without its secret."""
+    (token_id,) = tx.new_ids("token", 1)
+    row = {"id": token_id, "name": name, "role": role, "worker_id": worker_id, "created_at": tx.now}
+    tx.insert(Token, {**row, "hash": hashed})
+    if worker_id is None:
+        events.add(tx, who, "token.create", "token", [token_id], {"name": name, "role": role})
+    return row
+
+
+def renew(tx: Transaction, token_id: int, hashed: str) -> None:
+    """Give a token another secret; the one before is worth nothing."""
+    tx.run("UPDATE token SET hash = ? WHERE id = ?", (hashed, token_id))
+
+
+def find_by_hash(tx: Transaction, hashed: str) -> dict | None:
+    """The token of this hash, unless it was revoked."""
+    return tx.one(f"SELECT {_SHOWN} FROM token WHERE hash = ? AND revoked_at IS NULL", (hashed,))
+
+
+def valid(tx: Transaction) -> list[dict]:
+    """Every token that was not revoked, with its `hash`."""
+    return tx.all(f"SELECT {_SHOWN}, hash FROM token WHERE revoked_at IS NULL")
+
+
+def find(tx: Transaction, limit: int, after: int | None, descending: bool) -> list[dict]:
+    """Tokens of people that were not revoked, in the order of their ids."""
+    test, order = ("id < ?", "DESC") if descending else ("id > ?", "ASC")
+    return tx.all(
+        f"SELECT {_SHOWN} FROM token WHERE revoked_at IS NULL AND worker_id IS NULL AND {test if after is not None else '? IS NULL'} "
+        f"ORDER BY id {order} LIMIT ?", (after, limit),
+    )  # fmt: skip
+
+
+def revoke(tx: Transaction, token_id: int, who: str) -> None:
+    """Make a token worth nothing. Raises NotFound."""
+    row = tx.get(f"token {token_id}", "SELECT * FROM token WHERE id = ? AND revoked_at IS NULL", (token_id,))
+    tx.run("UPDATE token SET revoked_at = ? WHERE id = ?", (tx.now, token_id))
+    events.add(tx, who, "token.revoke", "token", [token_id], {"name": row["name"], "role": row["role"]})
+
+
+def revoke_of_worker(tx: Transaction, worker_id: int) -> None:
+    """End every token of a worker."""
+    tx.run("UPDATE token SET revoked_at = ? WHERE worker_id = ? AND revoked_at IS NULL", (tx.now, worker_id))
