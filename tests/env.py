@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,17 +124,19 @@ class Process:
 
 
 class ServerProcess(Process):
-    """A server on a free port of loopback; started again it takes the same port."""
+    """A server on a free port of loopback; started again it takes the same port.
+
+    The port is chosen here: of one that it chooses itself, a server that stops takes its token away.
+    """
 
     def __init__(self, env: Env, name: str, options: Iterable[str], database: str | None, data: Path):
         self.data, self.url = data, ""
         more = ["--database", database] if database else []
-        super().__init__(env, name, ["server", "--host", "127.0.0.1", "--port", "0", "--data", str(data), *more, *options])
+        super().__init__(env, name, ["server", "--host", "127.0.0.1", "--port", str(_free_port()), "--data", str(data), *more, *options])
 
     def start(self) -> None:
         super().start()
         self.env.until(self._is_ready, START_SECONDS, f"{self.name} answers")
-        self.words[self.words.index("--port") + 1] = self.url.rpartition(":")[2]
 
     def _is_ready(self) -> bool:
         self.check()
@@ -393,6 +396,12 @@ class Env:
             if time.monotonic() > deadline:
                 raise AssertionError(f"cannot be killed: {left}")
             time.sleep(POLL_SECONDS)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _trouble(function: Callable[[], object]) -> str | None:
