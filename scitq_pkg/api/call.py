@@ -80,12 +80,15 @@ class Call:
         """What `question(tx)` answers."""
         return self.service.store.read(question)
 
-    def write(self, change: Callable[[Transaction], Any]) -> Any:
-        """What `change(tx)` answers (JSON values), once it is durable; sent again with the same Idempotency-Key it is done once."""
+    def write(self, change: Callable[[Transaction], Any], again: Callable[[Transaction, Any], None] | None = None) -> Any:
+        """What `change(tx)` answers (JSON values), once it is durable; sent again with the same Idempotency-Key it is done once.
+
+        Then `again(tx, answer)` is called, for what the kept answer must not hold.
+        """
         key = self._key()
         if key is None:
             return self.service.store.write(change)
-        return self.service.store.write(lambda tx: _once(tx, key, self._fingerprint(), change))
+        return self.service.store.write(lambda tx: _once(tx, key, self._fingerprint(), change, again))
 
     def _key(self) -> str | None:
         key = self.environ.get("HTTP_IDEMPOTENCY_KEY")
@@ -99,13 +102,14 @@ class Call:
         return hashlib.sha256(json.dumps(asked).encode() + self.raw).hexdigest()
 
 
-def _once(tx: Transaction, key: str, fingerprint: str, change: Callable[[Transaction], Any]) -> Any:
+def _once(tx: Transaction, key: str, fingerprint: str, change: Callable, again: Callable | None) -> Any:
     seen = requests.seen(tx, key, fingerprint)
-    if seen is not None:
-        return seen["answer"]
-    answer = change(tx)
-    requests.remember(tx, key, fingerprint, {"answer": answer})
-    return answer
+    if seen is None:
+        seen = {"answer": change(tx)}
+        requests.remember(tx, key, fingerprint, seen)
+    elif again is not None:
+        again(tx, seen["answer"])
+    return seen["answer"]
 
 
 def known_id(number: int, what: str) -> int:

@@ -57,15 +57,23 @@ def change(call: Call, id: int) -> dict:
 
 def _changed(call: Call, tx: Transaction, task_id: int, changes: dict, relaunch: bool) -> dict:
     tasks.get(tx, task_id)
-    done = tasks.edit(tx, [task_id], call.who, set=changes, relaunch=relaunch)
-    for skipped in done["skipped"]:
-        raise Conflict(f"task {task_id}: {skipped['why']}")
+    _refuse_skipped(tasks.edit(tx, [task_id], call.who, set=changes, relaunch=relaunch))
     return with_iso_times(tasks.get(tx, task_id))
 
 
 @route("DELETE", f"{PATH}/<id:id>", USER, "Deletes a task; a running one is stopped first", status=204)
 def delete(call: Call, id: int) -> None:
-    call.write(lambda tx: tasks.delete(tx, [known_id(id, "task")], call.who))
+    def change(tx: Transaction) -> None:
+        tasks.get(tx, known_id(id, "task"))
+        _refuse_skipped(tasks.delete(tx, [id], call.who))
+
+    call.write(change)
+
+
+def _refuse_skipped(done: dict) -> None:
+    """What a bulk request would skip, a request for this one task must not pass over."""
+    for skipped in done["skipped"]:
+        raise Conflict(f"task {skipped['id']}: {skipped['why']}")
 
 
 @route("GET", f"{PATH}/<id:id>/explain", USER, "Why a task is where it is, and what would move it on", answer=Explanation)

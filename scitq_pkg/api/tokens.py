@@ -24,7 +24,11 @@ def find(call: Call) -> dict:
 def create(call: Call) -> dict:
     """The secret is not kept with the answer: the same request again gives the same token another secret, as the first went astray."""
     given, secret = call.body, auth.new_token()
-    row = call.write(lambda tx: tokens.create(tx, given["name"], given["role"], auth.hash_token(secret), call.who))
+    hashed = auth.hash_token(secret)
+    row = call.write(
+        lambda tx: tokens.create(tx, given["name"], given["role"], hashed, call.who),
+        again=lambda tx, made: tokens.renew(tx, made["id"], hashed),
+    )
     call.service.callers.forget()
     return with_iso_times(row) | {"token": secret}
 
