@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import program
 from .address import LOOPBACK
-from .auth import find_token
+from .auth import TOKENS_FILE, find_token
 from .errors import Conflict, NotAllowed, ScitqError
 from .lib import Server
 from .settings import Settings
@@ -111,10 +111,11 @@ class Embedded:
             if child.poll() is not None:
                 raise ScitqError(f"the private {name} ended ({_how(child.returncode)}): {self._last_words(name)}; its log is {self._log(name)}")
 
-    def link(self) -> str:
-        """The address that signs a browser in."""
-        token = find_token(self.server.url)
-        return f"{self.server.url}/login?token={token}"
+    def link(self, private: bool) -> str:
+        """The address for a browser. Where nobody else reads it, with the token that signs it in."""
+        if private:
+            return f"{self.server.url}/login?token={find_token(self.server.url)}"
+        return f"{self.server.url}/login, with the token of {self.folder / TOKENS_FILE}"
 
     def stop(self) -> None:
         """Ends the worker with all it runs, which the server still hears of, then the server. Done again it goes on waiting."""

@@ -27,14 +27,33 @@ def compose(path: str) -> yaml.Node:
         raise InvalidRequest(f"the batch file {path} cannot be read: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise InvalidRequest(f"{path}:{mark.line + 1 if mark else 1}: {' '.join((error.problem or error.context).split())}") from None
+        told = " ".join((error.problem or error.context).split())
+        hint = ": inside [ ] a value with { } needs quotes" if told.endswith("but got '{'") else ""
+        raise InvalidRequest(f"{path}:{mark.line + 1 if mark else 1}: {told}{hint}") from None
     except (yaml.YAMLError, UnicodeError) as error:
         raise InvalidRequest(f"{path}: this is not YAML text ({getattr(error, 'reason', error)})") from None
     except RecursionError:
         raise InvalidRequest(f"{path}: lists and mappings are nested too deeply") from None
     if node is None:
         raise InvalidRequest(f"{path}: the file is empty: `tasks` or `command` is expected")
+    _refuse_tags(path, node)
     return node
+
+
+def _refuse_tags(path: str, top: yaml.Node) -> None:
+    """Only what YAML itself makes of plain text: nothing here would act on another tag, and who writes one expects that something does."""
+    seen, left = set(), [top]
+    while left:
+        node = left.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if not node.tag.startswith(_YAML_TAG) or "/" in node.tag:
+            raise wrong_at(path, node, f"tags such as {node.tag!r} mean nothing here")
+        if isinstance(node, yaml.SequenceNode):
+            left += node.value
+        elif isinstance(node, yaml.MappingNode):
+            left += [part for pair in node.value for part in pair]
 
 
 def mapping(path: str, node: yaml.Node, known: dict, what: str) -> dict[str, yaml.Node]:
@@ -72,8 +91,6 @@ class Value:
         if not isinstance(self.node, yaml.ScalarNode):
             hint = ": a value that starts with { needs quotes" if isinstance(self.node, yaml.MappingNode) else ""
             raise self.wrong(f"`{self.key}` must be text, not {kind_of(self.node)}{hint}")
-        if not self.node.tag.startswith(_YAML_TAG) or "/" in self.node.tag:
-            raise self.wrong(f"tags such as {self.node.tag!r} mean nothing here")
         if self.node.tag == _YAML_TAG + "null":
             return None
         try:

@@ -242,6 +242,7 @@ def test_ten_thousand_rows_are_read_in_seconds(load, tmp_path):
         ("name: a\ncommand: x\nneeds: a\n", r"in a circle: a needs a$"),
         ("command: '{item:stm}'\neach: [1]\n", r"b.yaml:1: \{item:stm\} has no modifier 'stm'"),
         ("command: x\n  retry: 1\n", r"b.yaml:2: mapping values are not allowed here$"),
+        ("command: x\nneeds: [a-{item}]\n", r"b.yaml:2: expected ',' or ']', but got '\{': inside \[ \] a value with \{ \} needs quotes$"),
         ("command: 'x\n", r"b.yaml:2: found unexpected end of stream$"),
         ("command: x\n---\ncommand: y\n", r"b.yaml:2: but found another document$"),
         ("a: *b\n", r"b.yaml:1: found undefined alias 'b'$"),

@@ -10,9 +10,9 @@ from collections import Counter
 from ..batchfile import Applied
 from ..embedded import WORKER_NAME, Embedded
 from ..errors import NotFound
-from ..lib.objects import range_groups
+from ..lib.objects import range_groups, to_datetime
 from ..lib.progress import Progress
-from ..protocol import FAILED, FINAL, PENDING, SUCCEEDED, WAITING
+from ..protocol import FINAL, PENDING, SUCCEEDED, WAITING
 
 _POLL_SECONDS = 2.0  # the longest wait for news; then server and worker are looked at
 _STUCK_SECONDS = 10.0  # without any task running: then it is told why
@@ -82,19 +82,18 @@ class Watch:
                 if silently:
                     self.before += task["state"] == SUCCEEDED
                 elif task["state"] == SUCCEEDED:
-                    self._say(self._line(task, f"attempt {task['attempts']}" if task.get("attempts", 1) > 1 else ""))
+                    self._say(self._line(task, _seconds(task) + (f", attempt {task['attempts']}" if task["attempts"] > 1 else "")))
                 else:
                     self._tell_failure(task)
 
     def _tell_failure(self, task: dict) -> None:
-        execution = self.client.get(f"/executions/{task['execution_id']}") if task.get("execution_id") else {}
-        attempts = f", {task['attempts']} attempts" if task.get("attempts", 1) > 1 else ""
-        self._say(self._line(task, exit_words(task, execution) + attempts), always=True)
-        if not execution:
+        attempts = f", {task['attempts']} attempts" if task["attempts"] > 1 else ""
+        self._say(self._line(task, exit_words(task) + attempts), always=True)
+        if not task["started_at"]:
             return
-        for line in self._last_lines(execution):
+        for line in self._last_lines(self.client.get(f"/executions/{task['execution_id']}")):
             self._say(f"    | {line}", always=True)
-        directory = self.embedded.folder / "scratch" / WORKER_NAME / "executions" / str(execution["id"])
+        directory = self.embedded.folder / "scratch" / WORKER_NAME / "executions" / str(task["execution_id"])
         if directory.exists():
             self._say(f"    its files: {os.path.relpath(directory)}/", always=True)
 
@@ -134,6 +133,9 @@ class Watch:
         """One line about all."""
         if self.quiet and self.all_succeeded:
             return
+        if self.before == len(self.names):
+            print(f"{len(self.names)} tasks: all of them had succeeded before", flush=True)
+            return
         now = self.counts[SUCCEEDED] - self.before
         parts = [f"{now} succeeded" + (f" ({self.before} before)" if self.before else "")]
         parts += [f"{number} {state}" for state, number in self.counts.items() if number and state not in (SUCCEEDED, WAITING)]
@@ -141,13 +143,17 @@ class Watch:
             parts.append(f"{blocked} wait{'s' if blocked == 1 else ''} for what did not succeed")
         print(f"{len(self.names)} tasks: {', '.join(parts)}; {time.monotonic() - self.start:.1f} s", flush=True)
         if not self.all_succeeded:
-            print("run it again to go on: what succeeded is not run again, what failed or changed is", flush=True)
+            print("Mend it and start the same again: what succeeded is kept, the rest goes on.", flush=True)
 
 
-def exit_words(task: dict, execution: dict) -> str:
-    """How an attempt ended: `exit code 2`, `signal 9: out of memory`."""
-    if task["state"] != FAILED and not execution.get("reason"):
-        return "was canceled"
-    code, number, reason = execution.get("exit_code"), execution.get("signal"), execution.get("reason")
-    how = f"signal {number}" if number else f"exit code {code}" if code is not None else ""
-    return ": ".join(filter(None, (how, reason))) or "it never ran"
+def exit_words(task: dict) -> str:
+    """How the last attempt of a task ended: `exit code 2`, or the reason in words."""
+    code = task["exit_code"]
+    return task["reason"] or (f"exit code {code}" if code is not None else f"it was {task['state']}")
+
+
+def _seconds(task: dict) -> str:
+    """How long its last attempt took."""
+    if not (task["started_at"] and task["ended_at"]):
+        return ""
+    return f"{(to_datetime(task['ended_at']) - to_datetime(task['started_at'])).total_seconds():.1f} s"

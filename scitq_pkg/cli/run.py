@@ -145,7 +145,7 @@ def _run(embedded: Embedded, file: BatchFile, options: argparse.Namespace, is_co
         server.client.send("POST", "/tasks/relaunch", {"ids": list(applied.kept.values())})
     _set_aside_others(server, file.batch, applied)
     if options.serve:
-        print(f"browser: {embedded.link()}", file=sys.stderr, flush=True)
+        print(f"browser: {embedded.link(sys.stderr.isatty())}", file=sys.stderr, flush=True)
     first = next(iter(applied.ids.values()))
     after = _told_before(server, first) if is_command else 0
     embedded.start_worker(file.batch, options.jobs or cpu_count())
@@ -177,19 +177,17 @@ def _run_command(embedded: Embedded, task_id: int, after: int) -> int:
         outs[stream].write(data)
         outs[stream].flush()
 
-    client = embedded.server.client
     following: Future = Future()
-    threading.Thread(target=_into, args=(following, follow, client.another(), task_id, write, after), daemon=True).start()
+    threading.Thread(target=_into, args=(following, follow, embedded.server.client.another(), task_id, write, after), daemon=True).start()
     while not wait([following], _LOOK_SECONDS).done:
         embedded.check()
     task = following.result()
     if task["state"] == SUCCEEDED:
         return 0
-    execution = client.get(f"/executions/{task['execution_id']}") if task.get("execution_id") else {}
-    if execution.get("exit_code"):
-        return execution["exit_code"]
-    print(f"scitq: the command {exit_words(task, execution)}", file=sys.stderr)
-    return SIGNALED + execution["signal"] if execution.get("signal") else SOME_FAILED
+    if task["exit_code"]:
+        return task["exit_code"]
+    print(f"scitq: {exit_words(task)}", file=sys.stderr)
+    return SIGNALED + task["signal"] if task["signal"] else SOME_FAILED
 
 
 def _into(future: Future, function, *arguments) -> None:
@@ -203,11 +201,11 @@ def _into(future: Future, function, *arguments) -> None:
 def _told_before(server, task_id: int) -> int:
     """The last execution whose output an earlier run has shown; of a command that succeeded before it is shown again."""
     task = server.client.get(f"/tasks/{task_id}")
-    latest = task.get("execution_id") or 0
-    if task["state"] != SUCCEEDED:
-        return latest
-    print("scitq: it succeeded before, and this is what it wrote then (--again runs it anew)", file=sys.stderr)
-    return latest - 1
+    if task["state"] == SUCCEEDED:
+        print("scitq: it succeeded before, and this is what it wrote then (--again runs it anew)", file=sys.stderr)
+        return task["execution_id"] - 1
+    attempts = server.client.get("/executions", task=task_id, order="-id", limit=2)["items"]
+    return max((attempt["id"] for attempt in attempts if attempt["started_at"]), default=0)
 
 
 def _serve(embedded: Embedded) -> None:
