@@ -249,7 +249,7 @@ def test_words_arrive_to_the_letter(lab):
 
 
 def test_a_required_task_that_does_not_exist(lab):
-    assert "1000000" in lab.cli("launch", "--require", "1000000", "true", code=3).stderr
+    assert "1000000" in lab.cli("launch", "--require", "1000000", "true", code=2).stderr
 
 
 def test_a_token_that_is_not_known(lab):

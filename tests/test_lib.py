@@ -288,7 +288,7 @@ def test_a_wrong_value_is_told_at_once(server):
     start = time.monotonic()
     with pytest.raises(errors.InvalidRequest, match="retry"):
         server.task_create("true", retry=-1)
-    with pytest.raises(errors.NotFound):
+    with pytest.raises(errors.InvalidRequest, match="there is no task"):
         server.task_create("true", require=[10**9])
     with pytest.raises(errors.InvalidRequest):
         server.task_create("  ")

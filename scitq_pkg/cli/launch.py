@@ -234,17 +234,15 @@ def _follow(given: dict, task_id: int) -> int:
             task = follow(server.client, task_id, write)
         except KeyboardInterrupt:
             return _left([task_id])
-        return _exit_code(server, task)
+    return _exit_code(task)
 
 
-def _exit_code(server, task: dict) -> int:
+def _exit_code(task: dict) -> int:
     if task["state"] == "succeeded":
         return 0
-    execution = server.client.get(f"/executions/{task['execution_id']}") if task.get("execution_id") else {}
-    code = execution.get("exit_code")
-    if not code:
-        print(f"scitq: task {task['id']} {task['state']}: {execution.get('reason') or 'it has no exit code'}", file=sys.stderr)
-    return code or SOME_FAILED
+    if not task.get("exit_code"):
+        print(f"scitq: task {task['id']} {task['state']}: {task.get('reason') or 'it has no exit code'}", file=sys.stderr)
+    return task.get("exit_code") or SOME_FAILED
 
 
 def _join(given: dict, ids: list[int]) -> int:

@@ -171,15 +171,10 @@ class Executor(concurrent.futures.Executor):
             return self._open.pop(task_id, None)
 
     def _result_of(self, task: dict) -> TaskResult:
-        if not task.get("execution_id"):
-            return TaskResult(task["id"], task["state"], None, b"", b"")
-        execution = self._client.get(f"/executions/{task['execution_id']}")
-        out, err = (self._bytes(execution, stream) for stream in STREAMS)
-        return TaskResult(task["id"], task["state"], execution.get("exit_code"), out, err, execution.get("reason"))
-
-    def _bytes(self, execution: dict, stream: str) -> bytes:
-        wanted = self._outputs and execution.get(f"{stream}_size") != 0
-        return read_output(self._client, execution["id"], stream) if wanted else b""
+        execution = task.get("execution_id")
+        wanted = self._outputs and execution
+        out, err = (read_output(self._client, execution, stream) if wanted else b"" for stream in STREAMS)
+        return TaskResult(task["id"], task["state"], task.get("exit_code"), out, err, task.get("reason"))
 
     def _give_up(self, error: Exception) -> None:
         """The server refuses to tell (a revoked token...), or was away for longer than is waited: every future says so."""

@@ -405,6 +405,8 @@ def read_output(client: Client, execution_id: int, stream: str, offset: int = 0,
             break
         parts.append(answer.body)
         offset = int(answer.headers["X-Scitq-Next"])
+        if offset >= int(answer.headers["X-Scitq-Size"]):
+            break
         left = None if left is None else left - len(answer.body)
     return b"".join(parts)
 
