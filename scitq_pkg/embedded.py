@@ -28,6 +28,7 @@ _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0  # the worker kills what runs, and reports it
 _PREDECESSOR_SECONDS = 20.0  # for the children of a run that was killed
 _POLL_SECONDS = 0.02
+_MOST_RESTARTS = 3
 _PATIENCE_SECONDS = 5.0  # for an answer of the server: if it has ended, waiting longer would not help
 _OF_OTHERS = ("SCITQ_SERVER", "SCITQ_TOKEN", "SCITQ_CA", *(f"SCITQ_{field.name.upper()}" for field in fields(Settings)))
 
@@ -40,6 +41,8 @@ class Embedded:
         self.folder = folder.absolute()
         self.server: Server
         self._children: dict[str, subprocess.Popen] = {}
+        self._worker_words: list[str] = []
+        self._restarts = 0
         self._make()
         self._lock = self._take_lock()
         for name in _OF_OTHERS:  # meant for other servers
@@ -97,19 +100,25 @@ class Embedded:
 
     def start_worker(self, batch: str, concurrency: int) -> None:
         """Starts the worker. One of an earlier run keeps what the server knows of it, so it is told what holds now."""
-        self._start(
-            "worker", self.server.url, str(concurrency), "--batch", batch, "--name", WORKER_NAME,
-            "--scratch", str(self.folder / "scratch"), "--stop-with-parent",
-        )  # fmt: skip
+        self._worker_words = [
+            self.server.url, str(concurrency), "--batch", batch, "--name", WORKER_NAME, "--scratch", str(self.folder / "scratch"),
+            "--stop-with-parent",
+        ]  # fmt: skip
+        self._start("worker", *self._worker_words)
         for worker in self.server.client.pages("/workers"):
             if worker["name"] == WORKER_NAME and (worker["batch"], worker["concurrency"]) != (batch, concurrency):
                 self.server.worker_update(worker["id"], batch=batch, concurrency=concurrency)
 
     def check(self) -> None:
-        """Raises ScitqError with its last words if a child has ended."""
-        for name, child in self._children.items():
-            if child.poll() is not None:
-                raise ScitqError(f"the private {name} ended ({_how(child.returncode)}): {self._last_words(name)}; its log is {self._log(name)}")
+        """Starts a worker that was killed again: what it ran goes on. Raises ScitqError with its last words if a child has ended for good."""
+        for name, child in list(self._children.items()):
+            if child.poll() is None:
+                continue
+            if name == "worker" and child.returncode < 0 and self._restarts < _MOST_RESTARTS:
+                self._restarts += 1
+                self._start("worker", *self._worker_words)
+                continue
+            raise ScitqError(f"the private {name} ended ({_how(child.returncode)}): {self._last_words(name)}; its log is {self._log(name)}")
 
     def link(self, private: bool) -> str:
         """The address for a browser. Where nobody else reads it, with the token that signs it in."""

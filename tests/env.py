@@ -43,8 +43,8 @@ ORPHAN_SECONDS = 2.0
 class Process:
     """One process of the program: started, watched, killed. A test ends it by a method; an end of its own is a crash."""
 
-    def __init__(self, env: Env, name: str, words: list[str], variables: dict[str, str] | None = None):
-        self.env, self.name, self.words = env, name, words
+    def __init__(self, env: Env, name: str, words: list[str], variables: dict[str, str] | None = None, cwd: Path | None = None):
+        self.env, self.name, self.words, self.cwd = env, name, words, cwd or env.directory
         self.variables = {**env.variables, **(variables or {})}
         self.log = env.directory / f"{name}.log"
         self.ended_by_test = False
@@ -56,7 +56,7 @@ class Process:
         with open(self.log, "ab") as log:
             self.popen = subprocess.Popen(
                 [*PROGRAM, *self.words], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=self.variables, cwd=self.env.directory, start_new_session=True,
+                env=self.variables, cwd=self.cwd, start_new_session=True,
             )  # fmt: skip
 
     @property
@@ -209,9 +209,9 @@ class Env:
             self.until(lambda: any(w["name"] == name and w["state"] == "online" for w in self.items("/workers")), what=f"{name} is online")
         return process
 
-    def start(self, name: str, *words: str, variables: dict[str, str] | None = None) -> Process:
+    def start(self, name: str, *words: str, variables: dict[str, str] | None = None, cwd: Path | None = None) -> Process:
         """Any other command of the program, in the background."""
-        process = Process(self, name, list(words), variables)
+        process = Process(self, name, list(words), variables, cwd)
         self.processes.append(process)
         return process
 
