@@ -19,7 +19,8 @@ Sink = Callable[[str, bytes], None]
 def follow(client: Client, task_id: int, write: Sink, after: int = 0) -> dict:
     """Calls `write(stream, bytes)` with all that a task writes from its first attempt on, until it is over; the task then.
 
-    Attempts up to the execution `after` are passed over. `write` is called from two threads, one a stream; what it raises ends the following and is raised here.
+    Attempts up to the execution `after` are passed over. `write` is called from two threads, one a stream; what it raises ends
+    the following and is raised here.
     """
     seen, version = after, None
     with contextlib.closing(client.another()) as own:
