@@ -83,11 +83,11 @@ class Application:
         return caller
 
     def _caller(self, entry: Route, environ: dict) -> Caller:
+        if self.service.settings.no_auth:
+            return Caller(self.service.login, NOBODY_ASKED)
         bearer = _bearer(environ)
         token = bearer or _cookie(environ, self.service.cookie_name)
         if not token:
-            if self.service.settings.no_auth:
-                return Caller(self.service.login, NOBODY_ASKED)
             raise NotAuthenticated("this wants a token: give it with SCITQ_TOKEN, or as `Authorization: Bearer TOKEN`")
         if bearer is None and entry.writes:
             check_own_page(environ)

@@ -12,6 +12,7 @@ MAX_INT = 2**31 - 1  # what a column holds on every database
 MAX_SECONDS = 1e9
 MAX_NAME = 1000  # characters
 MAX_LINE = 8000  # of a URI, which may be signed, or of options
+MAX_WORD = 50_000  # of a list of ids; what is longer fits in no URL
 MAX_TEXT = 1_000_000
 MAX_WAIT = 60.0  # seconds that an answer may be waited for
 SHELLS = ("sh", "bash")
@@ -169,7 +170,7 @@ class Word(fields.Field):
     def _deserialize(self, value, attr, data, **options):
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise ValidationError("wants a text or a number")
-        _refuse(line_fault(str(value), MAX_TEXT))
+        _refuse(line_fault(str(value), MAX_WORD))
         return str(value)
 
 

@@ -20,7 +20,7 @@ _ABOUT = (
 )
 _ERRORS = {
     "400": "The request is wrong; `field` says where", "401": "No token, or one that is not known", "403": "The role does not reach this far",
-    "404": "There is no such thing", "409": "Its state does not allow this", "413": "The request is too large",
+    "404": "There is no such thing", "409": "Its state does not allow this", "413": "The request is too large", "431": "The headers are too large",
     "429": "Too many wrong tokens", "503": "Not ready: try again", "507": "The disk is full",
 }  # fmt: skip
 
@@ -48,7 +48,7 @@ def _operation(route: Route) -> dict:
         "operationId": f"{route.handler.__module__.rpartition('.')[2]}_{route.handler.__name__}",
         "tags": [_tag(route)],
         "parameters": [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)],
-        "responses": {str(route.status): _success(route), **_failures(route)},
+        "responses": {str(route.status): _success(route), **_failures()},
         "security": [{"token": []}] if route.roles else [],
     }
     if route.body:
@@ -90,6 +90,5 @@ def _success(route: Route) -> dict:
     return {"description": "Done", "content": {JSON: {"schema": route.answer}}}
 
 
-def _failures(route: Route) -> dict:
-    known = [status for status in _ERRORS if route.roles or status in ("400", "403", "503")]
-    return {status: {"description": _ERRORS[status], "content": {JSON: {"schema": Error}}} for status in known}
+def _failures() -> dict:
+    return {status: {"description": about, "content": {JSON: {"schema": Error}}} for status, about in _ERRORS.items()}

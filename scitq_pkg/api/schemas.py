@@ -66,7 +66,7 @@ class FilterFields(Body):
     ids = Word(metadata={"description": "`3,5-9`", **_TEXT_OR_NUMBER})
     worker = Word(metadata={"description": "name or id", **_TEXT_OR_NUMBER})
     exit_code = Word(metadata={"description": "one or several, commas between", **_TEXT_OR_NUMBER})
-    grep = Text(metadata={"description": "text in the last output lines"})
+    grep = Line(metadata={"description": "text in the last output lines"})
     since = Name(metadata={"description": "`2h`, `3d` or an ISO time"})
 
 

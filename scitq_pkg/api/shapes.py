@@ -2,77 +2,123 @@
 
 from __future__ import annotations
 
-from marshmallow import Schema, fields
+from marshmallow import INCLUDE, fields
+from marshmallow import Schema as _Schema
+
+_COUNTS = {"description": "tasks by state"}
 
 
+class Shape(_Schema):
+    """Something that an answer holds."""
 
-class ErrorDetail(Schema):
+    class Meta:
+        unknown = INCLUDE
+
+
+class Moment(fields.DateTime):
+    """An ISO 8601 time in UTC, or null if it has not come."""
+
+    def __init__(self):
+        super().__init__(allow_none=True)
+
+
+class ErrorDetail(Shape):
     code = fields.String(required=True)
     message = fields.String(required=True)
     field = fields.String(allow_none=True)
 
 
-class Error(Schema):
+class Error(Shape):
     error = fields.Nested(ErrorDetail, required=True)
 
 
-class Live(Schema):
+class Live(Shape):
     live = fields.Boolean(required=True)
 
 
-class Ready(Schema):
+class Ready(Shape):
     ready = fields.Boolean(required=True)
     reasons = fields.List(fields.String(), required=True)
 
 
-class Ids(Schema):
+class Ids(Shape):
     ids = fields.List(fields.Integer(), required=True)
 
 
-class Counts(Schema):
+class Counts(Shape):
     version = fields.Integer(required=True)
     counts = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
 
 
-class Explanation(Schema):
+class Explanation(Shape):
     state = fields.String(required=True)
     sentence = fields.String(required=True)
 
 
-class Skipped(Schema):
+class Skipped(Shape):
     id = fields.Integer(required=True)
     why = fields.String(required=True)
 
 
-class Change(Schema):
+class Change(Shape):
     id = fields.Integer(required=True)
     before = fields.String(required=True)
     after = fields.String(required=True)
 
 
-class BulkAnswer(Schema):
+class BulkAnswer(Shape):
     ids = fields.List(fields.Integer(), required=True)
     skipped = fields.List(fields.Nested(Skipped), required=True)
     changes = fields.List(fields.Nested(Change))
 
 
-class Thing(Schema):
+class Thing(Shape):
     """A row; further fields may come with newer versions."""
 
     id = fields.Integer(required=True)
 
 
 class Task(Thing):
+    """Besides every field that a task was given."""
+
     state = fields.String(required=True)
     command = fields.String(required=True)
+    name = fields.String(required=True, allow_none=True)
     batch = fields.String(required=True)
-    created_at = fields.DateTime(required=True)
+    require = fields.List(fields.Integer(), required=True)
+    execution_id = fields.Integer(required=True, allow_none=True, metadata={"description": "the latest"})
+    attempts = fields.Integer(required=True)
+    worker = fields.String(required=True, allow_none=True)
+    suspended = fields.Boolean(required=True)
+    exit_code = fields.Integer(required=True, allow_none=True)
+    signal = fields.Integer(required=True, allow_none=True)
+    reason = fields.String(required=True, allow_none=True)
+    created_at = Moment()
+    modified_at = Moment()
+    state_at = Moment()
+    started_at = Moment()
+    ended_at = Moment()
 
 
 class Execution(Thing):
     state = fields.String(required=True)
     task_id = fields.Integer(required=True)
     worker_id = fields.Integer(required=True)
+    worker = fields.String(required=True, allow_none=True)
+    batch = fields.String(required=True)
+    attempt = fields.Integer(required=True)
+    exit_code = fields.Integer(required=True, allow_none=True)
+    signal = fields.Integer(required=True, allow_none=True)
+    reason = fields.String(required=True, allow_none=True)
+    stdout_size = fields.Integer(required=True)
+    stderr_size = fields.Integer(required=True)
+    cpu_seconds = fields.Float(allow_none=True)
+    peak_memory_bytes = fields.Integer(allow_none=True)
+    assigned_at = Moment()
+    accepted_at = Moment()
+    started_at = Moment()
+    ended_at = Moment()
+    finished_at = Moment()
 
 
 class Worker(Thing):
@@ -81,15 +127,25 @@ class Worker(Thing):
     batch = fields.String(required=True)
     concurrency = fields.Integer(required=True)
     prefetch = fields.Integer(required=True)
+    draining = fields.Boolean(required=True)
+    permanent = fields.Boolean(required=True)
+    problem = fields.String(allow_none=True)
+    held = fields.Integer(required=True, metadata={"description": "executions that it has"})
+    running = fields.Integer(required=True, metadata={"description": "executions of which the command runs"})
+    created_at = Moment()
+    contact_at = Moment()
 
 
 class RegisteredWorker(Worker):
     token = fields.String(required=True)
 
 
-class Batch(Schema):
+class Batch(Shape):
     name = fields.String(required=True)
     stopped = fields.Boolean(required=True)
+    counts = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True, metadata=_COUNTS)
+    workers = fields.Integer(required=True)
+    created_at = Moment()
 
 
 class Token(Thing):
@@ -105,9 +161,12 @@ class Event(Thing):
     at = fields.DateTime(required=True)
     who = fields.String(required=True)
     action = fields.String(required=True)
+    object = fields.String(required=True)
+    ids = fields.List(fields.Raw(), required=True, metadata={"description": "ids, ranges of ids as texts, or names"})
+    detail = fields.Raw(allow_none=True)
 
 
-class Page(Schema):
+class Page(Shape):
     next = fields.Raw(required=True, allow_none=True, metadata={"description": "give it as `after`, until it is null"})
 
 
@@ -135,15 +194,37 @@ class EventPage(Page):
     items = fields.List(fields.Nested(Event), required=True)
 
 
-class ServerInfo(Schema):
+class ServerInfo(Shape):
     version = fields.String(required=True)
     database = fields.String(required=True)
+    id = fields.String(required=True)
     time_at = fields.DateTime(required=True)
+    counts = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True, metadata=_COUNTS)
+    you = fields.Dict(required=True, metadata={"description": "name and role of the caller"})
 
 
-class Backup(Schema):
+class Backup(Shape):
     path = fields.String(required=True)
 
 
-class Report(Schema):
-    durations = fields.Dict()
+class Durations(Shape):
+    count = fields.Integer(required=True)
+    least = fields.Float(required=True, allow_none=True)
+    mean = fields.Float(required=True, allow_none=True)
+    most = fields.Float(required=True, allow_none=True)
+
+
+class Failure(Shape):
+    exit_code = fields.Integer(required=True, allow_none=True)
+    signal = fields.Integer(required=True, allow_none=True)
+    last_line = fields.String(required=True, allow_none=True)
+    reason = fields.String(required=True, allow_none=True)
+    count = fields.Integer(required=True)
+    task_ids = fields.List(fields.Integer(), required=True)
+
+
+class Report(Shape):
+    batch = fields.String(required=True)
+    durations = fields.Nested(Durations, required=True, metadata={"description": "seconds, of what succeeded"})
+    peak_memory_bytes = fields.Integer(required=True, allow_none=True)
+    failures = fields.List(fields.Nested(Failure), required=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import Conflict
 from . import events
 from .schema import Token
 from .transaction import Transaction
@@ -44,8 +45,11 @@ def find(tx: Transaction, limit: int, after: int | None, descending: bool) -> li
 
 
 def revoke(tx: Transaction, token_id: int, who: str) -> None:
-    """Make a token worth nothing. Raises NotFound."""
+    """Make a token worth nothing. Raises NotFound, and Conflict for the last administrator's: nobody could make another one."""
     row = tx.get(f"token {token_id}", "SELECT * FROM token WHERE id = ? AND revoked_at IS NULL", (token_id,))
+    others = tx.value("SELECT COUNT(*) FROM token WHERE role = 'admin' AND revoked_at IS NULL AND id <> ?", (token_id,))
+    if row["role"] == "admin" and not others:
+        raise Conflict("this is the last administrator's token: make another one first")
     tx.run("UPDATE token SET revoked_at = ? WHERE id = ?", (tx.now, token_id))
     events.add(tx, who, "token.revoke", "token", [token_id], {"name": row["name"], "role": row["role"]})
 
