@@ -291,3 +291,128 @@ def test_the_schema_tells_good_from_bad(document, good):
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(batchfile.schema())
     assert validator.is_valid(json.loads(json.dumps(document))) is good
+
+
+# --- a server brought in line -------------------------------------------------------------------------------------------
+
+CHAIN = """
+batch: x
+tasks:
+- {name: 'part-{item}', command: 'true', each: [a, b]}
+- {name: sum, command: 'true', needs: part-*}
+- {name: last, command: 'true', needs: sum}
+"""
+
+
+@pytest.fixture
+def apply(env, load):
+    """Applies a file's text to a server; what became of the tasks, by name."""
+    env.server()
+    from scitq.lib import Server
+
+    with Server(env.url, token=env.token) as server:
+        yield lambda text, **more: batchfile.apply(server, load(text, **more))
+
+
+def states(env) -> dict[str, str]:
+    return {row["name"]: row["state"] for row in env.items("/tasks")}
+
+
+def attempts(env) -> dict[str, int]:
+    return {row["name"]: row["attempts"] for row in env.items("/tasks")}
+
+
+def test_applied_twice_it_is_there_once(env, apply):
+    first, second = apply(CHAIN), apply(CHAIN)
+    assert list(first.created) == ["part-a", "part-b", "sum", "last"]
+    assert (second.created, second.kept) == ({}, first.ids)
+    assert len(env.items("/tasks")) == 4
+    assert env.task(first.ids["sum"])["require"] == [first.ids["part-a"], first.ids["part-b"]]
+    assert states(env) == {"part-a": "pending", "part-b": "pending", "sum": "waiting", "last": "waiting"}
+
+
+def test_all_or_nothing_is_created(env, apply):
+    with pytest.raises(InvalidRequest, match="12345"):
+        apply("tasks:\n- good\n- {command: bad, require: 12345}\n")
+    assert env.items("/tasks") == []
+
+
+def test_waiting_tasks_are_changed_in_place(env, apply):
+    ids = apply(CHAIN).ids
+    changed = apply(CHAIN.replace("name: sum, command: 'true'", "name: sum, command: 'false', retry: 2"))
+    assert list(changed.updated) == ["sum"] and changed.ids == ids
+    assert (env.task(ids["sum"])["command"], env.task(ids["sum"])["retry"], env.state(ids["sum"])) == ("false", 2, "waiting")
+    back = apply(CHAIN)
+    assert list(back.updated) == ["sum"] and env.task(ids["sum"])["retry"] == 0
+
+
+def test_tasks_of_other_names_and_batches_are_left_alone(env, apply):
+    other = env.create({"command": "other", "batch": "x", "name": "mine"}, {"command": "z", "name": "sum"})
+    apply(CHAIN)
+    assert [env.task(task)["command"] for task in other] == ["other", "z"]
+
+
+def test_new_rows_come_in_and_what_needs_them_waits_for_them(env, apply):
+    env.worker(2, batch="x")
+    ids = apply(CHAIN).ids
+    env.wait_state(ids.values())
+    grown = apply(CHAIN.replace("[a, b]", "[a, b, c]"))
+    assert (list(grown.created), list(grown.updated), list(grown.relaunched)) == (["part-c"], ["sum"], ["last"])
+    env.wait_state(grown.ids.values())
+    assert attempts(env) == {"part-a": 1, "part-b": 1, "part-c": 1, "sum": 2, "last": 2}
+
+
+def test_what_needs_a_changed_task_is_done_again_after_it(env, apply):
+    env.worker(4, batch="x")
+    ids = apply(CHAIN).ids
+    env.wait_state(ids.values())
+    text = CHAIN.replace("'true', each", "'echo {item}', each")
+    env.wait_state(apply(text).ids.values())
+    assert attempts(env) == {"part-a": 2, "part-b": 2, "sum": 2, "last": 2}
+    latest = {row["name"]: row["execution_id"] for row in env.items("/tasks")}
+    assert max(latest["part-a"], latest["part-b"]) < latest["sum"] < latest["last"]
+    assert apply(text).kept == ids
+
+
+def test_killed_between_two_steps_the_next_time_ends_the_same(env, apply):
+    """A needed task that was done again, and nothing that needs it yet: as a launch that was killed leaves it."""
+    env.worker(4, batch="x")
+    ids = apply(CHAIN).ids
+    env.wait_state(ids.values())
+    env.api("POST", "/tasks/relaunch", {"ids": [ids["part-a"]]})
+    env.until(lambda: env.task(ids["part-a"])["attempts"] == 2 and env.state(ids["part-a"]) == "succeeded", what="done again")
+    again = apply(CHAIN)
+    assert (list(again.kept), list(again.relaunched)) == (["part-a", "part-b"], ["sum", "last"])
+    env.wait_state(ids.values())
+
+
+def test_failed_and_canceled_tasks_are_queued_again(env, apply):
+    env.worker(2, batch="x")
+    text = "{batch: x, name: f, command: 'false'}"
+    ids = apply(text).ids
+    env.wait_state(ids["f"], "failed")
+    assert list(apply(text).relaunched) == ["f"]
+    env.wait_state(ids["f"], "failed")
+    fixed = apply(text.replace("false", "true"))
+    assert list(fixed.updated) == ["f"]
+    env.wait_state(ids["f"])
+    assert env.task(ids["f"])["attempts"] == 3
+
+
+def test_a_running_task_is_left_alone_and_told(env, apply):
+    env.worker(1, batch="x")
+    text = "{batch: x, name: long, command: sleep 100}"
+    ids = apply(text).ids
+    env.wait_state(ids["long"], "running")
+    changed = apply(text.replace("100", "50"))
+    assert list(changed.skipped) == ["long"] and "run" in changed.skipped["long"]
+    assert env.task(ids["long"])["command"] == "sleep 100"
+    assert apply(text).kept == ids
+
+
+def test_many_alike_changes_are_few_requests(env, apply):
+    text = "{command: 'x {item}', retry: 1, each: [%s]}" % ",".join(map(str, range(500)))
+    apply(text)
+    before = len(env.items("/events"))
+    assert len(apply(text.replace("retry: 1", "retry: 2")).updated) == 500
+    assert len(env.items("/events")) - before <= 2
