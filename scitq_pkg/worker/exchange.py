@@ -16,7 +16,7 @@ from .. import __version__
 from ..errors import Conflict, NotAllowed, NotFound, ScitqError, TooLarge
 from ..keeper.processes import boot_seconds
 from ..machine import Meter
-from ..protocol import API, POLL_SECONDS, START_LEASE_SECONDS, SYNC_OUTPUT_BYTES, SyncAnswer, SyncRequest
+from ..protocol import API, POLL_SECONDS, START_LEASE_SECONDS, SyncAnswer, SyncRequest
 from ..transport import Connection, raise_for
 from ..wire import SYNC_CONTENT_TYPE, decode_answer, encode_request
 from .errand import Errand
@@ -29,6 +29,7 @@ SLOWEST_BYTES_PER_SECOND = 2**15  # the time that its output takes on a slow lin
 SLACK_SECONDS = 15.0  # beyond the time that a poll is held
 LONGEST_PAUSE_SECONDS = 30.0  # between tries to reach a server that is away
 STATS_SECONDS = 10.0
+OUTPUT_BYTES = 512 * 1024  # carried by one request: larger ones are no faster and cost the server their size several times
 _LEAST_OUTPUT_BYTES = 64 * 1024
 
 
@@ -37,7 +38,7 @@ class Exchange:
 
     def __init__(self, url: str, worker_id: int, token: str, workload: Workload, meter: Meter, note: Callable[[str], None]):
         self.workload = workload
-        self.fatal: ScitqError | None = None
+        self.fatal: Exception | None = None
         self.over = asyncio.Event()
         self._path = f"{API}/workers/{worker_id}/sync"
         self._polls, self._reports = (Connection(url, token), Errand("polls")), (Connection(url, token), Errand("reports"))
@@ -51,7 +52,7 @@ class Exchange:
         self._reporting = False
         self._reported_at = 0.0
         self._failures, self._try_at, self._pause = 0, 0.0, 0.0
-        self._output_bytes = SYNC_OUTPUT_BYTES
+        self._output_bytes = OUTPUT_BYTES
         self._stats: dict | None = None
         self._stats_at = 0.0
         self._stopping = False
@@ -91,7 +92,7 @@ class Exchange:
             await loop
         except asyncio.CancelledError:
             raise
-        except ScitqError as error:
+        except Exception as error:  # a fault of our own ends the worker too, and is told
             self.fatal = error
         finally:
             self.over.set()
@@ -122,8 +123,10 @@ class Exchange:
 
     async def _poll_loop(self) -> None:
         while True:
-            await self._wait_for_server()
             await self._wait_for_quiet()
+            if time.monotonic() < self._try_at:
+                await self._wait_for_server()
+                continue  # the report goes first: one request is enough to find out
             await self._try(self._polls, POLL_SECONDS)
             if self._pause:
                 await asyncio.sleep(self._pause)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from .. import machine
 from ..auth import find_token
-from ..errors import NotFound, ScitqError, Unavailable, Unreachable
+from ..errors import NotAllowed, NotFound, ScitqError, Unavailable, Unreachable
 from ..protocol import API
 from ..runner import KeeperGone, Runner
 from ..transport import Connection, not_ours, raise_for
@@ -64,6 +64,7 @@ class Service:
         worker = await self._unless_stopped(self._register())
         if worker is None:
             return 0
+        self.id = worker["id"]
         self.workload = Workload(self.home.executions, self.concurrency, lambda now: self.exchange.changed(now))
         self.exchange = Exchange(self.connection.url, worker["id"], worker["token"], self.workload, self.meter, self._note)
         self.workload.adopt()
@@ -174,8 +175,7 @@ class Service:
         stopped = asyncio.ensure_future(self.stop.wait())
         over = asyncio.ensure_future(self.exchange.over.wait())
         while not (stopped.done() or over.done()):
-            patience = LOOK_SECONDS if self.workload.executions else None
-            await asyncio.wait((stopped, over), timeout=patience or MEASURE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((stopped, over), timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             self.workload.look()
             looks += 1
             if looks % int(MEASURE_SECONDS / LOOK_SECONDS) == 0:
@@ -186,7 +186,7 @@ class Service:
 
     async def _end(self) -> int:
         self.workload.stopping = True
-        fatal = self.exchange.fatal
+        fatal = await self._why_refused(self.exchange.fatal)
         if self.kill or isinstance(fatal, NotFound):
             self.workload.kill_all()
             await self._until_ended()
@@ -197,6 +197,20 @@ class Service:
         if fatal is not None:
             raise fatal
         return 0
+
+    async def _why_refused(self, fatal: Exception | None) -> Exception | None:
+        """A deleted worker's token is not known any more; whether it was deleted, the user's own token finds out."""
+        if not isinstance(fatal, NotAllowed):
+            return fatal
+        with contextlib.suppress(ScitqError):  # then nothing more is known
+            try:
+                await self._errand.do(self._ask_for_itself)
+            except NotFound:
+                return NotFound(f"the worker {self.home.name} was deleted from {self.connection.url}: start it again to register it anew")
+        return fatal
+
+    def _ask_for_itself(self) -> None:
+        raise_for(self.connection.request("GET", f"{API}/workers/{self.id}", timeout=5.0))
 
     async def _until_ended(self) -> None:
         with contextlib.suppress(asyncio.TimeoutError):  # what not even SIGKILL ends is left to the keeper
@@ -211,7 +225,7 @@ def serve(options: Options) -> int:
     """Runs a worker; the exit code. Raises ScitqError."""
     from .home import default_scratch
 
-    home = Home(options.scratch or default_scratch(), options.name or socket.gethostname().partition(".")[0])
+    home = Home(options.scratch or default_scratch(), socket.gethostname().partition(".")[0] if options.name is None else options.name)
 
     async def main() -> int:
         return await Service(options, home).run()

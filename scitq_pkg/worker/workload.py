@@ -25,6 +25,7 @@ from .errand import Errand
 
 KEPT_AT_MOST = 1000  # directories of failed executions
 KEPT_FREE_SHARE = 0.1  # of the scratch disk: with less, the oldest of them go
+LAST_BYTES = 32  # of what was sent, remembered to tell when a command emptied its own output
 TRY_AGAIN_SECONDS = 2.0  # after the machine had no room for a process
 
 
@@ -37,7 +38,7 @@ class Said:
         self.reports: list[Report] = []
         self.chunks: list[Chunk] = []
         self.data: list[bytes] = []
-        self.positions: list[tuple[Execution, str, int]] = []
+        self.positions: list[tuple[Execution, str, int, bytes]] = []  # execution, stream, reached, the bytes before it
         self.probed: list[Execution] = []
         self.full = False  # there was more output than it could carry
 
@@ -194,8 +195,8 @@ class Workload:
 
     def _settle(self, answer: SyncAnswer, said: Said) -> None:
         """The bytes of an answered request have arrived, unless the answer asks for them again."""
-        for one, stream, position in said.positions:
-            one.output[stream].sent(position)
+        for one, stream, position, last in said.positions:
+            one.output[stream].sent(position, last)
         for one in said.probed:
             self._unprobed.discard(one.id)
         for number, streams in answer.offsets.items():
@@ -343,6 +344,8 @@ class Workload:
 
     def trouble(self) -> str | None:
         """Why no work can be taken now, in a sentence."""
+        if self.stopping:
+            return "its process was stopped"
         return self.problem or self._room_problem or machine.disk_problem(self.base)
 
     # --- what there is to say -------------------------------------------------------------------------------------
@@ -383,7 +386,7 @@ class Workload:
             if data:
                 said.chunks.append(Chunk(one.id, name, offset, len(data)))
                 said.data.append(data)
-                said.positions.append((one, name, offset + len(data)))
+                said.positions.append((one, name, offset + len(data), data[-LAST_BYTES:]))
                 carried += len(data)
                 said.full |= offset + len(data) < stream.size
         return carried
@@ -391,7 +394,7 @@ class Workload:
     def _is_carried(self, one: Execution, said: Said) -> bool:
         """Whether the server has all output of it once it has this request."""
         reached = {name: one.output[name].position for name in STREAMS}
-        reached |= {name: position for other, name, position in said.positions if other is one}
+        reached |= {name: position for other, name, position, _ in said.positions if other is one}
         return all(reached[name] >= one.output[name].size for name in STREAMS)
 
     # --- from time to time ----------------------------------------------------------------------------------------
