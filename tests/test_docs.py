@@ -1,0 +1,83 @@
+"""The documents tell all there is, and what they show works."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from scitq import batchfile
+from scitq.cli import COMMANDS, launch, run, server, worker
+from scitq.protocol import EXECUTION_STATES, TASK_STATES, WORKER_STATES
+from scitq.settings import Settings, option
+from scitq.substitution import MODIFIERS
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+
+
+def words_of(parser: argparse.ArgumentParser) -> set[str]:
+    """The long options of a parser."""
+    return {name for action in parser._actions for name in action.option_strings if name.startswith("--")}
+
+
+@pytest.mark.parametrize(
+    "page, options",
+    [
+        ("run.md", words_of(run._parser()) - {"--help", "--verbose"}),
+        ("server.md", words_of(server._parser()) - {"--help", "--verbose", "--quiet", "--stop-with-parent"}),
+        ("worker.md", words_of(worker._parser()) - {"--help", "--verbose"}),
+        ("launch.md", {name for known in launch.OPTIONS for name in known.names}),
+        ("server.md", {option(field.name) for field in fields(Settings)}),
+    ],
+)
+def test_every_option_is_told(page, options):
+    text = (DOCS / page).read_text()
+    assert {name for name in options if not re.search(rf"{name}\b", text)} == set()
+
+
+@pytest.mark.parametrize("states", [TASK_STATES, EXECUTION_STATES, WORKER_STATES])
+def test_every_state_is_told(states):
+    text = "".join(path.read_text() for path in DOCS.glob("*.md"))
+    assert {state for state in states if f"`{state}`" not in text} == set()
+
+
+def test_every_key_and_modifier_of_a_batch_file_is_told():
+    text = (DOCS / "batchfile.md").read_text()
+    keys = {*batchfile.schema()["properties"], *batchfile.schema()["$defs"]["task"]["properties"]}
+    assert {key for key in keys if f"`{key}`" not in text} == set()
+    assert {name for name in MODIFIERS if f":{name}}}`" not in text} == set()
+
+
+def test_every_command_is_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert {name for name, (_, about) in COMMANDS.items() if about and name not in text} <= {"completion"}
+
+
+@pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", (DOCS / "batchfile.md").read_text(), re.S))
+def test_examples_of_batch_files_are_read(example, tmp_path):
+    (tmp_path / "samples.csv").write_text("sample,reads\nA,a.fq.gz\nB,b.fq.gz\n")
+    (tmp_path / "b.yaml").write_text(example)
+    assert batchfile.load(str(tmp_path / "b.yaml")).tasks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_the_readme_has_the_command_that_ci_calls():
+    called = re.search(r"tests/run\.py", (ROOT / ".ci" / "run").read_text())[0]
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks[0] == "python3 build_zipapp.py && sh examples/first.sh\n"
+    assert blocks[1] == f"python3 {called}\n"
+
+
+def test_every_page_is_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert {page.name for page in DOCS.glob("*.md") if f"docs/{page.name}" not in text} == set()
