@@ -22,7 +22,7 @@ from .api.polls import SPARE_THREADS, Bells, Seats
 from .api.readiness import Readiness
 from .errors import InvalidRequest, ScitqError, Unavailable
 from .settings import Settings
-from .store import Store, Transaction, tokens
+from .store import Store, Transaction, requests, tokens
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class Server:
                 Application(self.service), bound, f"scitq/{__version__}", settings.max_body, context, error_body
             )
             self.service.seats.set_threads = self.http.dispatcher.set_thread_count
+            self._made_token = False
             self.own_token = None if settings.no_auth else self._own_token()
             undo.pop_all()
         self._started = False
@@ -100,6 +101,7 @@ class Server:
     def start(self) -> None:
         """Begin to decide and to answer."""
         self._started = True
+        self.store.write(requests.forget_old)
         self.store.start(scheduler.decide, self.service.bells.ring)
         self.monitor.start()
         self.http.start(SPARE_THREADS)
@@ -144,21 +146,26 @@ class Server:
         """An administrator's token in the user's tokens file: the one that is there, if this database knows it, else a new one."""
         known = auth.load_tokens()
         mine = known.get(auth.token_key(self.url))
+        valid = self.store.read(_callers)
         for token in filter(None, [mine, *known.values()]):
-            caller = self.store.read(lambda tx: _caller(tx, auth.hash_token(token)))
+            caller = valid.get(auth.hash_token(token))
             if caller is not None and caller.role == "admin":
                 if token != mine:
                     auth.save_token(self.url, token)
                 return token
-        token = auth.new_token()
+        token, self._made_token = auth.new_token(), True
         self.store.write(lambda tx: tokens.create(tx, _login(), "admin", auth.hash_token(token), who=_login()))
         auth.save_token(self.url, token)
         return token
 
     def _forget_own_token(self) -> None:
-        """A port that was chosen for this run alone will not come again: its line in the tokens file would only stay behind."""
-        if self.own_token is not None and self.settings.port == 0:
-            auth.forget_token(self.url)
+        """A port that was chosen for this run alone will not come again: its token would only be left behind."""
+        token = self.own_token
+        if token is None or self.settings.port != 0:
+            return
+        auth.forget_token(self.url)
+        if self._made_token:
+            self.store.write(lambda tx: tokens.withdraw(tx, auth.hash_token(token)))
 
 
 def _caller(tx: Transaction, key: str) -> Caller | None:

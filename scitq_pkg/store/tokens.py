@@ -54,6 +54,11 @@ def revoke(tx: Transaction, token_id: int, who: str) -> None:
     events.add(tx, who, "token.revoke", "token", [token_id], {"name": row["name"], "role": row["role"]})
 
 
+def withdraw(tx: Transaction, hashed: str) -> None:
+    """End a token that a server made for one run of its own, without a question."""
+    tx.run("UPDATE token SET revoked_at = ? WHERE hash = ?", (tx.now, hashed))
+
+
 def revoke_of_worker(tx: Transaction, worker_id: int) -> None:
     """End every token of a worker."""
     tx.run("UPDATE token SET revoked_at = ? WHERE worker_id = ? AND revoked_at IS NULL", (tx.now, worker_id))
