@@ -94,6 +94,8 @@ class Runner(asyncio.Protocol):
         self._closing = True
         if self._again:
             self._again.cancel()
+        if self._process and self._process.poll() is None:
+            self._process.returncode = 0  # it outlives this one on purpose
         if self._transport:
             if leave:
                 self._say(op="leave")

@@ -324,9 +324,10 @@ def test_a_line_that_is_cut_stops_nothing(env):
     env.worker(1, server=relay.url)
     [task] = env.create("sleep 0.5; echo x")
     env.wait_state(task, "running")
+    relay.refusing = True
     relay.cut()
     env.until(lambda: not commands(env, "sleep 0.5"))
-    relay.restore()
+    relay.refusing = False
     env.wait_state(task)
     assert env.stdout(task) == b"x\n" and len(env.executions(task)) == 1
 
