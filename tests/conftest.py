@@ -1,4 +1,6 @@
-"""For all tests: the quick ones first; the black-box environment of `env.py`."""
+"""For all tests: the quick ones first; the databases; the black-box environment of `env.py`."""
+
+import os
 
 import pytest
 
@@ -7,11 +9,39 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server of the tests' own. Where it is not installed its tests are skipped, or fail if they have to run."""
+    from postgres import Postgres, programs
+
+    if programs() is None:
+        (pytest.fail if os.environ.get("SCITQ_TESTS_REQUIRE_SERVICES") else pytest.skip)("PostgreSQL is not installed")
+    made = Postgres()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request):
+    """A test that takes this runs on both databases: the URL of an empty one."""
+    return "sqlite:///" if request.param == "sqlite" else request.getfixturevalue("postgres").new_database()
+
+
 @pytest.fixture
 def env(tmp_path):
-    """Real servers, workers and commands in a directory of their own; at the end all must have gone well. SQLite unless a test says otherwise."""
+    """Real servers, workers and commands in a directory of their own; at the end all must have gone well. On SQLite."""
     from env import Env
 
     made = Env(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def env_on_each(tmp_path, database_url):
+    """`env` on SQLite, and again on PostgreSQL."""
+    from env import Env
+
+    made = Env(tmp_path, database_url)
     yield made
     made.close()

@@ -1,0 +1,86 @@
+"""A PostgreSQL server of the tests' own: on loopback, in a temporary directory, without durability, gone at the end."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+START_SECONDS = 30.0
+USER = "scitq"
+_FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
+
+
+def programs() -> Path | None:
+    """The directory of `initdb` and `postgres`, or None where there is none."""
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.split("/")[4]))
+    path = found[-1] if found else shutil.which("initdb")
+    return Path(path).parent if path else None
+
+
+class Postgres:
+    """One server; `new_database()` gives an empty database each time."""
+
+    def __init__(self, options: tuple[str, ...] = _FAST):
+        self.bin = programs()
+        self.directory = Path(tempfile.mkdtemp(prefix="scitq-postgres-"))
+        self.data, self.log = self.directory / "data", self.directory / "log"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        if os.geteuid() == 0:
+            shutil.chown(self.directory, "postgres", "postgres")
+        self._run("initdb", "-D", str(self.data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C.UTF-8")
+        self.options = options
+        self.start()
+        self._made = 0
+
+    def start(self) -> None:
+        """Starts it, again after `kill9`."""
+        words = ["-D", str(self.data), "-p", str(self.port), "-k", str(self.directory), "-c", "listen_addresses=127.0.0.1", *self.options]
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen([str(self.bin / "postgres"), *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            start_new_session=True, **_identity())  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL does not start:\n{self.log.read_text()}")
+            time.sleep(0.05)
+
+    def new_database(self) -> str:
+        """The URL of a database that nobody has used."""
+        self._made += 1
+        name = f"test{self._made}"
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, name)
+        return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
+
+    def kill9(self) -> None:
+        """Ends it as a power cut would, save that the disk keeps what it was given."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Ends it, in order or not, and removes all."""
+        if self.process.poll() is None:
+            self.process.send_signal(3)  # SIGQUIT: at once
+            self.process.wait(20)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        words = ["-h", "127.0.0.1", "-p", str(self.port), "-q", "-t", "1"]
+        return subprocess.run([str(self.bin / "pg_isready"), *words]).returncode == 0
+
+    def _run(self, program: str, *words: str) -> None:
+        done = subprocess.run([str(self.bin / program), *words], capture_output=True, text=True, cwd=self.directory, **_identity())
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stderr}")
+
+
+def _identity() -> dict:
+    """PostgreSQL refuses to run as root."""
+    return {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
