@@ -49,13 +49,15 @@ def check_exposure(settings: Settings) -> None:
         return
     if settings.no_auth:
         raise InvalidRequest(
-            f"a server at {settings.host} without tokens would run anybody's commands: leave out --no-auth, or listen at 127.0.0.1",
+            f"a server at {settings.host} without tokens would run anybody's commands: leave out --no-auth, or "
+            "listen at 127.0.0.1",
             field="--no-auth",
         )
     if not settings.tls and not settings.insecure_http:
         raise InvalidRequest(
-            f"other machines can reach {settings.host}, and tokens would travel in the clear: give --cert FILE --key FILE, or, in a "
-            f"network you trust, type: scitq server --host {settings.host} --port {settings.port} --insecure-http",
+            f"other machines can reach {settings.host}, and tokens would travel in the clear: give --cert FILE "
+            f"--key FILE, or, in a network you trust, type: "
+            f"scitq server --host {settings.host} --port {settings.port} --insecure-http",
             field="--host",
         )
 
@@ -143,7 +145,7 @@ class Server:
     # --- the token of the user who started the server -----------------------------------------------------------------
 
     def _own_token(self) -> str:
-        """An administrator's token in the user's tokens file: the one that is there, if this database knows it, else a new one."""
+        """An administrator's token in the user's tokens file: the one there, if this database knows it, else a new one."""
         known = auth.load_tokens()
         mine = known.get(auth.token_key(self.url))
         valid = self.store.read(_callers)

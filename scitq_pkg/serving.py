@@ -49,7 +49,9 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         bound.close()
         if error.errno in (98, 48):  # EADDRINUSE on Linux, on macOS
-            raise Conflict(f"port {port} of {host} is in use: stop what listens there, or give another --port (0: any that is free)") from None
+            raise Conflict(
+                f"port {port} of {host} is in use: stop what listens there, or give another --port (0: any that is free)"
+            ) from None
         raise InvalidRequest(f"cannot listen at {host} port {port}: {error.strerror}", field="--host") from None
     bound.setblocking(False)
     return bound
@@ -62,7 +64,9 @@ def tls_context(cert: Path, key: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(cert, key, password=_no_password)
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"{cert} and {key} are not a PEM certificate and its key without password: {error}", field="--cert") from None
+        raise InvalidRequest(
+            f"{cert} and {key} are not a PEM certificate and its key without password: {error}", field="--cert"
+        ) from None
     return context
 
 
@@ -87,14 +91,28 @@ class HttpServer:
         self._map: dict = {}
         self._stopping = False
         adjustments = Adjustments(
-            sockets=[bound], ident=ident, connection_limit=CONNECTIONS, channel_timeout=IDLE_SECONDS, max_request_header_size=HEADER_BYTES,
-            max_request_body_size=max_body + 1, url_scheme="https" if tls else "http", asyncore_use_poll=True, threads=1,
-            clear_untrusted_proxy_headers=False, backlog=BACKLOG,
-        )  # fmt: skip
+            sockets=[bound],
+            ident=ident,
+            connection_limit=CONNECTIONS,
+            channel_timeout=IDLE_SECONDS,
+            max_request_header_size=HEADER_BYTES,
+            max_request_body_size=max_body + 1,
+            url_scheme="https" if tls else "http",
+            asyncore_use_poll=True,
+            threads=1,
+            clear_untrusted_proxy_headers=False,
+            backlog=BACKLOG,
+        )
         self._server = _Waitress(
-            application, self._map, _start=tls is None, _sock=bound, dispatcher=self.dispatcher, adj=adjustments, bind_socket=False,
+            application,
+            self._map,
+            _start=tls is None,
+            _sock=bound,
+            dispatcher=self.dispatcher,
+            adj=adjustments,
+            bind_socket=False,
             sockinfo=(bound.family, bound.type, bound.proto, bound.getsockname()),
-        )  # fmt: skip
+        )
         self._server.error_body = error_body
         self._relay = TlsRelay(bound, tls, self._server.take) if tls else None
         self._loop = threading.Thread(target=self._run, name="http", daemon=True)
@@ -160,7 +178,11 @@ class _ErrorTask(ErrorTask):
 
     def _told(self, status: int, why: str) -> tuple[str, str]:
         if status == 413:
-            return "too_large", f"the request is larger than the {self.channel.adj.max_request_body_size - 1} bytes that this server takes: send it in parts"
+            return (
+                "too_large",
+                f"the request is larger than the {self.channel.adj.max_request_body_size - 1} bytes that this server takes: "
+                "send it in parts",
+            )
         if status == 431:
             return "too_large", f"the headers are larger than {HEADER_BYTES} bytes"
         return ("invalid_request" if status < 500 else "error"), f"this is not HTTP as it should be: {why}"

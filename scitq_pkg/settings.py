@@ -1,4 +1,4 @@
-"""The server's settings: one frozen dataclass, read once. The command line wins over `SCITQ_*`, that over the file, that over the defaults."""
+"""The server's settings: one frozen dataclass, read once. The command line wins over `SCITQ_*`, that over the file."""
 
 from __future__ import annotations
 
@@ -133,8 +133,13 @@ _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false"
 _KINDS = {f.name: str(f.type).replace(" | None", "") for f in fields(Settings)}
 _CONVERTERS = {"str": _text, "int": _int, "float": _float, "bool": _bool, "Path": _path, "tuple[str, ...]": _names}
 _WANTED = {
-    "str": "text", "int": "a whole number", "float": "a number", "bool": "true or false", "Path": "a path", "tuple[str, ...]": "names",
-}  # fmt: skip
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "Path": "a path",
+    "tuple[str, ...]": "names",
+}
 
 
 def _checked(settings: Settings) -> Settings:

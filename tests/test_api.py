@@ -9,8 +9,6 @@ from dataclasses import fields
 
 import pytest
 from env import Env
-
-from scitq import wire
 from scitq.api import application  # noqa: F401 - it fills the table
 from scitq.api.newtasks import accept
 from scitq.api.openapi import document
@@ -19,6 +17,8 @@ from scitq.api.schemas import NewTask
 from scitq.errors import InvalidRequest
 from scitq.protocol import Chunk, Report, SyncAnswer, SyncRequest, TaskSpec
 from scitq.transport import Connection, raise_for
+
+from scitq import wire
 
 
 class Hands:
@@ -45,7 +45,9 @@ class Hands:
     def end(self, task: int, state: str = "succeeded", exit_code: int = 0, stdout: bytes = b"") -> int:
         """The execution of a task ends so; its id."""
         (execution,) = [e for e, t in self.held.items() if t == task]
-        report = Report(execution, state, exit_code=exit_code, started_ago=2.0, ended_ago=0.5, stdout_size=len(stdout), stderr_size=0)
+        report = Report(
+            execution, state, exit_code=exit_code, started_ago=2.0, ended_ago=0.5, stdout_size=len(stdout), stderr_size=0
+        )
         told = self.sync(report, output=[(execution, "stdout", 0, stdout)] if stdout else [])
         assert execution in told.acknowledged
         del self.held[execution]
@@ -77,11 +79,26 @@ def refused(env, method: str, path: str, body=None, status: int = 400, **query) 
 
 def test_a_task_comes_back_as_it_was_given(env, batch):
     given = {
-        "command": "echo 'héllo'\nsecond line", "name": "größe <b>", "batch": batch, "shell": "bash", "container": "img:1",
-        "container_options": "--cpus 2", "input": ["s3://b/a b", "file:///x"], "resource": ["s3://r|untar"], "output": "s3://out/",
-        "env": {"A": "1\n2"}, "workdir": "/w", "uid": 3, "gid": 4, "priority": -5, "retry": 2, "download_timeout": 1.5, "run_timeout": 60,
-        "use_cache": True, "require": [],
-    }  # fmt: skip
+        "command": "echo 'héllo'\nsecond line",
+        "name": "größe <b>",
+        "batch": batch,
+        "shell": "bash",
+        "container": "img:1",
+        "container_options": "--cpus 2",
+        "input": ["s3://b/a b", "file:///x"],
+        "resource": ["s3://r|untar"],
+        "output": "s3://out/",
+        "env": {"A": "1\n2"},
+        "workdir": "/w",
+        "uid": 3,
+        "gid": 4,
+        "priority": -5,
+        "retry": 2,
+        "download_timeout": 1.5,
+        "run_timeout": 60,
+        "use_cache": True,
+        "require": [],
+    }
     assert set(given) == {f.name for f in fields(TaskSpec)}
     (task,) = env.api("POST", "/tasks", given)["ids"]
     found = env.task(task)
@@ -96,21 +113,49 @@ def test_shell_and_uris_have_short_forms(env, batch):
 
 
 WRONG = [
-    ({}, "command"), ([], "body"), ("x", "body"), ({"command": ""}, "command"), ({"command": " \n"}, "command"), ({"command": None}, "command"),
-    ({"command": 5}, "command"), ({"command": "a\0b"}, "command"), ({"command": "\ud800"}, "command"), ({"command": "x" * 1_000_001}, "command"),
-    ({"command": "x", "name": "a\nb"}, "name"), ({"command": "x", "name": "a\0b"}, "name"), ({"command": "x", "name": "\udfff"}, "name"),
-    ({"command": "x", "name": "n" * 10_000_000}, "name"), ({"command": "x", "name": ""}, "name"), ({"command": "x", "batch": "b\r"}, "batch"),
-    ({"command": "x", "batch": None}, "batch"), ({"command": "x", "retry": -1}, "retry"), ({"command": "x", "retry": "1"}, "retry"),
-    ({"command": "x", "retry": True}, "retry"), ({"command": "x", "priority": 2**31}, "priority"), ({"command": "x", "uid": 1.5}, "uid"),
-    ({"command": "x", "run_timeout": -1}, "run_timeout"), ({"command": "x", "run_timeout": 1e300}, "run_timeout"),
-    ({"command": "x", "env": {"a=b": "1"}}, "env.a=b.key"), ({"command": "x", "env": {"a": 1}}, "env.a.value"), ({"command": "x", "env": []}, "env"),
-    ({"command": "x", "shell": "zsh"}, "shell"), ({"command": "x", "workdir": "w"}, "workdir"), ({"command": "x", "use_cache": 1}, "use_cache"),
-    ({"command": "x", "input": [1]}, "input"), ({"command": "x", "require": ["1"]}, "require[0]"), ({"command": "x", "require": [10**9]}, "require"),
-    ({"command": "x", "require": ["#0"]}, "require"), ({"command": "x", "require": ["#1"]}, "require"), ({"command": "x", "nmae": "b"}, "nmae"),
-    ({"tasks": []}, "tasks"), ({"tasks": {}}, "tasks"), ({"tasks": [{"command": "x"}, 3]}, "tasks[1]"), ({"tasks": [{"command": "x"}], "name": "n"}, "name"),
+    ({}, "command"),
+    ([], "body"),
+    ("x", "body"),
+    ({"command": ""}, "command"),
+    ({"command": " \n"}, "command"),
+    ({"command": None}, "command"),
+    ({"command": 5}, "command"),
+    ({"command": "a\0b"}, "command"),
+    ({"command": "\ud800"}, "command"),
+    ({"command": "x" * 1_000_001}, "command"),
+    ({"command": "x", "name": "a\nb"}, "name"),
+    ({"command": "x", "name": "a\0b"}, "name"),
+    ({"command": "x", "name": "\udfff"}, "name"),
+    ({"command": "x", "name": "n" * 10_000_000}, "name"),
+    ({"command": "x", "name": ""}, "name"),
+    ({"command": "x", "batch": "b\r"}, "batch"),
+    ({"command": "x", "batch": None}, "batch"),
+    ({"command": "x", "retry": -1}, "retry"),
+    ({"command": "x", "retry": "1"}, "retry"),
+    ({"command": "x", "retry": True}, "retry"),
+    ({"command": "x", "priority": 2**31}, "priority"),
+    ({"command": "x", "uid": 1.5}, "uid"),
+    ({"command": "x", "run_timeout": -1}, "run_timeout"),
+    ({"command": "x", "run_timeout": 1e300}, "run_timeout"),
+    ({"command": "x", "env": {"a=b": "1"}}, "env.a=b.key"),
+    ({"command": "x", "env": {"a": 1}}, "env.a.value"),
+    ({"command": "x", "env": []}, "env"),
+    ({"command": "x", "shell": "zsh"}, "shell"),
+    ({"command": "x", "workdir": "w"}, "workdir"),
+    ({"command": "x", "use_cache": 1}, "use_cache"),
+    ({"command": "x", "input": [1]}, "input"),
+    ({"command": "x", "require": ["1"]}, "require[0]"),
+    ({"command": "x", "require": [10**9]}, "require"),
+    ({"command": "x", "require": ["#0"]}, "require"),
+    ({"command": "x", "require": ["#1"]}, "require"),
+    ({"command": "x", "nmae": "b"}, "nmae"),
+    ({"tasks": []}, "tasks"),
+    ({"tasks": {}}, "tasks"),
+    ({"tasks": [{"command": "x"}, 3]}, "tasks[1]"),
+    ({"tasks": [{"command": "x"}], "name": "n"}, "name"),
     ({"tasks": [{"command": "x"}, {"command": "x", "retry": None}]}, "tasks[1].retry"),
     ({"tasks": [{"command": "x"}, {"command": "x", "require": ["#2"]}, {"command": "x", "require": ["#1"]}]}, "tasks[1].require"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("body", "field"), WRONG, ids=lambda value: f"{value!r:.50}")
@@ -138,7 +183,9 @@ def test_the_quick_check_is_never_more_generous_than_the_schema(plain):
 
 def test_ten_thousand_tasks_are_one_request(env, batch):
     began = time.monotonic()
-    ids = env.api("POST", "/tasks", {"tasks": [{"command": f"echo {n}", "name": f"t{n}", "batch": batch} for n in range(10_000)]})["ids"]
+    ids = env.api(
+        "POST", "/tasks", {"tasks": [{"command": f"echo {n}", "name": f"t{n}", "batch": batch} for n in range(10_000)]}
+    )["ids"]
     assert len(set(ids)) == 10_000 and time.monotonic() - began < 10
     assert env.api("GET", "/tasks/counts", batch=batch)["counts"] == {"pending": 10_000}
     assert [task["name"] for task in env.api("GET", "/tasks", batch=batch, limit=2)["items"]] == ["t0", "t1"]
@@ -149,11 +196,15 @@ def test_ten_thousand_tasks_are_one_request(env, batch):
 def test_too_many_tasks_and_too_large_a_body_are_refused(env):
     assert refused(env, "POST", "/tasks", {"tasks": [{}] * 100_001})["field"] == "tasks"
     began = time.monotonic()
-    answer = env.answer("POST", "/tasks", b'{"command":"' + b"x" * 100_000_000 + b'"}', headers={"Content-Type": "application/json"})
+    answer = env.answer(
+        "POST", "/tasks", b'{"command":"' + b"x" * 100_000_000 + b'"}', headers={"Content-Type": "application/json"}
+    )
     assert answer.status == 413 and answer.json()["error"]["code"] == "too_large" and time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("body", [b"{", b"[" * 100_000, b'{"command": NaN}', b"\xff", b"1" * 10_000, b'{"command": "x"} y', b"null"])
+@pytest.mark.parametrize(
+    "body", [b"{", b"[" * 100_000, b'{"command": NaN}', b"\xff", b"1" * 10_000, b'{"command": "x"} y', b"null"]
+)
 def test_what_is_no_json_is_a_400(env, body):
     answer = env.answer("POST", "/tasks", body, headers={"Content-Type": "application/json"})
     assert answer.status == 400 and answer.json()["error"]["field"] == "body"
@@ -161,7 +212,9 @@ def test_what_is_no_json_is_a_400(env, body):
 
 def test_requirements_hold_and_are_released(env, batch):
     first, second, third = env.create(
-        {"command": "a", "batch": batch}, {"command": "b", "batch": batch, "require": ["#0"]}, {"command": "c", "batch": batch, "require": ["#0", "#1"]}
+        {"command": "a", "batch": batch},
+        {"command": "b", "batch": batch, "require": ["#0"]},
+        {"command": "c", "batch": batch, "require": ["#0", "#1"]},
     )
     assert [env.state(task) for task in (first, second, third)] == ["pending", "waiting", "waiting"]
     assert env.task(third)["require"] == [first, second]
@@ -173,13 +226,15 @@ def test_requirements_hold_and_are_released(env, batch):
     assert env.state(second) in ("pending", "assigned") and env.state(third) == "waiting"
 
 
-# --- the same request twice ---------------------------------------------------------------------------------------------------
+# --- the same request twice -------------------------------------------------------------------------------------------------
 
 
 def test_a_request_id_is_done_once_even_at_the_same_time(env, batch):
     def send(_):
         with Connection(env.url, env.token) as connection:
-            return connection.request("POST", "/api/v1/tasks", {"command": "x", "batch": batch}, headers={"Idempotency-Key": batch}).json()["ids"]
+            return connection.request(
+                "POST", "/api/v1/tasks", {"command": "x", "batch": batch}, headers={"Idempotency-Key": batch}
+            ).json()["ids"]
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(send, range(16)))
@@ -221,13 +276,16 @@ def test_a_request_id_has_limits(env, key):
     assert env.answer("POST", "/tasks", {"command": "x"}, headers={"Idempotency-Key": key}).status == 400
 
 
-# --- lists and filters ----------------------------------------------------------------------------------------------------------
+# --- lists and filters ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def crowd(env):
     """Six tasks of two batches in several states; their ids."""
-    ids = env.create(*[{"command": f"c{n}", "name": f"run-{n}" if n else None, "batch": "crowd"} for n in range(5)], {"command": "o", "batch": "other"})
+    ids = env.create(
+        *[{"command": f"c{n}", "name": f"run-{n}" if n else None, "batch": "crowd"} for n in range(5)],
+        {"command": "o", "batch": "other"},
+    )
     worker = Hands(env, "crowd-worker", "crowd", concurrency=5)
     worker.sync()
     worker.end(ids[0], "succeeded", 0, b"all is well\n")
@@ -239,14 +297,27 @@ def crowd(env):
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ({"batch": "crowd"}, [0, 1, 2, 3, 4]), ({"batch": "other"}, [5]), ({"batch": "crow"}, []), ({"batch": "crowd", "state": "failed"}, [1, 2]),
-        ({"batch": "crowd", "state": "succeeded,failed"}, [0, 1, 2]), ({"batch": "crowd", "name": "run-*"}, [1, 2, 3, 4]),
-        ({"batch": "crowd", "name": "run-[1-2]"}, [1, 2]), ({"batch": "crowd", "name": "run-[!1]"}, [2, 3, 4]), ({"batch": "crowd", "name": "RUN-*"}, []),
-        ({"batch": "crowd", "name": "*"}, [0, 1, 2, 3, 4]), ({"batch": "crowd", "name": "run-?"}, [1, 2, 3, 4]), ({"worker": "crowd-worker"}, [0, 1, 2, 3, 4]),
-        ({"worker": "nobody"}, []), ({"exit_code": "3"}, [1]), ({"exit_code": "3,4"}, [1, 2]), ({"grep": "50% of"}, [1]), ({"grep": "50_"}, []),
-        ({"batch": "crowd", "since": "2h"}, [0, 1, 2, 3, 4]), ({"batch": "crowd", "since": "2099-01-01"}, []),
+        ({"batch": "crowd"}, [0, 1, 2, 3, 4]),
+        ({"batch": "other"}, [5]),
+        ({"batch": "crow"}, []),
+        ({"batch": "crowd", "state": "failed"}, [1, 2]),
+        ({"batch": "crowd", "state": "succeeded,failed"}, [0, 1, 2]),
+        ({"batch": "crowd", "name": "run-*"}, [1, 2, 3, 4]),
+        ({"batch": "crowd", "name": "run-[1-2]"}, [1, 2]),
+        ({"batch": "crowd", "name": "run-[!1]"}, [2, 3, 4]),
+        ({"batch": "crowd", "name": "RUN-*"}, []),
+        ({"batch": "crowd", "name": "*"}, [0, 1, 2, 3, 4]),
+        ({"batch": "crowd", "name": "run-?"}, [1, 2, 3, 4]),
+        ({"worker": "crowd-worker"}, [0, 1, 2, 3, 4]),
+        ({"worker": "nobody"}, []),
+        ({"exit_code": "3"}, [1]),
+        ({"exit_code": "3,4"}, [1, 2]),
+        ({"grep": "50% of"}, [1]),
+        ({"grep": "50_"}, []),
+        ({"batch": "crowd", "since": "2h"}, [0, 1, 2, 3, 4]),
+        ({"batch": "crowd", "since": "2099-01-01"}, []),
     ],
-)  # fmt: skip
+)
 def test_filters(env, crowd, query, found):
     assert [task["id"] for task in env.items("/tasks", **query)] == [crowd[index] for index in found]
     assert sum(env.api("GET", "/tasks/counts", **query)["counts"].values()) == len(found)
@@ -261,9 +332,25 @@ def test_ids_and_ranges(env, crowd):
 
 
 @pytest.mark.parametrize(
-    "query", [{"state": "suceeded"}, {"state": ","}, {"ids": "x"}, {"ids": "1--2"}, {"exit_code": "one"}, {"since": "yesterday"}, {"stat": "x"},
-              {"limit": 0}, {"limit": 5001}, {"limit": "x"}, {"after": -1}, {"order": "name"}, {"batch": ""}, {"name": "a\0b"}, {"after": 2**40}],
-)  # fmt: skip
+    "query",
+    [
+        {"state": "suceeded"},
+        {"state": ","},
+        {"ids": "x"},
+        {"ids": "1--2"},
+        {"exit_code": "one"},
+        {"since": "yesterday"},
+        {"stat": "x"},
+        {"limit": 0},
+        {"limit": 5001},
+        {"limit": "x"},
+        {"after": -1},
+        {"order": "name"},
+        {"batch": ""},
+        {"name": "a\0b"},
+        {"after": 2**40},
+    ],
+)
 def test_a_wrong_filter_is_told_by_its_name(env, query):
     error = refused(env, "GET", "/tasks", **query)
     assert error["field"] == next(iter(query)) and error["message"]
@@ -289,19 +376,38 @@ def test_a_parameter_given_twice_is_refused(env):
         assert connection.request("GET", "/api/v1/tasks?batch=%ff").status == 400
 
 
-@pytest.mark.parametrize("path", ["/tasks/0", "/tasks/999999", "/tasks/99999999999", "/executions/999999/stdout", "/workers/999999", "/batches/nowhere",
-                                  "/batches/nowhere/report", "/tasks/999999/explain", "/tasks/-1", "/tasks/x"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tasks/0",
+        "/tasks/999999",
+        "/tasks/99999999999",
+        "/executions/999999/stdout",
+        "/workers/999999",
+        "/batches/nowhere",
+        "/batches/nowhere/report",
+        "/tasks/999999/explain",
+        "/tasks/-1",
+        "/tasks/x",
+    ],
+)
 def test_what_is_not_there_is_a_404(env, path):
     assert refused(env, "GET", path, status=404)["code"] == "not_found"
 
 
-# --- changing ---------------------------------------------------------------------------------------------------------------------
+# --- changing ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_task_that_does_not_run_can_be_changed(env, batch):
     (task,) = env.create({"command": "old", "batch": batch, "retry": 3, "env": {"A": "1"}})
     changed = env.api("PATCH", f"/tasks/{task}", {"command": "new", "batch": batch + "2", "env": {}, "run_timeout": 5})
-    assert (changed["command"], changed["batch"], changed["env"], changed["run_timeout"], changed["retry"]) == ("new", batch + "2", {}, 5, 3)
+    assert (changed["command"], changed["batch"], changed["env"], changed["run_timeout"], changed["retry"]) == (
+        "new",
+        batch + "2",
+        {},
+        5,
+        3,
+    )
     assert refused(env, "PATCH", f"/tasks/{task}", {"comand": "x"})["field"] == "comand"
 
 
@@ -316,15 +422,24 @@ def test_a_failed_task_is_edited_and_relaunched(env, batch):
     worker = Hands(env, batch, batch)
     worker.sync()
     worker.end(task, "failed", 2)
-    body = {"filter": {"batch": batch, "state": "failed"}, "sub": {"pattern": "/old/(.)", "replacement": r"/new/\1"}, "relaunch": True}
+    body = {
+        "filter": {"batch": batch, "state": "failed"},
+        "sub": {"pattern": "/old/(.)", "replacement": r"/new/\1"},
+        "relaunch": True,
+    }
     shown = env.api("POST", "/tasks/edit", body | {"dry_run": True})
-    assert shown["changes"] == [{"id": task, "before": "ls /old/x", "after": "ls /new/x"}] and env.task(task)["command"] == "ls /old/x"
+    assert (
+        shown["changes"] == [{"id": task, "before": "ls /old/x", "after": "ls /new/x"}]
+        and env.task(task)["command"] == "ls /old/x"
+    )
     assert env.api("POST", "/tasks/edit", body)["ids"] == [task]
     assert env.task(task)["command"] == "ls /new/x" and env.state(task) in ("pending", "assigned")
     assert [order.spec["task"]["command"] for order in worker.sync().orders] == ["ls /new/x"]
 
 
-@pytest.mark.parametrize("sub", [{"pattern": "(", "replacement": ""}, {"pattern": "a", "replacement": r"\9"}, {"pattern": "a"}, {}])
+@pytest.mark.parametrize(
+    "sub", [{"pattern": "(", "replacement": ""}, {"pattern": "a", "replacement": r"\9"}, {"pattern": "a"}, {}]
+)
 def test_a_wrong_substitution_is_told(env, batch, sub):
     env.create({"command": "a", "batch": batch})
     assert refused(env, "POST", "/tasks/edit", {"filter": {"batch": batch}, "sub": sub})["field"].startswith("sub.")
@@ -341,7 +456,9 @@ def test_cancel_relaunch_and_delete(env, batch):
     worker = Hands(env, batch, batch, concurrency=2)
     worker.sync()
     worker.end(done)
-    idle_first = env.api("POST", "/workers", {"name": f"{batch}-x", "key": "k" * 20, "concurrency": 0})  # has no slot: takes nothing
+    idle_first = env.api(
+        "POST", "/workers", {"name": f"{batch}-x", "key": "k" * 20, "concurrency": 0}
+    )  # has no slot: takes nothing
     assert idle_first["state"] == "online"
     answer = env.api("POST", "/tasks/cancel", {"ids": [done, running, 99999999]})
     assert answer["ids"] == [running] and {item["id"] for item in answer["skipped"]} == {done, 99999999}
@@ -376,7 +493,7 @@ def test_signals_reach_what_runs(env, batch):
     refused(env, "POST", "/tasks/signal", {"ids": [running], "action": "hug"})
 
 
-# --- counts that wait ----------------------------------------------------------------------------------------------------------
+# --- counts that wait -------------------------------------------------------------------------------------------------------
 
 
 def test_counts_wait_for_a_change(env, batch):
@@ -401,7 +518,7 @@ def env_with_its_own_connection(env: Env) -> Env:
     return other
 
 
-# --- executions and output ------------------------------------------------------------------------------------------------------
+# --- executions and output --------------------------------------------------------------------------------------------------
 
 
 def test_output_comes_back_byte_for_byte(env, batch):
@@ -431,7 +548,9 @@ def test_output_is_waited_for(env, batch):
     timer.join()
     worker.end(task, stdout=b"now")
     began = time.monotonic()
-    assert env.answer("GET", f"/executions/{execution}/stdout", offset=3, wait=20).body == b""  # it has ended: nothing more will come
+    assert (
+        env.answer("GET", f"/executions/{execution}/stdout", offset=3, wait=20).body == b""
+    )  # it has ended: nothing more will come
     assert time.monotonic() - began < 5
 
 
@@ -447,7 +566,7 @@ def test_the_attempts_of_a_task(env, batch):
     assert env.state(task) == "failed" and env.api("GET", f"/executions/{found[0]['id']}") == found[0]
 
 
-# --- batches, workers, events, the server ---------------------------------------------------------------------------------------
+# --- batches, workers, events, the server -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "a/b", "ü", "100%", "q?x#y", "<script>", "..", "'; DROP TABLE task; --"])
@@ -487,7 +606,9 @@ def test_a_report_groups_failures(env, batch):
         worker.end(task, "failed", 9, b"first\nlast line\n")
     report = env.api("GET", f"/batches/{batch}/report")
     assert report["durations"]["count"] == 1 and 1.0 < report["durations"]["mean"] < 2.0
-    assert [(g["exit_code"], g["last_line"], g["count"], g["task_ids"]) for g in report["failures"]] == [(9, "last line", 2, ids[1:])]
+    assert [(g["exit_code"], g["last_line"], g["count"], g["task_ids"]) for g in report["failures"]] == [
+        (9, "last line", 2, ids[1:])
+    ]
 
 
 def test_a_worker_registers_again_and_keeps_what_was_changed(env, batch):
@@ -532,14 +653,20 @@ def test_every_change_is_one_event_and_a_dry_run_none(env, batch):
         return [(event["action"], event["ids"]) for event in env.items("/events") if event["id"] > last]
 
     ids: list[int] = []
-    assert new_events(lambda: ids.extend(env.create(*[{"command": "a", "batch": batch}] * 3))) == [("task.create", [f"{ids[0]}-{ids[2]}"])]
+    assert new_events(lambda: ids.extend(env.create(*[{"command": "a", "batch": batch}] * 3))) == [
+        ("task.create", [f"{ids[0]}-{ids[2]}"])
+    ]
     one = ids[0]
     for path, body, event in (
-        (f"/batches/{batch}/stop", {}, ("batch.stop", [batch])), (f"/batches/{batch}/go", {}, ("batch.go", [batch])),
-        ("/tasks/edit", {"ids": [one], "set": {"retry": 1}}, ("task.edit", [one])), ("/tasks/cancel", {"ids": [one]}, ("task.cancel", [one])),
-        ("/tasks/relaunch", {"ids": [one]}, ("task.relaunch", [one])), ("/tasks/delete", {"ids": [one]}, ("task.delete", [one])),
-        ("/tokens", {"name": batch}, ("token.create", None)), ("/workers", {"name": batch, "key": "k" * 20, "concurrency": 0}, ("worker.register", None)),
-    ):  # fmt: skip
+        (f"/batches/{batch}/stop", {}, ("batch.stop", [batch])),
+        (f"/batches/{batch}/go", {}, ("batch.go", [batch])),
+        ("/tasks/edit", {"ids": [one], "set": {"retry": 1}}, ("task.edit", [one])),
+        ("/tasks/cancel", {"ids": [one]}, ("task.cancel", [one])),
+        ("/tasks/relaunch", {"ids": [one]}, ("task.relaunch", [one])),
+        ("/tasks/delete", {"ids": [one]}, ("task.delete", [one])),
+        ("/tokens", {"name": batch}, ("token.create", None)),
+        ("/workers", {"name": batch, "key": "k" * 20, "concurrency": 0}, ("worker.register", None)),
+    ):
         if "ids" in body:
             assert new_events(lambda path=path, body=body: env.api("POST", path, body | {"dry_run": True})) == []
         ((action, changed),) = new_events(lambda path=path, body=body: env.api("POST", path, body))
@@ -563,12 +690,14 @@ def test_a_backup_is_a_whole_database(env, tmp_path):
     other.close()
 
 
-# --- the document -----------------------------------------------------------------------------------------------------------------
+# --- the document -----------------------------------------------------------------------------------------------------------
 
 
 def test_every_route_is_described(env):
     described = document()
-    assert {(path, method.upper()) for path, methods in described["paths"].items() for method in methods} == {(r.template, r.method) for r in TABLE}
+    assert {(path, method.upper()) for path, methods in described["paths"].items() for method in methods} == {
+        (r.template, r.method) for r in TABLE
+    }
     names = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]
     assert len(set(names)) == len(names)
     with Connection(env.url) as connection:

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from env import Env
-
 from scitq.api import application  # noqa: F401 - it fills the table
 from scitq.api.routes import TABLE
 from scitq.transport import Connection
@@ -141,7 +140,9 @@ def test_other_names_and_origins_are_refused_everywhere(doors, route):
         assert answer.status == 403 and error(answer)["code"] == "not_allowed", headers
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:5000", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", "a b"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:5000", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1", "a b"]
+)
 def test_a_rebound_name_is_refused(doors, host):
     assert raw(doors, f"GET /docs HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").startswith("HTTP/1.1 403 ")
 
@@ -201,7 +202,9 @@ def test_the_refusals_of_the_http_server_are_marked_too(doors):
 # --- what the server can be started with ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [["--host", "0.0.0.0"], ["--host", "::"], ["--host", "0.0.0.0", "--no-auth", "--insecure-http"]])
+@pytest.mark.parametrize(
+    "options", [["--host", "0.0.0.0"], ["--host", "::"], ["--host", "0.0.0.0", "--no-auth", "--insecure-http"]]
+)
 def test_it_does_not_listen_to_strangers_by_mistake(tmp_path, options):
     env = Env(tmp_path)
     done = env.cli("server", "--port", "0", "--data", tmp_path / "d", *options, code=2)
@@ -224,7 +227,13 @@ def test_without_tokens_this_machine_is_the_administrator_but_no_other_site_is(t
 @pytest.fixture
 def certificate(tmp_path):
     words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext"]
-    words += ["subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    words += [
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-keyout",
+        str(tmp_path / "key.pem"),
+        "-out",
+        str(tmp_path / "cert.pem"),
+    ]
     subprocess.run(words, check=True, capture_output=True)
     return str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
 
@@ -258,7 +267,13 @@ def handshake(url: str, version: ssl.TLSVersion) -> str | None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--cert", "c.pem"], ["--key", "k.pem"], ["--cert", "none.pem", "--key", "none.pem"], ["--cert", "bad.pem", "--key", "bad.pem"]]
+    "options",
+    [
+        ["--cert", "c.pem"],
+        ["--key", "k.pem"],
+        ["--cert", "none.pem", "--key", "none.pem"],
+        ["--cert", "bad.pem", "--key", "bad.pem"],
+    ],
 )
 def test_a_wrong_certificate_is_told(tmp_path, options):
     (tmp_path / "bad.pem").write_text("nonsense")
@@ -286,5 +301,3 @@ def raw(doors, request: str) -> str:
         while piece := connection.recv(65536):
             received += piece
     return received.decode("latin-1")
-
-

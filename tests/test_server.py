@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 
 import pytest
 from env import Env
-
-from scitq import settings, wire
-from scitq.auth import hash_token
 from scitq.api.callers import FAILURES, Caller, Callers
 from scitq.api.polls import SPARE_THREADS, Bells, Seats
+from scitq.auth import hash_token
 from scitq.errors import InvalidRequest, NotAuthenticated, TooManyRequests, Unavailable
 from scitq.protocol import SyncAnswer, SyncRequest
 from scitq.transport import Connection, raise_for
+
+from scitq import settings, wire
 
 # --- settings ---------------------------------------------------------------------------------------------------------------
 
@@ -37,10 +37,14 @@ def test_the_command_line_wins_over_the_environment_over_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("prot: 1", "(did you mean 'port'?)"), ("port: many", "port: cannot be 'many': it wants a whole number"), ("- a", "name: value"),
-        ("a: [", "is not YAML"), ("no_auth: perhaps", "it wants true or false"), ("port: 70000", "--port: 70000 is not from 0 to 65535"),
+        ("prot: 1", "(did you mean 'port'?)"),
+        ("port: many", "port: cannot be 'many': it wants a whole number"),
+        ("- a", "name: value"),
+        ("a: [", "is not YAML"),
+        ("no_auth: perhaps", "it wants true or false"),
+        ("port: 70000", "--port: 70000 is not from 0 to 65535"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_file_is_told(tmp_path, text, told):
     config = tmp_path / "c.yaml"
     config.write_text(text)
@@ -59,7 +63,7 @@ def test_one_file_of_a_pair_is_told():
         settings.load({"cert": "x.pem"}, None, {})
 
 
-# --- start and stop -----------------------------------------------------------------------------------------------------------
+# --- start and stop ---------------------------------------------------------------------------------------------------------
 
 
 def test_it_says_where_it_is_and_leaves_nothing(env):
@@ -78,7 +82,7 @@ def test_quiet_says_nothing(env):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_in_order_while_requests_wait(env, number):
-    """Held requests are answered, connections that send slowly or nothing hold nobody up, and what was answered is there again."""
+    """Held requests are answered, slow and silent connections hold nobody up, and what was answered is there again."""
     server = env.server()
     identity = Identity(env)
     (task,) = env.create({"command": "true", "batch": "nobody"})
@@ -134,11 +138,15 @@ def test_two_servers_on_one_database_are_refused(env):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--database", "mysql://x"], "sqlite:///path or postgresql://"), (["--database", "sqlite://host/x"], "sqlite:///"),
-        (["--port", "seventy"], "--port"), (["--host", "256.1.1.1", "--insecure-http"], "--host"), (["--nonsense"], "--nonsense"),
-        (["--config", "absent.yaml"], "absent.yaml"), (["--database", "sqlite:///text.db"], "not a usable SQLite database"),
+        (["--database", "mysql://x"], "sqlite:///path or postgresql://"),
+        (["--database", "sqlite://host/x"], "sqlite:///"),
+        (["--port", "seventy"], "--port"),
+        (["--host", "256.1.1.1", "--insecure-http"], "--host"),
+        (["--nonsense"], "--nonsense"),
+        (["--config", "absent.yaml"], "absent.yaml"),
+        (["--database", "sqlite:///text.db"], "not a usable SQLite database"),
     ],
-)  # fmt: skip
+)
 def test_what_it_cannot_start_with_is_told_in_a_line(env, options, told):
     (env.directory / "text.db").write_text("This is no database. " * 100)
     done = env.cli("server", "--port", "0", "--data", env.directory / "d", *options)
@@ -174,7 +182,7 @@ def test_the_same_port_keeps_its_token(env):
     assert first  # of a port that was chosen for one run: forgotten when it ended
 
 
-# --- health ---------------------------------------------------------------------------------------------------------------------
+# --- health -----------------------------------------------------------------------------------------------------------------
 
 
 def test_ready_is_true_to_the_facts(env):
@@ -193,7 +201,7 @@ def test_ready_is_true_to_the_facts(env):
         env.until(lambda: connection.request("GET", "/health/ready", timeout=40).status == 200, 40, "ready again")
 
 
-# --- a worker's sync -----------------------------------------------------------------------------------------------------------
+# --- a worker's sync --------------------------------------------------------------------------------------------------------
 
 
 class Identity:
@@ -291,15 +299,24 @@ def test_many_idle_workers_do_not_stop_the_others(env):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{}", b"[]\n", b"nonsense\n", b'{"incarnation": 1, "sequence": 1, "version": "1"}\n',
-             b'{"incarnation": "a", "sequence": 1, "version": "1", "executions": [{"id": 1e99, "state": "running"}]}\n',
-             b'{"incarnation": "a", "sequence": 1, "version": "1", "executions": [{"id": 99999999999999999999, "state": "running"}]}\n',
-             b'{"incarnation": "a", "sequence": 2, "version": "1", "output": [{"id": 1, "stream": "stdout", "offset": 0, "length": 9}]}\nx'],
-)  # fmt: skip
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]\n",
+        b"nonsense\n",
+        b'{"incarnation": 1, "sequence": 1, "version": "1"}\n',
+        b'{"incarnation": "a", "sequence": 1, "version": "1", "executions": [{"id": 1e99, "state": "running"}]}\n',
+        b'{"incarnation": "a", "sequence": 1, "version": "1", "executions": [{"id": 99999999999999999999, "state": "lost"}]}\n',
+        b'{"incarnation": "a", "sequence": 2, "version": "1", "output": [{"id": 1, "stream": "stdout", "offset": 0, "length": 9}]}\n',
+    ],
+)
 def test_a_wrong_sync_is_a_400(server_with_worker, body):
     worker = server_with_worker
     with Connection(worker.url, worker.row["token"]) as connection:
-        answer = connection.request("POST", f"/api/v1/workers/{worker.row['id']}/sync", body, headers={"Content-Type": "application/x-scitq-sync"})
+        answer = connection.request(
+            "POST", f"/api/v1/workers/{worker.row['id']}/sync", body, headers={"Content-Type": "application/x-scitq-sync"}
+        )
     assert answer.status == 400 and answer.json()["error"]["message"]
 
 
@@ -311,7 +328,7 @@ def server_with_worker(tmp_path_factory):
     env.close()
 
 
-# --- its parts, alone ---------------------------------------------------------------------------------------------------------
+# --- its parts, alone -------------------------------------------------------------------------------------------------------
 
 
 def test_a_bell_rung_before_the_wait_is_heard():

@@ -77,7 +77,9 @@ class Application:
         if caller.role == NOBODY_ASKED:
             return caller
         if not any(permits(caller.role, wanted) for wanted in entry.roles):
-            raise NotAllowed(f"this wants the role {' or '.join(entry.roles)}, the token of {caller.name!r:.80} has the role {caller.role}")
+            raise NotAllowed(
+                f"this wants the role {' or '.join(entry.roles)}, the token of {caller.name!r:.80} has the role {caller.role}"
+            )
         if caller.role == "worker" and placeholders.get("id") != caller.worker_id:
             raise NotAllowed("a worker's token reaches that worker alone")
         return caller
@@ -92,8 +94,6 @@ class Application:
         if bearer is None and entry.writes:
             check_own_page(environ)
         return self.service.callers.of_token(token, environ.get("REMOTE_ADDR", ""))
-
-
 
 
 def _bearer(environ: dict) -> str | None:

@@ -13,10 +13,19 @@ from .shapes import Batch, BatchPage, Report
 PATH = f"{API}/batches"
 
 
-@route("GET", PATH, USER, "The batches, with the number of their workers, and of their tasks in each state", query=PageQuery, answer=BatchPage)
+@route(
+    "GET",
+    PATH,
+    USER,
+    "The batches, with the number of their workers, and of their tasks in each state",
+    query=PageQuery,
+    answer=BatchPage,
+)
 def find(call: Call) -> dict:
     query = call.query
-    return page(call.read(lambda tx: batches.find(tx, query["limit"] + 1, query["after"], query["order"] == "-id")), query["limit"])
+    return page(
+        call.read(lambda tx: batches.find(tx, query["limit"] + 1, query["after"], query["order"] == "-id")), query["limit"]
+    )
 
 
 @route("GET", f"{PATH}/<name:path>/report", USER, "Durations, failures by exit code and last line, peak memory", answer=Report)
@@ -29,7 +38,14 @@ def get(call: Call, name: str) -> dict:
     return with_iso_times(call.read(lambda tx: batches.get(tx, name)))
 
 
-@route("POST", f"{PATH}/<name:path>/stop", USER, "Nothing of it starts any more; `running` says what happens to what runs", body=StopBody, answer=Batch)
+@route(
+    "POST",
+    f"{PATH}/<name:path>/stop",
+    USER,
+    "Nothing of it starts any more; `running` says what happens to what runs",
+    body=StopBody,
+    answer=Batch,
+)
 def stop(call: Call, name: str) -> dict:
     running = call.body["running"]
 

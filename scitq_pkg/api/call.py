@@ -16,10 +16,10 @@ from ..settings import Settings
 from ..store import Store, Transaction, requests
 from .answers import JSON
 from .callers import Caller, Callers
+from .inputs import MAX_INT, load
 from .polls import Bells, Seats
 from .readiness import Readiness
 from .routes import Route
-from .inputs import MAX_INT, load
 
 MAX_PARAMETERS = 50
 MAX_KEY = 200  # characters of an Idempotency-Key

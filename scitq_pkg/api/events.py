@@ -15,6 +15,8 @@ from .shapes import EventPage
 def find(call: Call) -> dict:
     query = call.query
     rows = call.read(
-        lambda tx: events.find(tx, query.get("object"), query.get("who"), query["limit"] + 1, query["after"], query["order"] == "-id")
+        lambda tx: events.find(
+            tx, query.get("object"), query.get("who"), query["limit"] + 1, query["after"], query["order"] == "-id"
+        )
     )
     return page([row | {"at": iso(row["at"])} for row in rows], query["limit"])

@@ -14,7 +14,8 @@ from ..address import is_loopback
 from ..errors import InvalidRequest, NotAllowed
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; "
     "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
@@ -46,7 +47,10 @@ class Gate:
             raise NotAllowed("the request does not say which host it is for", field="Host")
         if name in self._names or is_loopback(name) or _is_address(name) or name == _full_name():
             return
-        raise NotAllowed(f"this server does not go by the name {name!r:.100}: start it with --allowed-host {name:.100} if it should", field="Host")
+        raise NotAllowed(
+            f"this server does not go by the name {name!r:.100}: start it with --allowed-host {name:.100} if it should",
+            field="Host",
+        )
 
     def _check_origin(self, environ: dict, host: str) -> None:
         """Cross-site requests: a page from elsewhere has another origin. Only plain navigation may come from other sites."""
@@ -68,7 +72,9 @@ def check_own_page(environ: dict) -> None:
     """
     own = environ.get("HTTP_ORIGIN") is not None or environ.get("HTTP_SEC_FETCH_SITE") == "same-origin"
     if not own:
-        raise NotAllowed("a change wants the header `Authorization: Bearer TOKEN`, or to come from a page of this server", field="Origin")
+        raise NotAllowed(
+            "a change wants the header `Authorization: Bearer TOKEN`, or to come from a page of this server", field="Origin"
+        )
 
 
 def _check_path(path: str) -> None:
@@ -98,7 +104,7 @@ def _is_address(name: str) -> bool:
 
 
 def _is_same(origin: str, host: str) -> bool:
-    """Whether an `Origin` is that of this server, as it was called: a proxy may have taken off the TLS, so the scheme is left out."""
+    """Whether an `Origin` is that of this server, as it was called; not the scheme: a proxy may have taken off the TLS."""
     scheme, _, rest = origin.lower().partition("://")
     default = {"http": ":80", "https": ":443"}.get(scheme)
     return default is not None and (rest == host.lower() or rest + default == host.lower() or rest == host.lower() + default)

@@ -13,7 +13,13 @@ def live(call: Call) -> dict:
     return {"live": True}
 
 
-@route("GET", "/health/ready", ANYBODY, "The database can be written and the scheduler ticks; 503 with the reasons otherwise", answer=Ready)
+@route(
+    "GET",
+    "/health/ready",
+    ANYBODY,
+    "The database can be written and the scheduler ticks; 503 with the reasons otherwise",
+    answer=Ready,
+)
 def ready(call: Call) -> Answer:
     reasons = call.service.readiness.reasons()
     return Answer({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)

@@ -1,4 +1,4 @@
-"""New tasks: thousands in one request are accepted by a table of quick tests; the schema converts and explains what these do not pass.
+"""New tasks: thousands in one request pass a table of quick tests; the schema converts and explains what does not pass them.
 
 Measured on 10,000 tasks of a command and a name: 8 ms here, 190 ms through marshmallow.
 """
@@ -19,7 +19,7 @@ _SCHEMA = NewTask()
 
 
 def accept(plain: object) -> list[dict]:
-    """The fields of each new task, checked, from a task or `{"tasks": [...]}`. Raises InvalidRequest naming the first wrong field."""
+    """The fields of each new task, checked, from a task or `{"tasks": [...]}`. Raises InvalidRequest, naming the field."""
     if not isinstance(plain, dict) or "tasks" not in plain:
         return [_accept_one(plain, "")]
     for name in plain:

@@ -15,23 +15,33 @@ from .routes import TABLE, Route
 from .shapes import Error
 
 _ABOUT = (
-    "A distributed task queue. Times are ISO 8601 in UTC; errors are `{\"error\": {\"code\", \"message\", \"field\"}}`; "
+    'A distributed task queue. Times are ISO 8601 in UTC; errors are `{"error": {"code", "message", "field"}}`; '
     "a write that carries an `Idempotency-Key` is done once, however often it is sent."
 )
 _ERRORS = {
-    "400": "The request is wrong; `field` says where", "401": "No token, or one that is not known", "403": "The role does not reach this far",
-    "404": "There is no such thing", "409": "Its state does not allow this", "413": "The request is too large", "431": "The headers are too large",
-    "429": "Too many wrong tokens", "503": "Not ready: try again", "507": "The disk is full",
-}  # fmt: skip
+    "400": "The request is wrong; `field` says where",
+    "401": "No token, or one that is not known",
+    "403": "The role does not reach this far",
+    "404": "There is no such thing",
+    "409": "Its state does not allow this",
+    "413": "The request is too large",
+    "431": "The headers are too large",
+    "429": "Too many wrong tokens",
+    "503": "Not ready: try again",
+    "507": "The disk is full",
+}
 
 
 @lru_cache(maxsize=1)
 def document() -> dict:
     """The whole document."""
     spec = APISpec(
-        title="scitq", version=__version__, openapi_version="3.0.3", info={"description": _ABOUT},
+        title="scitq",
+        version=__version__,
+        openapi_version="3.0.3",
+        info={"description": _ABOUT},
         plugins=[MarshmallowPlugin(schema_name_resolver=_schema_name)],
-    )  # fmt: skip
+    )
     spec.components.security_scheme("token", {"type": "http", "scheme": "bearer"})
     for route in TABLE:
         spec.path(path=route.template, operations={route.method.lower(): _operation(route)})
@@ -54,7 +64,10 @@ def _operation(route: Route) -> dict:
     if route.body:
         operation["requestBody"] = {"content": {JSON: {"schema": route.body}}, "required": True}
     elif route.raw_body:
-        operation["requestBody"] = {"content": {route.raw_body: {"schema": {"type": "string", "format": "binary"}}}, "required": True}
+        operation["requestBody"] = {
+            "content": {route.raw_body: {"schema": {"type": "string", "format": "binary"}}},
+            "required": True,
+        }
     return operation
 
 
@@ -79,7 +92,14 @@ def _header_parameters(route: Route) -> list[dict]:
     if not route.writes or route.raw_body:
         return []
     about = "A text of the caller's choice: the same request under the same key is done once"
-    return [{"in": "header", "name": "Idempotency-Key", "schema": {"type": "string", "minLength": 1, "maxLength": 200}, "description": about}]
+    return [
+        {
+            "in": "header",
+            "name": "Idempotency-Key",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+            "description": about,
+        }
+    ]
 
 
 def _success(route: Route) -> dict:

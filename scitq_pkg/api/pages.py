@@ -23,7 +23,8 @@ window.addEventListener("load", () => SwaggerUIBundle({
 """
 _SWAGGER_PAGE = """\
 <!doctype html><html lang="en"><meta charset="utf-8"><title>scitq API</title>
-<link rel="stylesheet" href="docs/swagger-ui.css"><script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script>
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script>
 <div id="docs"></div></html>
 """
 

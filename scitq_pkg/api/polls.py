@@ -38,7 +38,7 @@ class Bells:
                 self._let_go(worker_id)
 
     def wait(self, worker_id: int, rings: int, seconds: float) -> int | None:
-        """Wait for a ring after the first `rings`: their number then; None when the time is over or nobody is to wait any more."""
+        """Wait for a ring after the first `rings`: their number then; None when the time is over, or it is to wait no more."""
         with self._lock:
             if self._count(worker_id) != rings or self._closed:
                 return None if self._closed else self._count(worker_id)

@@ -1,4 +1,4 @@
-"""What bodies and queries may hold: one description for the check, for the error that names the field, and for the OpenAPI document."""
+"""What bodies and queries may hold: one description for the check, its errors that name the field, and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -6,8 +6,26 @@ from marshmallow import fields, validate
 
 from ..protocol import DEFAULT_BATCH, TASK_STATES, WORKER_STATES
 from .inputs import (
-    MAX_INT, MAX_LINE, MAX_WAIT, SHELLS, Body, Command, Environment, Flag, Line, Name, Number, Requirement, Seconds, Shell, Text, Uris, Whole,
-    Word, check_absolute, check_line,
+    MAX_INT,
+    MAX_LINE,
+    MAX_WAIT,
+    SHELLS,
+    Body,
+    Command,
+    Environment,
+    Flag,
+    Line,
+    Name,
+    Number,
+    Requirement,
+    Seconds,
+    Shell,
+    Text,
+    Uris,
+    Whole,
+    Word,
+    check_absolute,
+    check_line,
 )  # fmt: skip
 
 MAX_IDS = 1_000_000
@@ -74,8 +92,6 @@ class PageQuery(Body):
     limit = Number(least=1, most=MAX_PAGE, load_default=100)
     after = Number(load_default=None, metadata={"description": "the cursor that the page before gave as `next`"})
     order = fields.String(validate=validate.OneOf(["id", "-id"]), load_default="id")
-
-
 
 
 class LoginQuery(Body):

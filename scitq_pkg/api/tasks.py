@@ -31,7 +31,14 @@ def find(call: Call) -> dict:
     return page(rows, query["limit"])
 
 
-@route("GET", f"{PATH}/counts", USER, "How many tasks in each state; with `version` and `wait` as soon as that changed", query=CountsQuery, answer=Counts)
+@route(
+    "GET",
+    f"{PATH}/counts",
+    USER,
+    "How many tasks in each state; with `version` and `wait` as soon as that changed",
+    query=CountsQuery,
+    answer=Counts,
+)
 def counts(call: Call) -> dict:
     """`version` is that of before the count: what changes in between is news for the next call."""
     chosen, query, changes = filter_of(call.query), call.query, call.service.store.changes
@@ -48,7 +55,14 @@ def get(call: Call, id: int) -> dict:
     return with_iso_times(call.read(lambda tx: tasks.get(tx, known_id(id, "task"))))
 
 
-@route("PATCH", f"{PATH}/<id:id>", USER, "Changes a task that is not running; `relaunch` queues it again", body=TaskChange, answer=Task)
+@route(
+    "PATCH",
+    f"{PATH}/<id:id>",
+    USER,
+    "Changes a task that is not running; `relaunch` queues it again",
+    body=TaskChange,
+    answer=Task,
+)
 def change(call: Call, id: int) -> dict:
     changes = dict(call.body)
     relaunch = changes.pop("relaunch", False)
@@ -84,12 +98,20 @@ def explain(call: Call, id: int) -> dict:
 # --- many at once -----------------------------------------------------------------------------------------------------------
 
 
-@route("POST", f"{PATH}/edit", USER, "Changes many tasks; a dry run shows each change of a command", body=EditBody, answer=BulkAnswer)
+@route(
+    "POST", f"{PATH}/edit", USER, "Changes many tasks; a dry run shows each change of a command", body=EditBody, answer=BulkAnswer
+)
 def edit(call: Call) -> dict:
     body = call.body
     return call.write(
         lambda tx: tasks.edit(
-            tx, selected(tx, body), call.who, set=body.get("set"), sub=body.get("sub"), relaunch=body["relaunch"], dry_run=body["dry_run"]
+            tx,
+            selected(tx, body),
+            call.who,
+            set=body.get("set"),
+            sub=body.get("sub"),
+            relaunch=body["relaunch"],
+            dry_run=body["dry_run"],
         )
     )
 
@@ -112,7 +134,14 @@ def delete_many(call: Call) -> dict:
     return call.write(lambda tx: tasks.delete(tx, selected(tx, body), call.who, dry_run=body["dry_run"]))
 
 
-@route("POST", f"{PATH}/signal", USER, "Suspends, resumes, terminates or kills what runs of these tasks", body=SignalBody, answer=BulkAnswer)
+@route(
+    "POST",
+    f"{PATH}/signal",
+    USER,
+    "Suspends, resumes, terminates or kills what runs of these tasks",
+    body=SignalBody,
+    answer=BulkAnswer,
+)
 def signal(call: Call) -> dict:
     body = call.body
     return call.write(lambda tx: tasks.signal(tx, selected(tx, body), body["action"], call.who, dry_run=body["dry_run"]))

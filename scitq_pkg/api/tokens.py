@@ -17,12 +17,14 @@ PATH = f"{API}/tokens"
 @route("GET", PATH, ADMIN, "Who has a token, and of which role", query=PageQuery, answer=TokenPage)
 def find(call: Call) -> dict:
     query = call.query
-    return page(call.read(lambda tx: tokens.find(tx, query["limit"] + 1, query["after"], query["order"] == "-id")), query["limit"])
+    return page(
+        call.read(lambda tx: tokens.find(tx, query["limit"] + 1, query["after"], query["order"] == "-id")), query["limit"]
+    )
 
 
 @route("POST", PATH, ADMIN, "Makes a token, shown this once", body=NewToken, answer=MadeToken, status=201)
 def create(call: Call) -> dict:
-    """The secret is not kept with the answer: the same request again gives the same token another secret, as the first went astray."""
+    """The secret is not kept with the answer: the same request again gives the same token another secret."""
     given, secret = call.body, auth.new_token()
     hashed = auth.hash_token(secret)
     row = call.write(

@@ -14,7 +14,15 @@ from .shapes import RegisteredWorker, Worker, WorkerPage
 PATH = f"{API}/workers"
 
 
-@route("POST", PATH, USER, "Registers a worker; its own token is shown this once", body=NewWorker, answer=RegisteredWorker, status=201)
+@route(
+    "POST",
+    PATH,
+    USER,
+    "Registers a worker; its own token is shown this once",
+    body=NewWorker,
+    answer=RegisteredWorker,
+    status=201,
+)
 def register(call: Call) -> dict:
     """The same name and key again is the same worker with a new token, so no request id is needed."""
     given, token = call.body, auth.new_token()

@@ -31,20 +31,36 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scitq server",
         description="Remembers everything in a database, decides who runs what, and answers the API.",
-        epilog="Each option is also a variable SCITQ_OPTION and a key of the --config file; the command line wins. docs/server.md tells more.",
+        epilog="Each option is also a variable SCITQ_OPTION and a key of the --config file; the command line wins.",
     )
     add = parser.add_argument
     add("--host", metavar="ADDRESS", help="where to listen (default: 127.0.0.1, this machine alone)")
     add("--port", metavar="N", help="default: 5000; 0: any that is free")
-    add("--database", metavar="URL", help="sqlite:///path or postgresql://user@host/name (default: scitq.db in the data directory)")
+    add(
+        "--database",
+        metavar="URL",
+        help="sqlite:///path or postgresql://user@host/name (default: scitq.db in the data directory)",
+    )
     add("--data", metavar="DIR", help="directory of the database, backups and server.json (default: ~/.local/share/scitq)")
     add("--cert", metavar="FILE", help="PEM certificate, for TLS")
     add("--key", metavar="FILE", help="its PEM key")
     add("--config", metavar="FILE", help="a YAML file of settings")
-    add("--no-auth", action="store_true", default=None, help="no tokens: everybody on this machine is its administrator (loopback only)")
+    add(
+        "--no-auth",
+        action="store_true",
+        default=None,
+        help="no tokens: everybody on this machine is its administrator (loopback only)",
+    )
     add("--insecure-http", action="store_true", default=None, help="listen to other machines without TLS, in a network you trust")
-    add("--allowed-host", action="append", metavar="NAME", help="one more name by which browsers may call this server (repeatable)")
-    add("--lost-after", metavar="SECONDS", help="silence after which a worker's running tasks are given to others (default: 1800)")
+    add(
+        "--allowed-host",
+        action="append",
+        metavar="NAME",
+        help="one more name by which browsers may call this server (repeatable)",
+    )
+    add(
+        "--lost-after", metavar="SECONDS", help="silence after which a worker's running tasks are given to others (default: 1800)"
+    )
     add("--threads", metavar="N", help="threads at most, one for each request that waits (default: 1200)")
     add("--max-body", metavar="BYTES", help="the largest request (default: 64 MiB)")
     add("--stop-with-parent", action="store_true", help="end when standard input closes")

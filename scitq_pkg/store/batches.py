@@ -48,10 +48,13 @@ def _with_counts(tx: Transaction, rows: list[dict]) -> list[dict]:
         return rows
     by_id = {row["id"]: row | {"stopped": bool(row["stopped"]), "counts": {}, "workers": 0} for row in rows}
     ids = list(by_id)
-    for found in tx.all(f"SELECT batch_id, state, COUNT(*) AS n FROM task WHERE batch_id IN ({marks(ids)}) GROUP BY batch_id, state", ids):
+    for found in tx.all(
+        f"SELECT batch_id, state, COUNT(*) AS n FROM task WHERE batch_id IN ({marks(ids)}) GROUP BY batch_id, state", ids
+    ):
         by_id[found["batch_id"]]["counts"][found["state"]] = found["n"]
     for found in tx.all(
-        f"SELECT batch_id, COUNT(*) AS n FROM worker WHERE deleted_at IS NULL AND batch_id IN ({marks(ids)}) GROUP BY batch_id", ids
+        f"SELECT batch_id, COUNT(*) AS n FROM worker WHERE deleted_at IS NULL AND batch_id IN ({marks(ids)}) GROUP BY batch_id",
+        ids,
     ):
         by_id[found["batch_id"]]["workers"] = found["n"]
     return list(by_id.values())
@@ -72,7 +75,8 @@ def go(tx: Transaction, name: str, who: str) -> None:
     batch_id = _row(tx, name)["id"]
     tx.run("UPDATE batch SET stopped = ? WHERE id = ?", (False, batch_id))
     suspended = tx.column(
-        "SELECT id FROM execution WHERE batch_id = ? AND state IN ('assigned', 'accepted', 'running', 'uploading') AND desired = ?",
+        "SELECT id FROM execution WHERE batch_id = ? AND desired = ? "
+        "AND state IN ('assigned', 'accepted', 'running', 'uploading')",
         (batch_id, SUSPEND),
     )
     queue.order(tx, suspended, RUN, who)
@@ -104,9 +108,14 @@ def delete(tx: Transaction, name: str, who: str) -> None:
 
 
 def report(tx: Transaction, name: str) -> dict:
-    """Durations (seconds) and peak memory of what succeeded, failures grouped by exit code, signal and last line. Raises NotFound."""
+    """Durations (seconds) and peak memory of what succeeded, failures by exit code, signal and last line. Raises NotFound."""
     batch_id = _row(tx, name)["id"]
-    return {"batch": name, "durations": _durations(tx, batch_id), "peak_memory_bytes": _peak(tx, batch_id), "failures": _failures(tx, batch_id)}
+    return {
+        "batch": name,
+        "durations": _durations(tx, batch_id),
+        "peak_memory_bytes": _peak(tx, batch_id),
+        "failures": _failures(tx, batch_id),
+    }
 
 
 _LATEST = "FROM execution JOIN task ON task.execution_id = execution.id WHERE task.batch_id = ? AND execution.state = ?"
@@ -133,9 +142,9 @@ def _failures(tx: Transaction, batch_id: int) -> list[dict]:
     for row in rows:
         line = (row["last_output"] or "").rstrip().rpartition("\n")[2][:300] or None
         key = (row["exit_code"], row["signal"], line)
-        group = groups.setdefault(key, {"exit_code": key[0], "signal": key[1], "last_line": line, "reason": row["reason"], "count": 0, "task_ids": []})
+        group = groups.setdefault(
+            key, {"exit_code": key[0], "signal": key[1], "last_line": line, "reason": row["reason"], "count": 0, "task_ids": []}
+        )
         group["count"] += 1
         group["task_ids"] = [*group["task_ids"], row["task_id"]][:5]
     return sorted(groups.values(), key=lambda group: -group["count"])[:_FAILURES]
-
-

@@ -10,7 +10,7 @@ from .transaction import Transaction
 
 
 def add(tx: Transaction, who: str, action: str, kind: str, ids: Iterable[int | str], detail: dict | None = None) -> None:
-    """Note that `who` did `action` ("task.create") to things of a kind ("task"): ids, runs of which are written as ranges, or names."""
+    """Note that `who` did `action` ("task.create") to things of a kind ("task"): ids (runs become ranges) or names."""
     (event_id,) = tx.new_ids("event", 1)
     row = {"id": event_id, "at": tx.now, "who": who, "action": action, "object": kind, "ids": json.dumps(_ranges(list(ids)))}
     tx.insert(Event, {**row, "detail": json.dumps(detail) if detail else None})

@@ -7,10 +7,12 @@ from .filters import Filter
 from .transaction import Transaction
 
 _SELECT = (
-    "SELECT execution.id, task_id, worker_id, worker.name AS worker, batch.name AS batch, task.name AS name, attempt, execution.state, "
-    "desired, asked_by, suspended, pid, exit_code, signal, reason, assigned_at, accepted_at, started_at, ended_at, finished_at, cpu_seconds, "
+    "SELECT execution.id, task_id, worker_id, worker.name AS worker, batch.name AS batch, task.name AS name, attempt, "
+    "execution.state, desired, asked_by, suspended, pid, exit_code, signal, reason, assigned_at, accepted_at, started_at, "
+    "ended_at, finished_at, cpu_seconds, "
     "peak_memory_bytes, read_bytes, written_bytes, stdout_size, stderr_size, last_output FROM execution "
-    "JOIN batch ON batch.id = execution.batch_id JOIN task ON task.id = execution.task_id LEFT JOIN worker ON worker.id = execution.worker_id"
+    "JOIN batch ON batch.id = execution.batch_id JOIN task ON task.id = execution.task_id "
+    "LEFT JOIN worker ON worker.id = execution.worker_id"
 )
 
 
@@ -58,8 +60,13 @@ def output(tx: Transaction, execution_id: int, stream: str, offset: int, limit: 
             break
     first = offset if position is None else position - have
     return {
-        "data": b"".join(pieces), "offset": first, "next": first + have, "size": row["size"], "skipped": first - offset, "state": row["state"],
-    }  # fmt: skip
+        "data": b"".join(pieces),
+        "offset": first,
+        "next": first + have,
+        "size": row["size"],
+        "skipped": first - offset,
+        "state": row["state"],
+    }
 
 
 def _pieces(tx: Transaction, execution_id: int, number: int, offset: int):

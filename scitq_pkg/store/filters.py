@@ -159,4 +159,6 @@ def _since(text: str, now: float) -> float:
         moment = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
     except (ValueError, OverflowError):
-        raise InvalidRequest(f"{text!r:.60} is neither an age such as 90s, 2h or 3d nor a time such as 2026-11-21T10:00", field="since") from None
+        raise InvalidRequest(
+            f"{text!r:.60} is neither an age such as 90s, 2h or 3d nor a time such as 2026-11-21T10:00", field="since"
+        ) from None

@@ -7,7 +7,21 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..errors import InvalidRequest
-from ..protocol import CANCEL, CANCELED, DEFAULT_BATCH, FINAL, KILL, LIVE, PENDING, RUN, RUNNING, SUCCEEDED, SUSPEND, TERM, WAITING
+from ..protocol import (
+    CANCEL,
+    CANCELED,
+    DEFAULT_BATCH,
+    FINAL,
+    KILL,
+    LIVE,
+    PENDING,
+    RUN,
+    RUNNING,
+    SUCCEEDED,
+    SUSPEND,
+    TERM,
+    WAITING,
+)
 from . import batches, events, queue
 from .filters import Filter
 from .schema import Task
@@ -18,11 +32,23 @@ SIGNALS = {"suspend": SUSPEND, "resume": RUN, "term": TERM, "kill": KILL}
 
 _JSON = ("input", "resource", "env")
 _PLAIN = (
-    "name", "command", "shell", "container", "container_options", "output", "workdir", "uid", "gid", "priority", "retry", "download_timeout",
-    "run_timeout", "use_cache",
+    "name", "command", "shell", "container", "container_options", "output", "workdir", "uid", "gid", "priority", "retry",
+    "download_timeout", "run_timeout", "use_cache",
 )  # fmt: skip
 _DEFAULTS = {"priority": 0, "retry": 0, "use_cache": False}
-_INSERTED = ("id", "batch_id", *_PLAIN, *_JSON, "state", "failures", "losses", "attempts", "created_at", "modified_at", "state_at")
+_INSERTED = (
+    "id",
+    "batch_id",
+    *_PLAIN,
+    *_JSON,
+    "state",
+    "failures",
+    "losses",
+    "attempts",
+    "created_at",
+    "modified_at",
+    "state_at",
+)
 _SELECT = (
     "SELECT task.*, batch.name AS batch, worker.name AS worker, execution.exit_code, execution.signal, execution.reason, "
     "execution.suspended, execution.started_at, execution.ended_at"
@@ -58,7 +84,10 @@ def add(tx: Transaction, specs: list[dict], who: str) -> list[int]:
             for task_id, spec in zip(ids, specs)
         ),
     )  # fmt: skip
-    tx.many("INSERT INTO requirement (task_id, required_id) VALUES (?, ?)", [(task, needed) for task, them in required.items() for needed in them])
+    tx.many(
+        "INSERT INTO requirement (task_id, required_id) VALUES (?, ?)",
+        [(task, needed) for task, them in required.items() for needed in them],
+    )
     events.add(tx, who, "task.create", "task", ids)
     tx.wake()
     return list(ids)
@@ -115,7 +144,11 @@ def _unmet(tx: Transaction, required: dict[int, set[int]], ids: range) -> set[in
     if not required:
         return set()
     older = sorted({needed for them in required.values() for needed in them if needed < ids.start})
-    states = {row["id"]: row["state"] for part in _parts(older) for row in tx.all(f"SELECT id, state FROM task WHERE id IN ({marks(part)})", part)}
+    states = {
+        row["id"]: row["state"]
+        for part in _parts(older)
+        for row in tx.all(f"SELECT id, state FROM task WHERE id IN ({marks(part)})", part)
+    }
     for task, them in required.items():
         for needed in them:
             if needed < ids.start and needed not in states:
@@ -170,7 +203,7 @@ def _shown(tx: Transaction, rows: list[dict]) -> list[dict]:
     return rows
 
 
-# --- changing ----------------------------------------------------------------------------------------------------------------
+# --- changing ---------------------------------------------------------------------------------------------------------------
 
 
 def edit(
@@ -183,13 +216,17 @@ def edit(
     """
     changed = set or {}
     pattern = _compiled(sub)
-    rows, skipped = _chosen(tx, task_ids, lambda row: None if row["state"] not in LIVE else f"is {row['state']}: cancel it, or wait for its end")
+    rows, skipped = _chosen(
+        tx, task_ids, lambda row: None if row["state"] not in LIVE else f"is {row['state']}: cancel it, or wait for its end"
+    )
     commands = {row["id"]: _replaced(row["command"], pattern, sub) for row in rows} if pattern else {}
     rows = [row for row in rows if not pattern or commands[row["id"]] != row["command"] or changed or relaunch]
     done = {"ids": [row["id"] for row in rows], "skipped": skipped}
     if pattern:
         done["changes"] = [
-            {"id": row["id"], "before": row["command"], "after": commands[row["id"]]} for row in rows if commands[row["id"]] != row["command"]
+            {"id": row["id"], "before": row["command"], "after": commands[row["id"]]}
+            for row in rows
+            if commands[row["id"]] != row["command"]
         ]
     if not dry_run and rows:
         _apply(tx, rows, changed, commands)
@@ -235,7 +272,9 @@ def _require(tx: Transaction, task_ids: list[int], required: list) -> None:
     for word in required:
         if not isinstance(word, int):
             raise InvalidRequest(f"{word!r} stands for a task of the same request: give an id", field="require")
-    known = {i for part in _parts(sorted(set(required))) for i in tx.column(f"SELECT id FROM task WHERE id IN ({marks(part)})", part)}
+    known = {
+        i for part in _parts(sorted(set(required))) for i in tx.column(f"SELECT id FROM task WHERE id IN ({marks(part)})", part)
+    }
     for needed in required:
         if needed not in known:
             raise InvalidRequest(f"there is no task {needed}", field="require")
@@ -243,7 +282,10 @@ def _require(tx: Transaction, task_ids: list[int], required: list) -> None:
     for task_id in task_ids:
         if _leads_to(tx, known, task_id):
             raise InvalidRequest(f"task {task_id} is needed, directly or not, by one that it would need", field="require")
-    tx.many("INSERT INTO requirement (task_id, required_id) VALUES (?, ?)", [(task_id, needed) for task_id in task_ids for needed in known])
+    tx.many(
+        "INSERT INTO requirement (task_id, required_id) VALUES (?, ?)",
+        [(task_id, needed) for task_id in task_ids for needed in known],
+    )
 
 
 def _leads_to(tx: Transaction, start: Iterable[int], goal: int) -> bool:
@@ -278,18 +320,28 @@ def cancel(tx: Transaction, task_ids: list[int], who: str, dry_run: bool = False
 
 
 def signal(tx: Transaction, task_ids: list[int], action: str, who: str, dry_run: bool = False) -> dict:
-    """"suspend", "resume", "term" or "kill" what runs of these tasks."""
+    """ "suspend", "resume", "term" or "kill" what runs of these tasks."""
     rows, skipped = _chosen(tx, task_ids, lambda row: None if row["state"] == RUNNING else f"is {row['state']}, it does not run")
     return _done(
-        tx, rows, skipped, who, f"task.{action}", dry_run, lambda ids: queue.order(tx, [row["execution_id"] for row in rows], SIGNALS[action], who)
+        tx,
+        rows,
+        skipped,
+        who,
+        f"task.{action}",
+        dry_run,
+        lambda ids: queue.order(tx, [row["execution_id"] for row in rows], SIGNALS[action], who),
     )
 
 
 def delete(tx: Transaction, task_ids: list[int], who: str, dry_run: bool = False) -> dict:
-    """Remove tasks, their executions and output; a worker that holds one is told to end it. What others still wait for is kept."""
+    """Remove tasks, their executions and output; a worker that holds one ends it. What others still wait for is kept."""
     rows, skipped = _chosen(tx, task_ids, lambda row: None)
     needed = _needed_by_others(tx, rows)
-    skipped += [{"id": row["id"], "why": f"task {needed[row['id']]} waits for it: delete that one too, or edit it"} for row in rows if row["id"] in needed]
+    skipped += [
+        {"id": row["id"], "why": f"task {needed[row['id']]} waits for it: delete that one too, or edit it"}
+        for row in rows
+        if row["id"] in needed
+    ]
     rows = [row for row in rows if row["id"] not in needed]
     return _done(tx, rows, skipped, who, "task.delete", dry_run, lambda ids: remove(tx, ids))
 
@@ -315,7 +367,8 @@ def remove(tx: Transaction, task_ids: list[int]) -> None:
         tx.run(f"DELETE FROM output WHERE execution_id IN (SELECT id FROM execution WHERE task_id {inside})", part)
         tx.run(f"DELETE FROM execution WHERE task_id {inside}", part)
         waiting = tx.column(
-            f"SELECT DISTINCT task.id FROM requirement JOIN task ON task.id = requirement.task_id WHERE required_id {inside} AND task.state = ?",
+            "SELECT DISTINCT task.id FROM requirement JOIN task ON task.id = requirement.task_id "
+            f"WHERE required_id {inside} AND task.state = ?",
             (*part, WAITING),
         )
         tx.run(f"DELETE FROM requirement WHERE task_id {inside} OR required_id {inside}", (*part, *part))
@@ -329,7 +382,9 @@ def _chosen(tx: Transaction, task_ids: list[int], fault) -> tuple[list[dict], li
     found: dict[int, dict] = {}
     for part in _parts(task_ids):
         locking = " FOR UPDATE" if tx.postgresql else ""
-        for row in tx.all(f"SELECT id, state, command, execution_id FROM task WHERE id IN ({marks(part)}) ORDER BY id{locking}", part):
+        for row in tx.all(
+            f"SELECT id, state, command, execution_id FROM task WHERE id IN ({marks(part)}) ORDER BY id{locking}", part
+        ):
             found[row["id"]] = row
     rows, skipped = [], []
     for task_id in dict.fromkeys(task_ids):

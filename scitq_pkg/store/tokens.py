@@ -39,8 +39,8 @@ def find(tx: Transaction, limit: int, after: int | None, descending: bool) -> li
     """Tokens of people that were not revoked, in the order of their ids."""
     test, order = ("id < ?", "DESC") if descending else ("id > ?", "ASC")
     return tx.all(
-        f"SELECT {_SHOWN} FROM token WHERE revoked_at IS NULL AND worker_id IS NULL AND {test if after is not None else '? IS NULL'} "
-        f"ORDER BY id {order} LIMIT ?", (after, limit),
+        f"SELECT {_SHOWN} FROM token WHERE revoked_at IS NULL AND worker_id IS NULL "
+        f"AND {test if after is not None else '? IS NULL'} ORDER BY id {order} LIMIT ?", (after, limit),
     )  # fmt: skip
 
 

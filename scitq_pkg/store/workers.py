@@ -13,8 +13,8 @@ from .transaction import Transaction
 
 _LIVE = "('assigned', 'accepted', 'running', 'uploading')"
 _SELECT = (
-    "SELECT worker.id, worker.name, hostname, batch.name AS batch, concurrency, prefetch, permanent, draining, offline, problem, version, cpus, "
-    "memory_bytes, stats, worker.created_at, contact_at, "
+    "SELECT worker.id, worker.name, hostname, batch.name AS batch, concurrency, prefetch, permanent, draining, offline, problem, "
+    "version, cpus, memory_bytes, stats, worker.created_at, contact_at, "
     f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {_LIVE}) AS held, "
     f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {_LIVE} AND state = 'running') AS running "
     "FROM worker JOIN batch ON batch.id = worker.batch_id WHERE deleted_at IS NULL"
@@ -24,7 +24,7 @@ _SELECT = (
 def register(tx: Transaction, given: dict, hashed: str, who: str) -> dict:
     """The worker of this name and key, new or known, with a new token of this hash.
 
-    A known one keeps the concurrency, prefetch and batch that it has here: a person may have changed them since it was first started.
+    A known one keeps the concurrency, prefetch and batch that it has here: a person may have changed them since.
     Raises Conflict if another machine has the name and is there, or is still expected to bring back what it runs.
     """
     known = tx.one("SELECT * FROM worker WHERE name = ? AND deleted_at IS NULL", (given["name"],))
@@ -43,7 +43,8 @@ def _make_way(tx: Transaction, known: dict) -> None:
     holds = tx.value(f"SELECT id FROM execution WHERE worker_id = ? AND state IN {_LIVE} LIMIT 1", (known["id"],))
     if not known["offline"] or holds is not None:
         raise Conflict(
-            f"worker {known['name']} exists, on {known['hostname'] or 'another machine'}: give another --name, or delete that one first",
+            f"worker {known['name']} exists, on {known['hostname'] or 'another machine'}: give another --name, or "
+            "delete that one first",
             field="name",
         )
     _remove(tx, known["id"])
@@ -51,7 +52,9 @@ def _make_way(tx: Transaction, known: dict) -> None:
 
 def _create(tx: Transaction, given: dict, who: str) -> int:
     (worker_id,) = tx.new_ids("worker", 1)
-    columns = {name: given[name] for name in ("name", "key", "hostname", "concurrency", "prefetch", "permanent", "cpus", "memory_bytes")}
+    columns = {
+        name: given[name] for name in ("name", "key", "hostname", "concurrency", "prefetch", "permanent", "cpus", "memory_bytes")
+    }
     batch_id = batches.ensure(tx, given["batch"])
     flags = {"draining": False, "offline": False, "created_at": tx.now, "contact_at": tx.now}
     tx.insert(Worker, {"id": worker_id, "batch_id": batch_id, **columns, **flags})
@@ -74,7 +77,11 @@ def find(tx: Transaction, chosen: dict, limit: int, after: int | None, descendin
     """Workers in the order of their ids, those past `after`; `chosen`: batch, name (a glob), state (several, commas between)."""
     rows = [_shown(row) for row in tx.all(f"{_SELECT} ORDER BY worker.id {'DESC' if descending else 'ASC'}")]
     states = _states(chosen.get("state"))
-    kept = [row for row in rows if _passes(row, chosen, states) and (after is None or (row["id"] < after) == descending and row["id"] != after)]
+    kept = [
+        row
+        for row in rows
+        if _passes(row, chosen, states) and (after is None or (row["id"] < after) == descending and row["id"] != after)
+    ]
     return kept[:limit]
 
 
