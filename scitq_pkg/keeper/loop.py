@@ -188,8 +188,7 @@ class Keeper:
         except BlockingIOError:
             pass  # the worker does not read now: what is left waits for it
         except OSError:
-            self._part()
-            return
+            self._to_send.clear()  # it is gone; its last orders are still to be read
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._to_send else 0)
         if self._selector.get_key(self._worker).events != wanted:
             self._selector.modify(self._worker, wanted, self._hear)
