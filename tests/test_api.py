@@ -54,9 +54,11 @@ class Hands:
         return execution
 
 
-@pytest.fixture(scope="module")
-def env(tmp_path_factory):
-    made = Env(tmp_path_factory.mktemp("api"))
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def env(request, tmp_path_factory):
+    """One server for all tests of this page, on each database."""
+    url = request.getfixturevalue("postgres").new_database() if request.param == "postgresql" else None
+    made = Env(tmp_path_factory.mktemp("api"), url)
     made.server()
     yield made
     made.close()
@@ -676,10 +678,13 @@ def test_every_change_is_one_event_and_a_dry_run_none(env, batch):
 
 def test_the_server_says_what_it_is(env):
     info = env.api("GET", "/server")
-    assert info["database"] == "sqlite" and info["time_at"].endswith("Z") and info["you"]["role"] == "admin"
+    assert info["database"] == ("postgresql" if env.database else "sqlite") and info["time_at"].endswith("Z") and info["you"]["role"] == "admin"
 
 
 def test_a_backup_is_a_whole_database(env, tmp_path):
+    if env.database:
+        assert "pg_dump" in refused(env, "POST", "/backup", status=409)["message"]
+        return
     (task,) = env.create({"command": "kept", "batch": "backup"})
     path = env.api("POST", "/backup")["path"]
     other = Env(tmp_path)
