@@ -169,8 +169,7 @@ def test_the_next_worker_adopts_all(tmp_path):
         rig.order(Order(3, "suspend"))
         await rig.until(lambda: process(rig.workload.executions[3].pid).state == "T")
         rig.give(5, "true", desired="suspend")
-        rig.workload.runner._transport.abort()  # as if this process were killed: no word of farewell
-        rig.workload.runner._closing = True
+        rig.workload.runner.close(leave=False)  # as if this process were killed: no word of farewell
         return rig.keeper
 
     async def second(keeper: int) -> None:
