@@ -1,4 +1,4 @@
-"""A YAML file becomes tasks, and tasks of a server are brought in line with it. `batchfile.schema.json` says which keys there are.
+"""A YAML file becomes tasks, and a server is brought in line with it. `batchfile.schema.json` says which keys there are.
 
 Every task of a file has a name, the same each time the file is read: with its batch it says which task of the server it is.
 """
@@ -41,7 +41,7 @@ def schema() -> dict:
 def load(path: str, batch: str | None = None, workdir: str | None = None) -> BatchFile:
     """The tasks of a file, in its order. Raises InvalidRequest: `file:line: what is wrong`.
 
-    `batch` goes before the one that the file names. `workdir` is the directory of tasks that name none, and where relative ones start.
+    `batch` goes before the one that the file names. `workdir` is that of tasks without one, and where relative ones start.
     """
     top = mapping(path, compose(path), {**schema()["properties"], **_task_keys()}, "the file")
     name = Value(path, "batch", top.pop("batch"), {}).text() if "batch" in top else None
@@ -88,7 +88,9 @@ def _complete(path: str, defaults: dict, keys: dict, what: str, node: yaml.Node 
     """The keys over the defaults. `env` is merged, the rest replaced."""
     merged = {**defaults, **keys}
     if "env" in defaults and "env" in keys:
-        merged["env"] = yaml.MappingNode(keys["env"].tag, _merged_pairs(path, defaults["env"], keys["env"]), keys["env"].start_mark)
+        merged["env"] = yaml.MappingNode(
+            keys["env"].tag, _merged_pairs(path, defaults["env"], keys["env"]), keys["env"].start_mark
+        )
     if "command" not in merged:
         where = f"{path}:{line_of(node)}" if node else path
         raise InvalidRequest(f"{where}: {what} has no `command`" + ("" if node else " and no `tasks`"))
@@ -113,7 +115,7 @@ def _rows_of(path: str, keys: dict[str, yaml.Node], index: int) -> list[tuple[st
     telling = len(set(firsts)) == len(rows)
     return [
         (f"{base}-{first if telling else number}", {"row": str(number), **row})
-        for number, (first, row) in enumerate(zip(firsts, rows), 1)
+        for number, (first, row) in enumerate(zip(firsts, rows, strict=True), 1)
     ]
 
 
@@ -137,7 +139,11 @@ def _task(file: BatchFile, keys: dict[str, yaml.Node], unnamed: str, row: Row, w
 
 def _check_new(file: BatchFile, name: str, line: int, lines: dict[str, int]) -> None:
     if name in lines:
-        how = "put a column into the name, such as name: count-{sample}" if lines[name] == line else f"the other is at line {lines[name]}"
+        how = (
+            "put a column into the name, such as name: count-{sample}"
+            if lines[name] == line
+            else f"the other is at line {lines[name]}"
+        )
         raise InvalidRequest(f"{file.path}:{line}: two tasks are named {name!r}: {how}")
     lines[name] = line
 
@@ -160,7 +166,9 @@ def _resolve(file: BatchFile, needs: list[tuple[dict, Value | None]]) -> None:
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        raise InvalidRequest(f"{file.path}: tasks need each other in a circle: {' needs '.join(reversed(error.args[1]))}") from None
+        raise InvalidRequest(
+            f"{file.path}: tasks need each other in a circle: {' needs '.join(reversed(error.args[1]))}"
+        ) from None
 
 
 # --- bringing the server in line ----------------------------------------------------------------------------------
@@ -182,7 +190,8 @@ def apply(server: Server, file: BatchFile) -> Applied:
     """Brings the tasks of a batch in line with a file, by their names. Tasks that the file does not name are left alone.
 
     New ones are created, changed ones changed; failed and canceled ones are queued again, and so are those that succeeded if they
-    changed or if what they need is done again. Each step looks at what the server has: killed anywhere and called again it ends the same.
+    changed or if what they need is done again. Each step looks at what the server has: killed anywhere and called again it ends
+    the same.
     """
     return _Plan(server, file).carry_out()
 
@@ -193,7 +202,9 @@ class _Plan:
     def __init__(self, server: Server, file: BatchFile):
         self.server, self.file = server, file
         self.wanted = {task["name"]: task for task in file.tasks}
-        self.rows = {row["name"]: row for row in server.client.pages("/tasks", batch=file.batch, order="id") if row["name"] in self.wanted}
+        self.rows = {
+            row["name"]: row for row in server.client.pages("/tasks", batch=file.batch, order="id") if row["name"] in self.wanted
+        }
         self.again: set[str] = set()  # succeeded, and done once more
         self.applied = Applied()
 
@@ -209,7 +220,7 @@ class _Plan:
         return [need for need in self.wanted[name].get("require", ()) if isinstance(need, str)]
 
     def _ranks(self) -> list[list[str]]:
-        """Names in groups that can be sent at once: in each, existing tasks are changed before new ones, which may need them, are created."""
+        """Names in groups that can be sent at once: in each, existing tasks are changed before new ones come."""
         graph = {name: self._needs(name) for name in self.wanted}
         rank: dict[str, int] = {}
         for name in graphlib.TopologicalSorter(graph).static_order():
@@ -262,7 +273,9 @@ class _Plan:
         """Whether a task that succeeded did so before the latest attempt of one it needs: ids of executions only grow."""
         latest = self.rows[name].get("execution_id") or 0
         needs = [self.rows[need] for need in self._needs(name) if need in self.rows]
-        return any(row["name"] in self.again or row["state"] != SUCCEEDED or (row.get("execution_id") or 0) > latest for row in needs)
+        return any(
+            row["name"] in self.again or row["state"] != SUCCEEDED or (row.get("execution_id") or 0) > latest for row in needs
+        )
 
     def _send(self, verb: str, names: list[str], done: dict[str, int], **body) -> None:
         by_id = {self.rows[name]["id"]: name for name in names}
@@ -276,9 +289,12 @@ class _Plan:
         position = {name: f"#{index}" for index, name in enumerate(names)}
         specs = []
         for name in names:
-            require = [position.get(need) or ids[need] if isinstance(need, str) else need for need in self.wanted[name].get("require", ())]
+            require = [
+                position.get(need) or ids[need] if isinstance(need, str) else need
+                for need in self.wanted[name].get("require", ())
+            ]
             specs.append({**self.wanted[name], "require": require})
         answer = self.server.client.send("POST", "/tasks", {"tasks": specs})
-        created = dict(zip(names, answer["ids"]))
+        created = dict(zip(names, answer["ids"], strict=True))
         ids.update(created)
         self.applied.created.update(created)

@@ -77,7 +77,9 @@ class Embedded:
             owner = os.pread(descriptor, 20, 0).decode()
             if _lives(owner) or time.monotonic() > deadline:
                 os.close(descriptor)
-                raise Conflict(f"another `scitq run` (process {owner}) works in {self.folder}: wait for it, or give another folder with --state")
+                raise Conflict(
+                    f"another `scitq run` (process {owner}) works in {self.folder}: wait for it, or give another with --state"
+                )
             time.sleep(_POLL_SECONDS)
 
     # --- the two children ---------------------------------------------------------------------------------------------
@@ -110,7 +112,7 @@ class Embedded:
                 self.server.worker_update(worker["id"], batch=batch, concurrency=concurrency)
 
     def check(self) -> None:
-        """Starts a worker that was killed again: what it ran goes on. Raises ScitqError with its last words if a child has ended for good."""
+        """Starts a worker that was killed again: what it ran goes on. Raises ScitqError if a child has ended for good."""
         for name, child in list(self._children.items()):
             if child.poll() is None:
                 continue
@@ -118,7 +120,9 @@ class Embedded:
                 self._restarts += 1
                 self._start("worker", *self._worker_words)
                 continue
-            raise ScitqError(f"the private {name} ended ({_how(child.returncode)}): {self._last_words(name)}; its log is {self._log(name)}")
+            raise ScitqError(
+                f"the private {name} ended ({_how(child.returncode)}): {self._last_words(name)}; its log is {self._log(name)}"
+            )
 
     def link(self, private: bool) -> str:
         """The address for a browser. Where nobody else reads it, with the token that signs it in."""
@@ -144,7 +148,12 @@ class Embedded:
         """A child of its own session: Ctrl-C is for this process, which ends its children in order."""
         with open(self._log(name), "wb") as log:
             child = subprocess.Popen(
-                program.command(name, *words), stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, pass_fds=(self._lock,)
+                program.command(name, *words),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(self._lock,),
             )
         self._children[name] = child
         return child

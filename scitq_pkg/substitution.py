@@ -50,7 +50,7 @@ def substitute(text: str, row: Mapping[str, str]) -> str:
 @lru_cache(maxsize=64)
 def _pattern(names: tuple[str, ...]) -> re.Pattern:
     longest_first = sorted(names, key=len, reverse=True)
-    return re.compile(r"(?<!\$)\{(%s)((?::[^{}:\s]*)*)\}" % "|".join(map(re.escape, longest_first)))
+    return re.compile(r"(?<!\$)\{(" + "|".join(map(re.escape, longest_first)) + r")((?::[^{}:\s]*)*)\}")
 
 
 def _modified(value: str, found: re.Match) -> str:
@@ -90,7 +90,7 @@ def _rows(path: str, lines) -> list[Row]:
             elif len(cells) != len(columns):
                 raise InvalidRequest(f"{path}:{lines.line_num}: {len(cells)} values for {len(columns)} columns")
             else:
-                rows.append(dict(zip(columns, cells)))
+                rows.append(dict(zip(columns, cells, strict=True)))
     except csv.Error as error:
         raise InvalidRequest(f"{path}:{lines.line_num}: {error}") from None
     if not rows:

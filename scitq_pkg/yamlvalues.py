@@ -41,7 +41,7 @@ def compose(path: str) -> yaml.Node:
 
 
 def _refuse_tags(path: str, top: yaml.Node) -> None:
-    """Only what YAML itself makes of plain text: nothing here would act on another tag, and who writes one expects that something does."""
+    """Only what YAML itself makes of plain text will do: nothing acts on another tag, and who writes one expects that."""
     seen, left = set(), [top]
     while left:
         node = left.pop()

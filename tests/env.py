@@ -132,7 +132,9 @@ class ServerProcess(Process):
     def __init__(self, env: Env, name: str, options: Iterable[str], database: str | None, data: Path):
         self.data, self.url = data, ""
         more = ["--database", database] if database else []
-        super().__init__(env, name, ["server", "--host", "127.0.0.1", "--port", str(_free_port()), "--data", str(data), *more, *options])
+        super().__init__(
+            env, name, ["server", "--host", "127.0.0.1", "--port", str(_free_port()), "--data", str(data), *more, *options]
+        )
 
     def start(self) -> None:
         super().start()
@@ -203,10 +205,15 @@ class Env:
         scratch = scratch or self.directory / "scratch"
         words = ["worker", server or self.url, str(concurrency), "--name", name, "--scratch", str(scratch), *options]
         token = {"SCITQ_TOKEN": self.token} if server else {}
-        process = WorkerProcess(self, name, words + (["--batch", batch] if batch else []), {**token, **(variables or {})}, scratch)
+        process = WorkerProcess(
+            self, name, words + (["--batch", batch] if batch else []), {**token, **(variables or {})}, scratch
+        )
         self.processes.append(process)
         if ready:
-            self.until(lambda: any(w["name"] == name and w["state"] == "online" for w in self.items("/workers")), what=f"{name} is online")
+            self.until(
+                lambda: any(w["name"] == name and w["state"] == "online" for w in self.items("/workers")),
+                what=f"{name} is online",
+            )
         return process
 
     def start(self, name: str, *words: str, variables: dict[str, str] | None = None, cwd: Path | None = None) -> Process:
@@ -306,7 +313,7 @@ class Env:
     # --- waiting ----------------------------------------------------------------------------------------------------------
 
     def until(self, condition: Callable[[], object], seconds: float = 20.0, what: str = "") -> object:
-        """Waits until the condition holds and returns its value. Fails at once when a process crashed; shows all when time is up."""
+        """Waits until the condition holds and returns its value. Fails at once when a process crashed; shows all in the end."""
         deadline = time.monotonic() + seconds
         while True:
             value = condition()
@@ -352,7 +359,9 @@ class Env:
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):  # it ended meanwhile
                     if mark in (entry / "environ").read_bytes().split(b"\0") and _state_of(entry) != "Z":
-                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                        found[int(entry.name)] = (
+                            (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                        )
         return found
 
     def close(self) -> None:
@@ -368,7 +377,9 @@ class Env:
         troubles += self._orphans()
         self._kill_all()
         if not self.crashes_expected:
-            troubles += [f"{p.name} wrote a traceback\n{p.tail()}" for p in self.processes if "Traceback (most recent" in p.output()]
+            troubles += [
+                f"{p.name} wrote a traceback\n{p.tail()}" for p in self.processes if "Traceback (most recent" in p.output()
+            ]
         if troubles:
             raise AssertionError("\n".join(troubles))
 

@@ -42,10 +42,26 @@ class Postgres:
 
     def start(self) -> None:
         """Starts it, again after `kill9`."""
-        words = ["-D", str(self.data), "-p", str(self.port), "-k", str(self.directory), "-c", "listen_addresses=127.0.0.1", *self.options]
+        words = [
+            "-D",
+            str(self.data),
+            "-p",
+            str(self.port),
+            "-k",
+            str(self.directory),
+            "-c",
+            "listen_addresses=127.0.0.1",
+            *self.options,
+        ]
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen([str(self.bin / "postgres"), *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            start_new_session=True, **_identity())  # fmt: skip
+            self.process = subprocess.Popen(
+                [str(self.bin / "postgres"), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **_identity(),
+            )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -76,7 +92,9 @@ class Postgres:
         return subprocess.run([str(self.bin / "pg_isready"), *words]).returncode == 0
 
     def _run(self, program: str, *words: str) -> None:
-        done = subprocess.run([str(self.bin / program), *words], capture_output=True, text=True, cwd=self.directory, **_identity())
+        done = subprocess.run(
+            [str(self.bin / program), *words], capture_output=True, text=True, cwd=self.directory, **_identity()
+        )
         if done.returncode:
             raise RuntimeError(f"{program} failed: {done.stderr}")
 

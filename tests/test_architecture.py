@@ -11,9 +11,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "scitq_pkg"
-MODULES = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in sorted(PACKAGE.rglob("*.py")) if "__pycache__" not in path.parts}
+MODULES = {
+    path: path.relative_to(PACKAGE).with_suffix("").parts
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "__pycache__" not in path.parts
+}
 ROWS = re.findall(r"^\| \d \| (`[^|]+) \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
-DEPTH = {room.rstrip("/").removesuffix(".py"): depth for depth, names in enumerate(ROWS) for room in re.findall(r"`([\w/.]+)`", names)}
+DEPTH = {
+    room.rstrip("/").removesuffix(".py"): depth for depth, names in enumerate(ROWS) for room in re.findall(r"`([\w/.]+)`", names)
+}
 DOORS = ("__init__", "__main__")  # of the package itself
 
 
@@ -29,7 +35,9 @@ def imported(path: Path, when_called: bool) -> set[tuple[str, ...]]:
     here, found = MODULES[path], set()
     for node in nodes(ast.parse(path.read_text()), when_called):
         if isinstance(node, ast.Import):
-            assert not any(name.name.split(".")[0] in ("scitq", "scitq_pkg") for name in node.names), f"{path}: imports are relative"
+            assert not any(name.name.split(".")[0] in ("scitq", "scitq_pkg") for name in node.names), (
+                f"{path}: imports are relative"
+            )
         if isinstance(node, ast.ImportFrom) and node.level:
             base = here[: len(here) - node.level] + tuple((node.module or "").split(".")) * bool(node.module)
             found |= {base + (name.name,) if base + (name.name,) in known() else base for name in node.names}
@@ -46,12 +54,18 @@ def test_imports_go_down(path):
     assert room in DEPTH or room in DOORS, f"{room} is not in the table of docs/architecture.md"
     if room not in DOORS:
         for target in imported(path, when_called=True):
-            assert target[0] == room or target[0] in DOORS or DEPTH[target[0]] > DEPTH[room], f"{path} imports {'.'.join(target)} from above"
+            assert target[0] == room or target[0] in DOORS or DEPTH[target[0]] > DEPTH[room], (
+                f"{path} imports {'.'.join(target)} from above"
+            )
     assert "__main__" not in path.read_text() or path.name in ("__main__.py", "program.py"), f"{path} is no program"
 
 
 def test_no_module_is_its_own_ancestor():
-    graph = {parts[:-1] if parts[-1] == "__init__" else parts: imported(path, when_called=False) for path, parts in MODULES.items() if parts[0] not in DOORS}
+    graph = {
+        parts[:-1] if parts[-1] == "__init__" else parts: imported(path, when_called=False)
+        for path, parts in MODULES.items()
+        if parts[0] not in DOORS
+    }
     graphlib.TopologicalSorter(graph).prepare()
 
 

@@ -52,7 +52,9 @@ def test_a_replaced_value_is_not_replaced_again():
     assert substitute("{a}{b}", {"a": "{b}", "b": "{a}"}) == "{b}{a}"
 
 
-@pytest.mark.parametrize("value, stem", [("x.tar.gz", "x"), ("a/b.v1.fq.gz", "b.v1"), ("x", "x"), (".bashrc", ".bashrc"), ("a.gz", "a"), ("a.d/", "")])
+@pytest.mark.parametrize(
+    "value, stem", [("x.tar.gz", "x"), ("a/b.v1.fq.gz", "b.v1"), ("x", "x"), (".bashrc", ".bashrc"), ("a.gz", "a"), ("a.d/", "")]
+)
 def test_stem(value, stem):
     assert MODIFIERS["stem"](value) == stem
 
@@ -131,7 +133,8 @@ require: [3, 4]
 """)
     assert file.tasks == [{
         "name": "n", "batch": "x", "command": "run me", "shell": "bash", "container": "alpine", "container_options": "--cpus 2",
-        "input": ["a", "b"], "resource": ["c"], "output": "file:///tmp/o", "env": {"A": "1", "B": "two words"}, "workdir": "/data",
+        "input": ["a", "b"], "resource": ["c"], "output": "file:///tmp/o", "env": {"A": "1", "B": "two words"},
+        "workdir": "/data",
         "uid": 1000, "gid": 1000, "priority": -3, "retry": 2, "download_timeout": 90.0, "run_timeout": 5400.0, "use_cache": True,
         "require": [3, 4],
     }]  # fmt: skip
@@ -139,7 +142,9 @@ require: [3, 4]
 
 def test_rows_of_a_table_make_a_task_each(load, tmp_path):
     (tmp_path / "samples.csv").write_text("sample,reads\nA,a.fq.gz\nB,b.fq.gz\n")
-    file = load("name: count-{sample}\ncommand: wc {reads} > {reads:stem}.txt; {name} {row} {batch}\neach: samples.csv\nretry: '{row}'\n")
+    file = load(
+        "name: count-{sample}\ncommand: wc {reads} > {reads:stem}.txt; {name} {row} {batch}\neach: samples.csv\nretry: '{row}'\n"
+    )
     assert commands(file) == ["wc a.fq.gz > a.txt; count-A 1 Default", "wc b.fq.gz > b.txt; count-B 2 Default"]
     assert [task["retry"] for task in file.tasks] == [1, 2]
 
@@ -182,7 +187,13 @@ tasks:
 - {name: 'use-{item}', command: u, needs: 'make-{item}', require: 12}
 - {name: all, command: a, each: ~, needs: '*'}
 """)
-    assert [task.get("require") for task in file.tasks] == [None, None, [12, "make-x"], [12, "make-y"], ["make-x", "make-y", "use-x", "use-y"]]
+    assert [task.get("require") for task in file.tasks] == [
+        None,
+        None,
+        [12, "make-x"],
+        [12, "make-y"],
+        ["make-x", "make-y", "use-x", "use-y"],
+    ]
 
 
 def test_workdir_of_run_is_where_relative_ones_start(load):
@@ -197,7 +208,9 @@ def test_a_batch_from_outside_wins(load):
 
 def test_ten_thousand_rows_are_read_in_seconds(load, tmp_path):
     (tmp_path / "t.csv").write_text("n\n" + "".join(f"{n}\n" for n in range(10_000)))
-    file = load("tasks:\n- {name: 'a-{n}', command: 'x {n}', each: t.csv}\n- {name: 'b-{n}', command: y, each: t.csv, needs: 'a-{n}'}\n")
+    file = load(
+        "tasks:\n- {name: 'a-{n}', command: 'x {n}', each: t.csv}\n- {name: 'b-{n}', command: y, each: t.csv, needs: 'a-{n}'}\n"
+    )
     assert file.tasks[-1]["require"] == ["a-9999"]
 
 
@@ -210,7 +223,8 @@ def test_ten_thousand_rows_are_read_in_seconds(load, tmp_path):
         ("tasks:\n- comand: x\n", r"b.yaml:2: unknown key 'comand' \(did you mean 'command'\?\)"),
         ("tsks: []\n", r"b.yaml:1: unknown key 'tsks' \(did you mean 'tasks'\?\)"),
         ("command: x\n\nretry: many\n", r"b.yaml:3: `retry` must be a whole number, not 'many'"),
-        ("command: x\nrun_timeout: soon\n", r"b.yaml:2: `run_timeout` must be a duration such as 90, 90s, 5m, 2h or 1h30m, not 'soon'"),
+        ("command: x\nrun_timeout: soon\n",
+         r"b.yaml:2: `run_timeout` must be a duration such as 90, 90s, 5m, 2h or 1h30m, not 'soon'"),
         ("command: x\nuse_cache: 7\n", r"b.yaml:2: `use_cache` must be true or false, not '7'"),
         ("command: x\nshell: fish\n", r"b.yaml:2: `shell` must be true, false, sh or bash, not 'fish'"),
         ("command: [x]\n", r"b.yaml:1: `command` must be text, not a list"),
@@ -234,15 +248,19 @@ def test_ten_thousand_rows_are_read_in_seconds(load, tmp_path):
         ("batch: x\n", r"b.yaml: the file has no `command` and no `tasks`"),
         ("- x\n", r"b.yaml:1: the file must be a mapping"),
         ("", r"b.yaml: the file is empty"),
-        ("tasks:\n- {name: a, command: x}\n- {name: a, command: y}\n", r"b.yaml:3: two tasks are named 'a': the other is at line 2"),
+        ("tasks:\n- {name: a, command: x}\n- {name: a, command: y}\n",
+         r"b.yaml:3: two tasks are named 'a': the other is at line 2"),
         ("name: a\ncommand: x\neach: [1, 2]\n", r"b.yaml:1: two tasks are named 'a': put a column into the name"),
-        ("tasks:\n- {name: make, command: x}\n- {command: y, needs: mke}\n", r"b.yaml:3: no task of this file is named 'mke' \(did you mean 'make'\?\)"),
+        ("tasks:\n- {name: make, command: x}\n- {command: y, needs: mke}\n",
+         r"b.yaml:3: no task of this file is named 'mke' \(did you mean 'make'\?\)"),
         ("tasks:\n- {name: a, command: x, needs: c}\n- {name: b, command: x, needs: a}\n- {name: c, command: x, needs: b}\n",
-         r"b.yaml: tasks need each other in a circle: (a needs c needs b needs a|b needs a needs c needs b|c needs b needs a needs c)$"),
+         r"b.yaml: tasks need each other in a circle: "
+         r"(a needs c needs b needs a|b needs a needs c needs b|c needs b needs a needs c)$"),
         ("name: a\ncommand: x\nneeds: a\n", r"in a circle: a needs a$"),
         ("command: '{item:stm}'\neach: [1]\n", r"b.yaml:1: \{item:stm\} has no modifier 'stm'"),
         ("command: x\n  retry: 1\n", r"b.yaml:2: mapping values are not allowed here$"),
-        ("command: x\nneeds: [a-{item}]\n", r"b.yaml:2: expected ',' or ']', but got '\{': inside \[ \] a value with \{ \} needs quotes$"),
+        ("command: x\nneeds: [a-{item}]\n",
+         r"b.yaml:2: expected ',' or ']', but got '\{': inside \[ \] a value with \{ \} needs quotes$"),
         ("command: 'x\n", r"b.yaml:2: found unexpected end of stream$"),
         ("command: x\n---\ncommand: y\n", r"b.yaml:2: but found another document$"),
         ("a: *b\n", r"b.yaml:1: found undefined alias 'b'$"),
@@ -411,7 +429,7 @@ def test_a_running_task_is_left_alone_and_told(env, apply):
 
 
 def test_many_alike_changes_are_few_requests(env, apply):
-    text = "{command: 'x {item}', retry: 1, each: [%s]}" % ",".join(map(str, range(500)))
+    text = "{command: 'x {item}', retry: 1, each: [" + ",".join(map(str, range(500))) + "]}"
     apply(text)
     before = len(env.items("/events"))
     assert len(apply(text.replace("retry: 1", "retry: 2")).updated) == 500

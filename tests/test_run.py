@@ -66,7 +66,13 @@ def test_again_runs_what_succeeded(env, folder):
 
 
 def test_a_changed_task_and_what_needs_it_are_done_again(env, folder):
-    text = "defaults: {shell: true}\ntasks:\n- {name: a, command: 'echo 1 > a'}\n- {name: b, command: 'cat a >> b', needs: a}\n- {name: c, command: 'echo c >> c'}\n"
+    text = """
+defaults: {shell: true}
+tasks:
+- {name: a, command: 'echo 1 > a'}
+- {name: b, command: 'cat a >> b', needs: a}
+- {name: c, command: 'echo c >> c'}
+"""
     write(folder, text)
     run(env, folder, "b.yaml")
     write(folder, text.replace("echo 1", "echo 2"))
@@ -149,7 +155,12 @@ def test_output_comes_while_the_command_runs(env, folder):
 
 # --- interrupted ------------------------------------------------------------------------------------------------------
 
-LONG = "{name: '{item}', command: 'echo x >> {item}.started; while [ ! -e go ]; do sleep 0.1; done; touch {item}.done', shell: true, each: [a, b]}"
+LONG = """
+name: '{item}'
+command: 'echo x >> {item}.started; while [ ! -e go ]; do sleep 0.1; done; touch {item}.done'
+shell: true
+each: [a, b]
+"""
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -197,7 +208,9 @@ def test_a_worker_that_dies_is_started_again_and_costs_no_task(env, folder):
     env.until(lambda: (folder / "b.started").exists() and (folder / "a.started").exists(), what="it runs")
     victim = child_of(env, "worker")
     os.kill(victim, signal.SIGKILL)
-    env.until(lambda: any(" worker " in line and pid != victim for pid, line in env.leftovers().items()), what="there is another worker")
+    env.until(
+        lambda: any(" worker " in line and pid != victim for pid, line in env.leftovers().items()), what="there is another worker"
+    )
     (folder / "go").touch()
     assert process.wait_exit() == 0
     assert [(folder / f"{name}.started").read_text() for name in "ab"] == ["x\n", "x\n"]
@@ -250,14 +263,21 @@ def test_wrong_words_are_told(env, folder, words, code, message):
 
 
 def test_settings_meant_for_other_servers_do_not_matter(env, folder):
-    other = {"SCITQ_SERVER": "http://127.0.0.1:1", "SCITQ_TOKEN": "nonsense", "SCITQ_DATABASE": "postgresql://nowhere/x", "SCITQ_PORT": "1"}
+    other = {
+        "SCITQ_SERVER": "http://127.0.0.1:1",
+        "SCITQ_TOKEN": "nonsense",
+        "SCITQ_DATABASE": "postgresql://nowhere/x",
+        "SCITQ_PORT": "1",
+    }
     assert run(env, folder, "--", "echo", "fine", variables=other).stdout == "fine\n"
 
 
 def test_a_bar_on_a_terminal(env, folder):
     write(folder, "{command: sleep 0.4, each: [1, 2, 3]}")
     master, slave = pty.openpty()
-    process = subprocess.Popen([*PROGRAM, "run", "b.yaml"], cwd=folder, env=env.variables, stdout=slave, stderr=slave, stdin=slave)
+    process = subprocess.Popen(
+        [*PROGRAM, "run", "b.yaml"], cwd=folder, env=env.variables, stdout=slave, stderr=slave, stdin=slave
+    )
     os.close(slave)
     seen = b""
     try:

@@ -1,4 +1,4 @@
-"""What `scitq run` shows while tasks run: each end as a line, failures with their last words, a bar on a terminal, a sum at the end."""
+"""What `scitq run` shows: each end as a line, failures with their last words, a bar on a terminal, a sum at the end."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ class Watch:
                 if silently:
                     self.before += task["state"] == SUCCEEDED
                 elif task["state"] == SUCCEEDED:
-                    self._say(self._line(task, _seconds(task) + (f", attempt {task['attempts']}" if task["attempts"] > 1 else "")))
+                    self._say(
+                        self._line(task, _seconds(task) + (f", attempt {task['attempts']}" if task["attempts"] > 1 else ""))
+                    )
                 else:
                     self._tell_failure(task)
 

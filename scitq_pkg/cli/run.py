@@ -73,9 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scitq run",
         usage="scitq run [options] FILE.yaml\n       scitq run [options] -- COMMAND [WORD...]",
-        description="Runs the tasks of a batch file, or one command, with a server and a worker of its own. Started again in the same "
-        "folder it goes on where it was: what succeeded is not run again.",
-        epilog="Exit codes: 0 all succeeded, 10 some task failed (a command: its own code), 130 interrupted. docs/run.md tells more.",
+        description="Runs the tasks of a batch file, or one command, with a server and a worker of its own. Started again in the "
+        "same folder it goes on where it was: what succeeded is not run again.",
+        epilog="Exit codes: 0 all succeeded, 10 some task failed (a command: its own), 130 interrupted. docs/run.md tells more.",
     )
     add = parser.add_argument
     add("file", nargs="?", metavar="FILE", help="a batch file (docs/batchfile.md)")
@@ -85,7 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     add("-q", "--quiet", action="store_true", help="tell of failures only")
     add("--again", action="store_true", help="run what succeeded before, too")
     add("--serve", action="store_true", help="leave the server up at the end, until Ctrl-C, and print its link")
-    add("--shell", nargs="?", const="sh", choices=("sh", "bash"), help="run the command with sh -c, or bash -c: the script is one word")
+    add(
+        "--shell",
+        nargs="?",
+        const="sh",
+        choices=("sh", "bash"),
+        help="run the command with sh -c, or bash -c: the script is one word",
+    )
     add("--state", default=".scitq", metavar="DIR", help="the folder of all that has to be remembered (default: .scitq)")
     add("--schema", action="store_true", help="print the JSON schema of batch files")
     add("-v", "--verbose", action="store_true", help="show where an unexpected error came from")
@@ -157,7 +163,9 @@ def _run(embedded: Embedded, file: BatchFile, options: argparse.Namespace, is_co
 
 def _set_aside_others(server, batch: str, applied: Applied) -> None:
     """Cancels what waits in the batch and is not in the file any more. Should it come back, it is queued again."""
-    left = {task["id"] for task in server.client.pages("/tasks", batch=batch, state=",".join(_UNDONE))} - set(applied.ids.values())
+    left = {task["id"] for task in server.client.pages("/tasks", batch=batch, state=",".join(_UNDONE))} - set(
+        applied.ids.values()
+    )
     if left:
         server.client.send("POST", "/tasks/cancel", {"ids": sorted(left)})
 
@@ -178,7 +186,9 @@ def _run_command(embedded: Embedded, task_id: int, after: int) -> int:
         outs[stream].flush()
 
     following: Future = Future()
-    threading.Thread(target=_into, args=(following, follow, embedded.server.client.another(), task_id, write, after), daemon=True).start()
+    threading.Thread(
+        target=_into, args=(following, follow, embedded.server.client.another(), task_id, write, after), daemon=True
+    ).start()
     while not wait([following], _LOOK_SECONDS).done:
         embedded.check()
     task = following.result()
