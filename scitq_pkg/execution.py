@@ -1,8 +1,8 @@
 """One execution's life on the worker: its directory, its command line and environment, its output, its end.
 
-    executions/<id>/  spec.json   what to run; `kept.json` once a failed one is told and only its files remain
-                      started.json, end.json, stdout, stderr   written by the keeper
-                      input/ output/ resource/ temp/           what the command sees
+executions/<id>/  spec.json   what to run; `kept.json` once a failed one is told and only its files remain
+                  started.json, end.json, stdout, stderr   written by the keeper
+                  input/ output/ resource/ temp/           what the command sees
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .keeper import records
 from .keeper.processes import boot_id, boot_seconds, descendants, environment_value, processes, signal_exactly
 from .output import Output
 from .protocol import (
-    ACCEPTED, CANCEL, CANCELED, ENDED, FAILED, KILL, KILL_GRACE_SECONDS, LOST, RUN, RUNNING, STREAMS, SUCCEEDED, UPLOADING, Report,
+    ACCEPTED, CANCEL, CANCELED, ENDED, FAILED, LOST, RUN, RUNNING, STREAMS, SUCCEEDED, UPLOADING, Report,
 )  # fmt: skip
 
 KEPT_FILE = "kept.json"
@@ -98,7 +98,13 @@ class Execution:
     def remove(self, spares: Spares | None = None) -> bool:
         """Removes its directory if the command left nothing in it; False if that needs the long way (`shutil.rmtree`)."""
         try:
-            if spares is not None and self.state == SUCCEEDED and self._is_ordinary and not self.untidy and spares.take(self.directory):
+            if (
+                spares is not None
+                and self.state == SUCCEEDED
+                and self._is_ordinary
+                and not self.untidy
+                and spares.take(self.directory)
+            ):
                 return True
             for name in (*records.RECORDS, *STREAMS):  # the spec first: without it the rest is rubbish
                 with contextlib.suppress(FileNotFoundError):  # a stage it never reached
@@ -148,7 +154,7 @@ class Execution:
         return words
 
     def environment(self, cpus: int, devices: str | None) -> dict[str, str]:
-        """What the command's environment has beside the worker's own; the task's own variables come before ours, save its identity."""
+        """What the command's environment has beside the worker's; the task's variables come before ours, save its identity."""
         own = {name.upper(): os.path.join(self.directory, name) for name in FOLDERS}
         own["CPU"] = str(cpus)
         if devices is not None:
@@ -224,7 +230,7 @@ class Execution:
         return any(found)
 
     def report(self, now: float, whole: bool) -> Report:
-        """What to say of it. An end is only said `whole`, together with the last bytes of its output; before that it is uploading."""
+        """What to say of it. An end is said `whole`, with the last bytes of its output; before that it is uploading."""
         said = Report(self.id, self.state, suspended=self.suspended, pid=self.pid, **self.usage)
         if self.started is not None:
             said.started_ago = round(max(0.0, now - self.started), 6)
@@ -289,7 +295,7 @@ def _home_of(uid: int, without: str) -> dict[str, str]:
 
 
 class Spares:
-    """Empty directories of executions that succeeded, used again: making and removing five of them is the dearest part of a short task."""
+    """Empty directories of executions that succeeded, used again: making five is the dearest part of a short task."""
 
     def __init__(self, path: str, at_most: int = 64):
         self._path, self._at_most = path, at_most
@@ -338,7 +344,7 @@ def _all_empty(directory: str) -> bool:
 
 
 def find_leftovers(base: str) -> tuple[list[Execution], list[str], list[str]]:
-    """What is in the directory of executions: those to go on with, directories kept after a failure (oldest first), and rubbish."""
+    """What is there: executions to go on with, directories kept after a failure (oldest first), and rubbish."""
     held, kept, rubbish = [], [], []
     for name in os.listdir(base):
         directory = os.path.join(base, name)

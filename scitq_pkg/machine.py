@@ -12,7 +12,24 @@ import time
 MIN_FREE_BYTES = 100 * 10**6  # of the scratch disk; with less, or
 MIN_FREE_SHARE = 0.01  # with less than this share of it, a worker takes no new work
 GPU_SECONDS = 30.0  # asking the driver costs some 50 ms of processor
-_REAL_DISKS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "nfs", "nfs4", "cifs", "lustre", "beegfs", "gpfs", "ceph", "overlay", "tmpfs")
+_REAL_DISKS = (
+    "ext2",
+    "ext3",
+    "ext4",
+    "xfs",
+    "btrfs",
+    "zfs",
+    "f2fs",
+    "nfs",
+    "nfs4",
+    "cifs",
+    "lustre",
+    "beegfs",
+    "gpfs",
+    "ceph",
+    "overlay",
+    "tmpfs",
+)
 _SKIPPED_MOUNTS = ("/proc", "/sys", "/dev", "/run", "/boot", "/snap", "/var/lib/docker", "/var/lib/containers")
 
 
@@ -69,7 +86,7 @@ def gpu_devices() -> list[str]:
 
 
 def share_devices(devices: list[str], slot: int, slots: int) -> str | None:
-    """The GPUs of a run slot: one each in turn, or several when there are fewer slots than GPUs; None on a machine without any."""
+    """The GPUs of a run slot: one each in turn, several when there are fewer slots than GPUs; None on a machine without any."""
     if not devices:
         return None
     if slots >= len(devices):
@@ -169,7 +186,11 @@ def _ask_gpus() -> list[dict] | None:
     asked = "index,name,utilization.gpu,memory.used,memory.total"
     try:
         said = subprocess.run(
-            [program, f"--query-gpu={asked}", "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10, check=True
+            [program, f"--query-gpu={asked}", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):  # a driver without a device, or a hanging one
         return None

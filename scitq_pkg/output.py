@@ -1,7 +1,7 @@
 """What a command writes, read piece by piece from where the server is.
 
-The server keeps the first and the last half of the cap. So the first half is read in full; after it the reader jumps ahead, but never past
-what may yet be the last half: whatever the command writes, no more than the cap is carried after its end.
+The server keeps the first and the last half of the cap. So the first half is read in full; after it the reader jumps ahead, but
+never past what may yet be the last half: whatever the command writes, no more than the cap is carried after its end.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Output:
         self.position, self._last = position, last
 
     def probe(self) -> int:
-        """Up to where a server that has all would certainly have got: asked about after a restart, instead of sending all again."""
+        """Up to where a server that has all has certainly got: asked about after a restart, instead of sending all again."""
         self.look()
         self.position = min(self.size, HALF_BYTES)
         return self.position

@@ -58,7 +58,9 @@ class Runner(asyncio.Protocol):
             except (FileNotFoundError, ConnectionError) as error:
                 now = time.monotonic()
                 if now > deadline:
-                    raise KeeperGone(f"no process can be started that runs the commands of {self.directory}{self._log_end()}") from error
+                    raise KeeperGone(
+                        f"no process can be started that runs the commands of {self.directory}{self._log_end()}"
+                    ) from error
                 if self._process is None or self._process.poll() is not None and now > started_at + 1.0:
                     self._start()
                     started_at = now

@@ -23,8 +23,9 @@ class KeeperProcess:
         (directory / "executions").mkdir(parents=True, exist_ok=True)
         self.events: list[dict] = []
         self._received = b""
-        self._log = open(directory / "log", "ab")
-        self.process = subprocess.Popen([*PROGRAM, "keeper", str(directory)], stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+        command = [*PROGRAM, "keeper", str(directory)]
+        with open(directory / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.connect()
 
     def connect(self) -> dict:
@@ -84,7 +85,11 @@ class KeeperProcess:
     def living(self, directory: Path) -> set[int]:
         """The processes that carry the mark of an execution."""
         table = processes.processes()
-        return {pid for pid in table if table[pid].state != "Z" and processes.environment_value(pid, "SCITQ_EXECUTION_DIR") == str(directory)}
+        return {
+            pid
+            for pid in table
+            if table[pid].state != "Z" and processes.environment_value(pid, "SCITQ_EXECUTION_DIR") == str(directory)
+        }
 
     def close(self) -> None:
         """Ends the keeper and all its commands; it must not have stumbled."""
@@ -92,7 +97,6 @@ class KeeperProcess:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(15)
-        self._log.close()
         for pid in [pid for execution in (self.directory / "executions").iterdir() for pid in self.living(execution)]:
             with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
                 os.kill(pid, signal.SIGKILL)

@@ -12,12 +12,22 @@ from scitq.output import HALF_BYTES, Output
 
 
 def accept(tmp_path, spares=None, number=1, **task) -> Execution:
-    return Execution.accept({"id": number, "task_id": 7, "attempt": 1, "task": {"command": "true", **task}}, str(tmp_path), spares)
+    return Execution.accept(
+        {"id": number, "task_id": 7, "attempt": 1, "task": {"command": "true", **task}}, str(tmp_path), spares
+    )
 
 
 def end_of(number=1, **more) -> dict:
     now = processes.boot_seconds()
-    return {"id": number, "kind": "exited", "boot": processes.boot_id(), "started": now - 2, "ended": now - 1, "ended_at": time.time() - 1, **more}
+    return {
+        "id": number,
+        "kind": "exited",
+        "boot": processes.boot_id(),
+        "started": now - 2,
+        "ended": now - 1,
+        "ended_at": time.time() - 1,
+        **more,
+    }
 
 
 # --- command and environment -------------------------------------------------------------------------------------------
@@ -70,7 +80,11 @@ def test_a_spec_is_for_nobody_elses_eyes(tmp_path):
         ({"exit_code": 3}, "failed", None),
         ({"exit_code": 137, "short_of_memory": True}, "failed", "ran out of memory"),
         ({"kind": "signaled", "signal": 9}, "failed", "killed by signal 9 (SIGKILL)"),
-        ({"kind": "signaled", "signal": 9, "short_of_memory": True}, "failed", "most likely because the machine ran out of memory"),
+        (
+            {"kind": "signaled", "signal": 9, "short_of_memory": True},
+            "failed",
+            "most likely because the machine ran out of memory",
+        ),
         ({"kind": "signaled", "signal": 40}, "failed", "SIGRTMIN+"),
         ({"kind": "timeout", "timeout": 5.0, "signal": 15}, "failed", "its time limit of 5 s"),
         ({"kind": "stopped", "asked": "term", "exit_code": 0}, "failed", "ended on request (term)"),
@@ -237,7 +251,9 @@ def test_processes_of_a_killed_keeper_are_ended_and_no_others(tmp_path):
     main = subprocess.Popen(["sh", "-c", "sleep 100 & sleep 100"], start_new_session=True)
     reused = subprocess.Popen(["sleep", "100"], start_new_session=True)
     identity = {"boot": processes.boot_id(), "started": 0.0}
-    records.write(one.directory, records.STARTED_FILE, {"id": 1, "pid": main.pid, "start": processes.process(main.pid).start, **identity})
+    records.write(
+        one.directory, records.STARTED_FILE, {"id": 1, "pid": main.pid, "start": processes.process(main.pid).start, **identity}
+    )
     records.write(two.directory, records.STARTED_FILE, {"id": 2, "pid": reused.pid, "start": 1, **identity})
     try:
         end_leftovers([one, two])

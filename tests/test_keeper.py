@@ -77,7 +77,9 @@ def test_bad_working_directory(keeper):
 
 
 def test_time_limit_reaches_the_tree_and_needs_no_worker(keeper):
-    directory = keeper.sh(1, "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 100; sleep 100\" & sleep 100; sleep 100", timeout=0.3, grace=0.3)
+    directory = keeper.sh(
+        1, "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 100; sleep 100\" & sleep 100; sleep 100", timeout=0.3, grace=0.3
+    )
     keeper.event("started", 1)
     keeper.socket.close()
     until(lambda: (directory / "end.json").exists())
@@ -89,7 +91,9 @@ def test_time_limit_reaches_the_tree_and_needs_no_worker(keeper):
 
 
 def test_nothing_of_the_tree_outlives_the_main_process(keeper):
-    script = "sleep 100 & setsid sleep 101 & (setsid sh -c 'sleep 102; :' &) ; env -i setsid sleep 103 & python3 -c 'import os; os.setpgid(0,0); os.execlp(\"sleep\",\"sleep\",\"104\")' & sleep 0.2; exit 0"
+    own_group = 'python3 -c \'import os; os.setpgid(0, 0); os.execlp("sleep", "sleep", "104")\''
+    own_session = "(setsid sh -c 'sleep 102; :' &)"
+    script = f"sleep 100 & setsid sleep 101 & {own_session}; env -i setsid sleep 103 & {own_group} & sleep 0.2; exit 0"
     directory = keeper.sh(1, script)
     end = keeper.ended(1)
     assert (end["kind"], end["exit_code"]) == ("exited", 0)
@@ -175,7 +179,9 @@ def test_records_of_an_earlier_use_of_the_directory_count_for_nothing(keeper):
     again = directory.rename(directory.with_name("2"))
     keeper.sh(2, "exit 2")
     assert keeper.ended(2)["exit_code"] == 2
-    assert records.read(str(again), records.END_FILE, 2)["exit_code"] == 2 and records.read(str(again), records.END_FILE, 1) is None
+    assert (
+        records.read(str(again), records.END_FILE, 2)["exit_code"] == 2 and records.read(str(again), records.END_FILE, 1) is None
+    )
 
 
 def test_a_start_cut_short_counts_as_started(keeper):

@@ -165,7 +165,9 @@ def test_the_next_worker_adopts_all(tmp_path):
         rig.give(2, "exit 6")
         rig.give(3, "sleep 100")
         rig.give(4, "true")
-        await rig.until(lambda: rig.state(1) == rig.state(3) == "running" and rig.state(2) == "failed" and rig.state(4) == "succeeded")
+        await rig.until(
+            lambda: rig.state(1) == rig.state(3) == "running" and rig.state(2) == "failed" and rig.state(4) == "succeeded"
+        )
         rig.order(Order(3, "suspend"))
         await rig.until(lambda: process(rig.workload.executions[3].pid).state == "T")
         rig.give(5, "true", desired="suspend")

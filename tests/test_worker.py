@@ -35,8 +35,11 @@ def memory(pid: int, field: str = "VmHWM") -> int:
 def test_environment(env):
     env.server()
     env.worker(1, batch="B")
-    script = 'echo "$X|$SCITQ_TASK_ID|$SCITQ_TASK_NAME|$SCITQ_BATCH|$SCITQ_EXECUTION_ID|$CPU|${SCITQ_TOKEN-none}"; ls -d $INPUT $OUTPUT $RESOURCE $TEMP; pwd'
-    [task] = env.create({"command": script, "shell": "bash", "name": "N", "batch": "B", "env": {"X": "a b", "SCITQ_TASK_ID": "fake"}})
+    values = 'echo "$X|$SCITQ_TASK_ID|$SCITQ_TASK_NAME|$SCITQ_BATCH|$SCITQ_EXECUTION_ID|$CPU|${SCITQ_TOKEN-none}"'
+    script = f"{values}; ls -d $INPUT $OUTPUT $RESOURCE $TEMP; pwd"
+    [task] = env.create(
+        {"command": script, "shell": "bash", "name": "N", "batch": "B", "env": {"X": "a b", "SCITQ_TASK_ID": "fake"}}
+    )
     env.wait_state(task)
     first, *directories = env.stdout(task).decode().splitlines()
     execution = env.executions(task)[-1]["id"]
@@ -102,8 +105,8 @@ def test_output_after_the_command_emptied_its_file(env):
 def test_200_mb_of_output_cost_little_memory_and_keep_head_and_tail(env):
     server = env.server()
     worker = env.worker(1)
-    # numbered lines of 20 bytes, so that what is there can be told
-    [task] = env.create("python3 -c \"import sys\nfor i in range(100): sys.stdout.write(''.join('%019d\\n' % (i*100000+j) for j in range(100000)))\"")
+    numbered = "''.join('%019d\\n' % (100000 * i + j) for j in range(100000))"  # each line tells where it is
+    [task] = env.create({"command": f'python3 -c "import sys\nfor i in range(100): sys.stdout.write({numbered})"'})
     env.wait_state(task, seconds=60)
     assert env.executions(task)[-1]["stdout_size"] == 200_000_000
     head = env.answer("GET", f"/executions/{env.executions(task)[-1]['id']}/stdout", offset=0, limit=40).body
@@ -135,7 +138,13 @@ def test_another_user(env):
             os.chmod(parent, 0o711)
     env.server()
     env.worker(1)
-    [task] = env.create({"command": "id -u; id -g; id -G; echo $HOME; touch $TEMP/x $OUTPUT/y; echo again > /dev/stderr; cat ../spec.json", "shell": "sh", "uid": 65534})
+    [task] = env.create(
+        {
+            "command": "id -u; id -g; id -G; echo $HOME; touch $TEMP/x $OUTPUT/y; echo again > /dev/stderr; cat ../spec.json",
+            "shell": "sh",
+            "uid": 65534,
+        }
+    )
     env.wait_state(task, "failed")  # spec.json is not its to read
     lines = env.stdout(task).decode().split()
     assert lines[0] == "65534" and lines[1] == lines[2] != "0" and lines[3] != os.environ.get("HOME")
@@ -177,7 +186,9 @@ def test_run_timeout(env):
     [task] = env.create({"command": "sleep 1003", "run_timeout": 0.5})
     env.wait_state(task, "failed")
     execution = env.executions(task)[-1]
-    assert execution["reason"] == "ran longer than its time limit of 0.5 s and was ended" and execution["signal"] == signal.SIGTERM
+    assert (
+        execution["reason"] == "ran longer than its time limit of 0.5 s and was ended" and execution["signal"] == signal.SIGTERM
+    )
 
 
 def test_killed_by_the_kernel_is_said(env):
@@ -196,7 +207,9 @@ def test_killed_by_the_kernel_is_said(env):
 def test_commands_outlive_their_worker(env, how):
     env.server()
     worker = env.worker(2)
-    runs, ends = env.create("echo a; while [ ! -e go ]; do sleep 0.05; done; echo b", "while [ ! -e go ]; do sleep 0.05; done; echo c; exit 7")
+    runs, ends = env.create(
+        "echo a; while [ ! -e go ]; do sleep 0.05; done; echo b", "while [ ! -e go ]; do sleep 0.05; done; echo c; exit 7"
+    )
     env.wait_state([runs, ends], "running")
     env.until(lambda: env.stdout(runs) == b"a\n")
     pids = {task: env.executions(task)[-1]["pid"] for task in (runs, ends)}

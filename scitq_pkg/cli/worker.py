@@ -17,7 +17,8 @@ def main(arguments: list[str]) -> int:
 
     return serve(
         Options(
-            server=options.server, token=options.token or _token_of_file(options.token_file), name=options.name, scratch=options.scratch,
+            server=options.server, token=options.token or _token_of_file(options.token_file),
+            name=options.name, scratch=options.scratch,
             concurrency=options.concurrency, prefetch=options.prefetch, batch=options.batch, permanent=options.permanent,
             stop_with_parent=options.stop_with_parent, verbose=options.verbose,
         )

@@ -101,7 +101,14 @@ class Command:
                 streams.append(self._open(name))
             identity = _identity(self.order.get("uid"), self.order.get("gid"))
             process = subprocess.Popen(
-                argv, cwd=cwd, env=environment, stdin=null, stdout=streams[0], stderr=streams[1], start_new_session=True, **identity
+                argv,
+                cwd=cwd,
+                env=environment,
+                stdin=null,
+                stdout=streams[0],
+                stderr=streams[1],
+                start_new_session=True,
+                **identity,
             )
             process.returncode = 0  # this process waits for its children itself
             self.pid = process.pid

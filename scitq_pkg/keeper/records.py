@@ -1,7 +1,7 @@
 """Small JSON files about one execution each.
 
-They are written over rather than made anew, because making and removing files is the dearest part of a short task on some file systems. So
-a record names its execution: one of another execution was left by the directory's earlier use and counts as absent.
+They are written over rather than made anew, because making and removing files is the dearest part of a short task on some file
+systems. So a record names its execution: one of another execution was left by the directory's earlier use and counts as absent.
 """
 
 from __future__ import annotations

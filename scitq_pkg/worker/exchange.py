@@ -1,7 +1,7 @@
 """The conversation with the server: one long poll that is held, and reports that go at once.
 
-Never more than one report is in flight; what happens meanwhile goes with the next. Every request states all that is held, and answers that
-were overtaken are thrown away, so neither loss nor repetition nor reordering of requests matters.
+Never more than one report is in flight; what happens meanwhile goes with the next. Every request states all that is held, and
+answers that were overtaken are thrown away, so neither loss nor repetition nor reordering of requests matters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .. import __version__
 from ..errors import Conflict, NotAllowed, NotFound, ScitqError, TooLarge
 from ..keeper.processes import boot_seconds
 from ..machine import Meter
-from ..protocol import API, POLL_SECONDS, START_LEASE_SECONDS, SyncAnswer, SyncRequest
+from ..protocol import API, POLL_SECONDS, START_LEASE_SECONDS, SYNC_OUTPUT_BYTES, SyncAnswer, SyncRequest
 from ..transport import Connection, raise_for
 from ..wire import SYNC_CONTENT_TYPE, decode_answer, encode_request
 from .errand import Errand
@@ -29,7 +29,6 @@ SLOWEST_BYTES_PER_SECOND = 2**15  # the time that its output takes on a slow lin
 SLACK_SECONDS = 15.0  # beyond the time that a poll is held
 LONGEST_PAUSE_SECONDS = 30.0  # between tries to reach a server that is away
 STATS_SECONDS = 10.0
-OUTPUT_BYTES = 512 * 1024  # carried by one request: larger ones are no faster and cost the server their size several times
 _LEAST_OUTPUT_BYTES = 64 * 1024
 
 
@@ -52,7 +51,7 @@ class Exchange:
         self._reporting = False
         self._reported_at = 0.0
         self._failures, self._try_at, self._pause = 0, 0.0, 0.0
-        self._output_bytes = OUTPUT_BYTES
+        self._output_bytes = SYNC_OUTPUT_BYTES
         self._stats: dict | None = None
         self._stats_at = 0.0
         self._stopping = False

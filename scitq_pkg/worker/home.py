@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def default_scratch() -> str:
-    """`/scratch` if it is there and writable, else a folder of the user's cache directory, without HOME `TMPDIR/scitq-UID/scratch`."""
+    """`/scratch` if it is there and writable, else in the user's cache directory, without HOME `TMPDIR/scitq-UID/scratch`."""
     if os.path.isdir("/scratch") and os.access("/scratch", os.W_OK | os.X_OK):
         return "/scratch"
     home = os.environ.get("HOME")
@@ -39,7 +39,9 @@ class Home:
 
     def __init__(self, scratch: str, name: str):
         if not _NAME.fullmatch(name):
-            raise InvalidRequest(f"{name!r:.120} cannot be the name of a worker: letters, digits, '.', '-' and '_', up to 100", field="name")
+            raise InvalidRequest(
+                f"{name!r:.120} cannot be the name of a worker: letters, digits, '.', '-' and '_', up to 100", field="name"
+            )
         self.name = name
         self.path = os.path.join(os.path.abspath(scratch), name)
         self.executions = os.path.join(self.path, EXECUTIONS)
@@ -53,7 +55,9 @@ class Home:
                 os.makedirs(path, mode=0o711, exist_ok=True)  # a task of another user reaches its own, and sees no other
             owner = os.stat(self.path).st_uid
         except OSError as error:
-            message = f"the scratch directory {scratch} cannot be used: {error.strerror or error}: give another one with --scratch"
+            message = (
+                f"the scratch directory {scratch} cannot be used: {error.strerror or error}: give another one with --scratch"
+            )
             raise NotAllowed(message) from None
         if owner != os.geteuid():
             raise NotAllowed(f"{self.path} belongs to another user: give another --scratch or --name")
@@ -63,7 +67,9 @@ class Home:
             self._lock_fd = os.open(os.path.join(self.path, LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict(f"a worker {self.name} runs already in {self.path}: stop it, or give this one another --name") from None
+            raise Conflict(
+                f"a worker {self.name} runs already in {self.path}: stop it, or give this one another --name"
+            ) from None
         except OSError as error:
             raise NotAllowed(f"{self.path} cannot be written: {error.strerror}: give another one with --scratch") from None
 
@@ -75,7 +81,9 @@ class Home:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise InvalidRequest(f"{os.path.join(self.path, WORKER_FILE)} cannot be read ({error}): remove it to start as a new worker") from None
+            raise InvalidRequest(
+                f"{os.path.join(self.path, WORKER_FILE)} cannot be read ({error}): remove it to start as a new worker"
+            ) from None
         return noted
 
     def write(self, noted: dict) -> None:

@@ -148,7 +148,9 @@ class Service:
         if noted.get("identity") not in (None, identity):
             self._note("this is another worker than the one that used this directory before: what that one left is thrown away")
             self.home.discard_executions()
-        self.home.write({**noted, "identity": identity, "id": worker["id"], "token": worker["token"], "server": self.connection.url})
+        self.home.write(
+            {**noted, "identity": identity, "id": worker["id"], "token": worker["token"], "server": self.connection.url}
+        )
 
     async def _greet_keeper(self) -> None:
         while True:
@@ -193,7 +195,9 @@ class Service:
         await self.exchange.stop(LAST_WORDS_SECONDS)
         left = len(self.workload.running)
         if left:
-            self._note(f"{left} command{'s go' if left > 1 else ' goes'} on without the worker; start it again to go on reporting")
+            self._note(
+                f"{left} command{'s go' if left > 1 else ' goes'} on without the worker; start it again to go on reporting"
+            )
         if fatal is not None:
             raise fatal
         return 0
@@ -206,7 +210,9 @@ class Service:
             try:
                 await self._errand.do(self._ask_for_itself)
             except NotFound:
-                return NotFound(f"the worker {self.home.name} was deleted from {self.connection.url}: start it again to register it anew")
+                return NotFound(
+                    f"the worker {self.home.name} was deleted from {self.connection.url}: start it again to register it anew"
+                )
         return fatal
 
     def _ask_for_itself(self) -> None:
@@ -225,7 +231,9 @@ def serve(options: Options) -> int:
     """Runs a worker; the exit code. Raises ScitqError."""
     from .home import default_scratch
 
-    home = Home(options.scratch or default_scratch(), socket.gethostname().partition(".")[0] if options.name is None else options.name)
+    home = Home(
+        options.scratch or default_scratch(), socket.gethostname().partition(".")[0] if options.name is None else options.name
+    )
 
     async def main() -> int:
         return await Service(options, home).run()
