@@ -319,22 +319,28 @@ def test_a_hole_in_the_head_is_refused_and_asked_for(q):
     assert told.offsets == {str(execution_id): {"stdout": 0, "stderr": 0}} and _stored(q, execution_id) == []
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_order_of_repeats_and_jumps_keeps_head_and_tail(q, small_cap, data):
+_sends = st.lists(st.tuples(st.integers(0, 10), st.integers(1, 30), st.integers(0, 40)), max_size=12)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sends=_sends)
+def test_any_order_of_repeats_and_jumps_keeps_head_and_tail(q, small_cap, sends):
+    """Each send begins some bytes back (repeats), or, once the head is full, some bytes ahead (passes bytes over)."""
     q.worker()
     execution_id = q.row("task", q.task())["execution_id"]
-    worker_id = q.row("execution", execution_id)["worker_id"]
-    whole = bytes(range(256)) * 2
-    size = data.draw(st.integers(0, 200))
-    sent = 0
-    while sent < size:
-        start = data.draw(st.integers(max(0, sent - 10), sent))
-        if sent >= 20 and data.draw(st.booleans()):
-            start = data.draw(st.integers(sent, max(sent, size - 20)))
-        end = data.draw(st.integers(start + 1, max(start + 1, min(size, start + 30))))
-        q.sync(worker_id, Report(execution_id, "running"), output=[(execution_id, "stdout", start, whole[start:end])])
-        sent = max(sent, end)
+    whole = bytes(range(256)) * 4
+    pieces_sent, sent = [], 0
+    for back, length, ahead in sends:
+        start = sent + ahead if sent >= 20 and ahead > 20 else max(0, sent - back)
+        pieces_sent.append((start, start + length))
+        sent = max(sent, start + length)
+    row = q.row("execution", execution_id)
+
+    def append_all(tx):
+        for start, end in pieces_sent:
+            streams.append(tx, row, "stdout", start, memoryview(whole[start:end]))
+
+    q.store.write(append_all)
     pieces = _stored(q, execution_id)
     for start, piece in pieces:
         assert piece == whole[start : start + len(piece)]
@@ -342,4 +348,3 @@ def test_any_order_of_repeats_and_jumps_keeps_head_and_tail(q, small_cap, data):
     assert set(range(min(20, sent))) <= covered
     assert q.row("execution", execution_id)["stdout_size"] == sent
     assert sum(len(piece) for _, piece in pieces) <= 40 + 5 + 30 and (not covered or max(covered) == sent - 1)
-    q.sync(worker_id, ended(execution_id, stdout_size=sent))
