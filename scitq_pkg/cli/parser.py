@@ -1,0 +1,72 @@
+"""argparse as this program wants it: what is wrong is one sentence, with the nearest word that would be right."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from ..errors import InvalidRequest, nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises InvalidRequest where argparse would print its usage and leave; options cannot be abbreviated."""
+
+    def __init__(self, **options):
+        super().__init__(**{"allow_abbrev": False, **options})
+        self.names: list[str] = []  # of the options, for suggestions and completion
+        self.names += ("-h", "--help") if self.add_help else ()
+
+    def add_argument(self, *names, **options):
+        action = super().add_argument(*names, **options)
+        if hasattr(self, "names"):  # not yet for the -h that argparse adds itself
+            self.names += action.option_strings
+        return action
+
+    def parse_args(self, args=None, namespace=None):
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self._refuse(unknown[0])
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidRequest(f"{message} ({self.prog} -h tells more)")
+
+    def _refuse(self, word: str) -> NoReturn:
+        if word.startswith("-"):
+            name = word.partition("=")[0]
+            self.error(f"unknown option '{name}'{nearest(name, self.names)}")
+        self.error(f"there is one word too many: '{word}'")
+
+
+def one_of(known: Iterable[str], what: str) -> Callable[[str], str]:
+    """A type of argument: one of the words that are known."""
+    words = tuple(known)
+
+    def check(text: str) -> str:
+        if text not in words:
+            raise argparse.ArgumentTypeError(f"unknown {what} '{text}'{nearest(text, words)}; there are {', '.join(words)}")
+        return text
+
+    return check
+
+
+def some_of(known: Iterable[str], what: str) -> Callable[[str], str]:
+    """A type of argument: several of the words that are known, commas between."""
+    check = one_of(known, what)
+
+    def check_all(text: str) -> str:
+        return ",".join(check(word.strip()) for word in text.split(","))
+
+    return check_all
+
+
+def number(least: int, most: int) -> Callable[[str], int]:
+    """A type of argument: a whole number between two."""
+
+    def check(text: str) -> int:
+        if not text.isascii() or not text.removeprefix("-").isdigit() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r:.60} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return check
