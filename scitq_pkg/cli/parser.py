@@ -14,14 +14,11 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         super().__init__(**{"allow_abbrev": False, **options})
-        self.names: list[str] = []  # of the options, for suggestions and completion
-        self.names += ("-h", "--help") if self.add_help else ()
 
-    def add_argument(self, *names, **options):
-        action = super().add_argument(*names, **options)
-        if hasattr(self, "names"):  # not yet for the -h that argparse adds itself
-            self.names += action.option_strings
-        return action
+    @property
+    def names(self) -> list[str]:
+        """All the options, those of groups too, which argparse tells nobody else."""
+        return list(self._option_string_actions)
 
     def parse_args(self, args=None, namespace=None):
         found, unknown = self.parse_known_args(args, namespace)
