@@ -52,6 +52,7 @@ sys.exit(main())
 
 
 def main() -> None:
+    """Fetches the locked wheels and writes the one file."""
     options = _options()
     pythons, machines = (PYTHONS, tuple(PLATFORMS)) if not options.fast else _this_machine()
     locked = read_lock(LOCK.read_text())

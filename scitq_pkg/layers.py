@@ -19,6 +19,7 @@ class Layers:
         self.loader = loader
 
     def find_spec(self, name: str, path=None, target=None):
+        """A package of PACKAGES from its layer, or an installed one where no layer fits; None for all others."""
         if name not in PACKAGES:
             return None
         from importlib.machinery import PathFinder

@@ -167,6 +167,7 @@ class _ErrorTask(ErrorTask):
     """Requests that waitress itself refuses (too large, not HTTP) are told in the shape of all errors."""
 
     def execute(self):
+        """Writes the answer; waitress calls it in the place of the application."""
         error = self.request.error
         code, message = self._told(error.code, error.body)
         body = self.channel.server.error_body(code, message)

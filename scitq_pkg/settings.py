@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from .durations import EXAMPLES, seconds_of
 from .errors import InvalidRequest, nearest
 from .protocol import DEFAULT_PORT
 
@@ -102,10 +103,11 @@ def _int(value: object) -> int:
     return int(value)  # type: ignore[call-overload]
 
 
-def _float(value: object) -> float:
-    if isinstance(value, bool):
+def _seconds(value: object) -> float:
+    seconds = None if isinstance(value, bool) else seconds_of(str(value))
+    if seconds is None:
         raise ValueError
-    return float(value)  # type: ignore[arg-type]
+    return seconds
 
 
 def _bool(value: object) -> bool:
@@ -131,11 +133,11 @@ def _names(value: object) -> tuple[str, ...]:
 
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _KINDS = {f.name: str(f.type).replace(" | None", "") for f in fields(Settings)}
-_CONVERTERS = {"str": _text, "int": _int, "float": _float, "bool": _bool, "Path": _path, "tuple[str, ...]": _names}
+_CONVERTERS = {"str": _text, "int": _int, "float": _seconds, "bool": _bool, "Path": _path, "tuple[str, ...]": _names}
 _WANTED = {
     "str": "text",
     "int": "a whole number",
-    "float": "a number",
+    "float": f"a duration such as {EXAMPLES}",
     "bool": "true or false",
     "Path": "a path",
     "tuple[str, ...]": "names",

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 
 import yaml
 
+from .durations import EXAMPLES, seconds_of
 from .errors import InvalidRequest, nearest
 from .substitution import Row, read_table, substitute
 
 ITEM = "item"  # the column of rows that are plain values
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?|(?:\d+(?:\.\d+)?[dhms])+)")
 _YAML_TAG = "tag:yaml.org,2002:"
 _TRUTH = yaml.SafeLoader.bool_values  # yes, no, true, false, on, off
 
@@ -142,11 +140,13 @@ class Value:
         text = self.text()
         if text is None:
             return None
-        if not _DURATION.fullmatch(text):
-            raise self.wrong(f"`{self.key}` must be a duration such as 90, 90s, 5m, 2h or 1h30m, not {text!r}")
-        return sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"([\d.]+)([dhms]?)", text))
+        seconds = seconds_of(text)
+        if seconds is None:
+            raise self.wrong(f"`{self.key}` must be a duration such as {EXAMPLES}, not {text!r}")
+        return seconds
 
     def texts_by_name(self) -> dict[str, str]:
+        """A mapping of names to texts, in its order. Raises InvalidRequest for a name that is given twice."""
         if not isinstance(self.node, yaml.MappingNode):
             raise self.wrong(f"`{self.key}` must be a mapping of names to values, not {kind_of(self.node)}")
         found: dict[str, str] = {}

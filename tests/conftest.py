@@ -45,3 +45,33 @@ def env_on_each(tmp_path, database_url):
     made = Env(tmp_path, database_url)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def served(request, tmp_path_factory):
+    """One server for all tests of a file, on each database."""
+    from env import Env
+
+    url = request.getfixturevalue("postgres").new_database() if request.param == "postgresql" else None
+    made = Env(tmp_path_factory.mktemp("served"), url)
+    made.server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def batch(request):
+    """A name of its own for each test."""
+    return request.node.name.replace("[", "-").replace("]", "")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A server and a worker of four slots, for all tests of a file; each uses names of its own."""
+    from env import Env
+
+    made = Env(tmp_path_factory.mktemp("lab"))
+    made.server()
+    made.worker(concurrency=4)
+    yield made
+    made.close()

@@ -224,7 +224,7 @@ def test_ten_thousand_rows_are_read_in_seconds(load, tmp_path):
         ("tsks: []\n", r"b.yaml:1: unknown key 'tsks' \(did you mean 'tasks'\?\)"),
         ("command: x\n\nretry: many\n", r"b.yaml:3: `retry` must be a whole number, not 'many'"),
         ("command: x\nrun_timeout: soon\n",
-         r"b.yaml:2: `run_timeout` must be a duration such as 90, 90s, 5m, 2h or 1h30m, not 'soon'"),
+         r"b.yaml:2: `run_timeout` must be a duration such as 90, 90s, 5m, 2h, 3d or 1h30m, not 'soon'"),
         ("command: x\nuse_cache: 7\n", r"b.yaml:2: `use_cache` must be true or false, not '7'"),
         ("command: x\nshell: fish\n", r"b.yaml:2: `shell` must be true, false, sh or bash, not 'fish'"),
         ("command: [x]\n", r"b.yaml:1: `command` must be text, not a list"),

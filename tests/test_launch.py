@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from env import PROGRAM, Env
+from env import PROGRAM
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from scitq import cli
 from scitq.cli import launch, options
 from scitq.errors import InvalidRequest
+
+from scitq import cli
 
 DOOR = str(Path(__file__).resolve().parent.parent / "scitq.py")
 
@@ -221,16 +221,6 @@ def test_a_server_that_is_not_there(capfd):
 
 
 # --- real tasks ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """A server and a worker of four slots, for all tests of this file."""
-    made = Env(tmp_path_factory.mktemp("lab"))
-    made.server()
-    made.worker(concurrency=4)
-    yield made
-    made.close()
 
 
 def test_it_prints_the_id_alone(lab):

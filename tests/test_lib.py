@@ -10,25 +10,14 @@ from concurrent.futures import CancelledError, as_completed
 from concurrent.futures import TimeoutError as FuturesTimeout  # the built-in one from Python 3.11 on
 
 import pytest
-from env import Env
 from hypothesis import given
 from hypothesis import strategies as st
-
-from scitq import errors
 from scitq.lib import RESET, Executor, Server, TaskFailed
 from scitq.lib.objects import id_of, ids_of, range_groups, ranges, shown, to_datetime
 from scitq.lib.progress import Progress
 from scitq.lib.server import changes, query, task_spec
 
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """A server and a worker of four slots, for all tests of this file; each uses names of its own."""
-    made = Env(tmp_path_factory.mktemp("lab"))
-    made.server()
-    made.worker(concurrency=4)
-    yield made
-    made.close()
+from scitq import errors
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from scitq import settings, wire
 
 def test_the_command_line_wins_over_the_environment_over_the_file(tmp_path):
     config = tmp_path / "c.yaml"
-    config.write_text("port: 1\nthreads: 100\nlost-after: 7\nallowed_host: [a, B]\n")
+    config.write_text("port: 1\nthreads: 100\nlost-after: 7m\nallowed_host: [a, B]\n")
     found = settings.load({"port": "3", "host": None}, str(config), {"SCITQ_PORT": "2", "SCITQ_THREADS": "200"})
-    assert (found.port, found.threads, found.lost_after, found.allowed_host, found.host) == (3, 200, 7.0, ("a", "b"), "127.0.0.1")
+    assert (found.port, found.threads, found.lost_after, found.allowed_host, found.host) == (3, 200, 420.0, ("a", "b"), "127.0.0.1")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from .shapes import Backup, ServerInfo
 
 @route("GET", f"{API}/server", USER, "Version, database, time, counts, and who you are", answer=ServerInfo)
 def info(call: Call) -> dict:
+    """`counts` are of all tasks, `you` is the caller."""
     assert call.caller is not None
     return {
         "version": __version__,

@@ -102,6 +102,7 @@ def explain(call: Call, id: int) -> dict:
     "POST", f"{PATH}/edit", USER, "Changes many tasks; a dry run shows each change of a command", body=EditBody, answer=BulkAnswer
 )
 def edit(call: Call) -> dict:
+    """What runs is left out, and told in `skipped`."""
     body = call.body
     return call.write(
         lambda tx: tasks.edit(

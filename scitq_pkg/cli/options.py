@@ -6,13 +6,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 
 from ..errors import InvalidRequest, nearest
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-_UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Option:
@@ -103,11 +99,12 @@ def _value_shown(option: Option) -> str:
 
 def duration(text: str, name: str = "a duration") -> float:
     """Seconds: `90`, `90s`, `5m`, `2h`, `3d`, `1h30m`."""
-    parts = _DURATION.findall(text)
-    without_unit = [amount for amount, unit in parts if not unit]
-    if not parts or "".join(map("".join, parts)) != text or (without_unit and len(parts) > 1):
-        raise InvalidRequest(f"{name} cannot be {text!r:.60}: give seconds, or a duration such as 90s, 5m, 2h, 3d, 1h30m")
-    return sum(float(amount) * _UNIT_SECONDS[unit] for amount, unit in parts)
+    from ..durations import EXAMPLES, seconds_of  # few calls of launch need it
+
+    seconds = seconds_of(text)
+    if seconds is None:
+        raise InvalidRequest(f"{name} cannot be {text!r:.60}: give a duration such as {EXAMPLES}")
+    return seconds
 
 
 def whole_number(text: str, name: str, least: int | None = None) -> int:

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         help="one more name by which browsers may call this server (repeatable)",
     )
     add(
-        "--lost-after", metavar="SECONDS", help="silence after which a worker's running tasks are given to others (default: 1800)"
+        "--lost-after", metavar="TIME", help="silence after which a worker's running tasks are given to others (default: 30m)"
     )
     add("--threads", metavar="N", help="threads at most, one for each request that waits (default: 1200)")
     add("--max-body", metavar="BYTES", help="the largest request (default: 64 MiB)")

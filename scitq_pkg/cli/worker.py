@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from ..errors import InvalidRequest
+from .options import token_of
 
 
 def main(arguments: list[str]) -> int:
@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
 
     return serve(
         Options(
-            server=options.server, token=options.token or _token_of_file(options.token_file),
+            server=options.server, token=options.token or token_of(options.token_file),
             name=options.name, scratch=options.scratch,
             concurrency=options.concurrency, prefetch=options.prefetch, batch=options.batch, permanent=options.permanent,
             stop_with_parent=options.stop_with_parent, verbose=options.verbose,
@@ -50,13 +50,3 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 100_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 100000")
     return int(text)
-
-
-def _token_of_file(path: str | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"the token file {path} cannot be read: {error}", field="token_file") from None

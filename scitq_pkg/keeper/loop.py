@@ -183,10 +183,9 @@ class Keeper:
         if self._worker is None:
             return
         try:
-            while self._to_send:
-                del self._to_send[: self._worker.send(self._to_send)]
-        except BlockingIOError:
-            pass  # the worker does not read now: what is left waits for it
+            with contextlib.suppress(BlockingIOError):  # the worker does not read now: what is left waits for it
+                while self._to_send:
+                    del self._to_send[: self._worker.send(self._to_send)]
         except OSError:
             self._to_send.clear()  # it is gone; its last orders are still to be read
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._to_send else 0)

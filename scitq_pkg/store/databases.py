@@ -91,6 +91,7 @@ class Sqlite(Database):
         super().__init__(writer, readers)
 
     def explain(self, error: Exception) -> ScitqError:
+        """What an error of the driver means here, and what to do about it."""
         text = str(error)
         if "database or disk is full" in text:
             return StorageFull(f"the disk of {self.path} is full, nothing was recorded: make room, then try again")
