@@ -41,7 +41,10 @@ def row(env: Env, name: str) -> dict:
 def test_list_is_a_table_with_the_id_first(farm):
     lines = manage(farm, "list").stdout.splitlines()
     assert lines[0].split()[:6] == ["ID", "NAME", "STATE", "BATCH", "SLOTS", "RUNNING"]
-    assert [line.split()[:5] for line in lines[1:]] == [["1", "alpha", "online", "Default", "2"], ["2", "beta", "online", "side", "0"]]
+    assert [line.split()[:5] for line in lines[1:]] == [
+        ["1", "alpha", "online", "Default", "2"],
+        ["2", "beta", "online", "side", "0"],
+    ]
     assert manage(farm, "list", "-H").stdout.splitlines()[0].split()[:2] == ["1", "alpha"]
 
 
@@ -70,10 +73,16 @@ def test_get_shows_what_the_machine_measured(farm):
     assert whole["name"] == "alpha" and whole["stats"]["memory"]["total"] > 0
 
 
-@pytest.mark.parametrize("words", [["alpha", "beta"], ["*"], ["-i", "1-2"], ["-i", "1,2"], ["-n", "alpha", "-i", "2"], ["1", "be*"]])
+@pytest.mark.parametrize(
+    "words", [["alpha", "beta"], ["*"], ["-i", "1-2"], ["-i", "1,2"], ["-n", "alpha", "-i", "2"], ["1", "be*"]]
+)
 def test_workers_are_named_in_every_way(farm, words):
     told = manage(farm, "get", *words, "-o", "jsonl").stdout
     assert [json.loads(line)["name"] for line in told.splitlines()] == ["alpha", "beta"]
+
+
+def test_words_may_stand_before_and_after_options(farm):
+    assert manage(farm, "get", "alpha", "-o", "jsonl", "beta").stdout.count('"name"') == 2
 
 
 @pytest.mark.parametrize("verb", ["get", "update", "drain", "delete"])

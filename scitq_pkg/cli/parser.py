@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
         return list(self._option_string_actions)
 
     def parse_args(self, args=None, namespace=None):
-        found, unknown = self.parse_known_args(args, namespace)
+        found, unknown = self.parse_known_intermixed_args(args, namespace)  # words may stand before, between and after options
         if unknown:
             self._refuse(unknown[0])
         return found
