@@ -152,6 +152,7 @@ class BulkBody(Body):
 class Substitution(Body):
     pattern = Text(required=True, metadata={"description": "a Python regular expression"})
     replacement = Text(required=True)
+    count = Whole(load_default=0, metadata={"description": "how many places in each command; 0: all"})
 
 
 class EditBody(BulkBody):

@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs `scitq WORDS...` (by default this process's own words) and returns its exit code; writes no traceback to the terminal."""
+    """Runs `scitq WORDS...` (by default this process's own words); the exit code. No traceback is written to the terminal."""
     words = _own_words() if argv is None else list(argv)
     try:
         code = _run(words)
@@ -152,7 +152,8 @@ def _failed(error: Exception, words: list[str]) -> int:
     if isinstance(error, ImportError) and _is_from_outside(error):
         return _tell(_what_is_missing(error), 1)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _tell(f"{error.strerror}: make room for {error.filename or 'what it writes (output, data, cache)'} and try again", 1)
+        what = error.filename or "what it writes (output, data, cache)"
+        return _tell(f"{error.strerror}: make room for {what} and try again", 1)
     return _tell(f"unexpected {type(error).__name__}: {error} ({_traceback(error, verbose)})", 1)
 
 
@@ -170,7 +171,8 @@ def _is_from_outside(error: ImportError) -> bool:
 def _what_is_missing(error: ImportError) -> str:
     if not str(error).startswith("No module named"):
         return str(error)
-    return f"the Python package '{error.name}' is not installed here: pip install it, or use the one file (python3 build_zipapp.py)"
+    hint = "pip install it, or use the one file (python3 build_zipapp.py)"
+    return f"the Python package '{error.name}' is not installed here: {hint}"
 
 
 def _traceback(error: Exception, verbose: bool) -> str:

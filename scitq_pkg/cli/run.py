@@ -19,6 +19,7 @@ from ..errors import InvalidRequest, Unreachable
 from ..lib.follow import follow
 from ..machine import cpu_count
 from ..protocol import FINAL, SUCCEEDED, TASK_STATES
+from .parser import Parser, number
 from .progress import Watch, exit_words
 
 SOME_FAILED = 10
@@ -69,8 +70,8 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="scitq run",
         usage="scitq run [options] FILE.yaml\n       scitq run [options] -- COMMAND [WORD...]",
         description="Runs the tasks of a batch file, or one command, with a server and a worker of its own. Started again in the "
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("file", nargs="?", metavar="FILE", help="a batch file (docs/batchfile.md)")
-    add("-j", "--jobs", type=_positive, metavar="N", help="how many tasks at once (default: one a processor)")
+    add("-j", "--jobs", type=number(1, 10_000), metavar="N", help="how many tasks at once (default: one a processor)")
     add("-b", "--batch", help="the batch (default: the one that the file names)")
     add("-t", "--dry-run", action="store_true", help="print the tasks and run nothing")
     add("-q", "--quiet", action="store_true", help="tell of failures only")
@@ -96,12 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--schema", action="store_true", help="print the JSON schema of batch files")
     add("-v", "--verbose", action="store_true", help="show where an unexpected error came from")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 10000")
-    return int(text)
 
 
 def _file(options: argparse.Namespace, command: list[str] | None) -> BatchFile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -12,6 +11,7 @@ import threading
 import time
 
 from .. import settings
+from .parser import Parser
 
 
 def main(arguments: list[str]) -> int:
@@ -27,8 +27,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="scitq server",
         description="Remembers everything in a database, decides who runs what, and answers the API.",
         epilog="Each option is also a variable SCITQ_OPTION and a key of the --config file; the command line wins.",

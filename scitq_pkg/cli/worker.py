@@ -6,6 +6,7 @@ import argparse
 import os
 
 from .options import token_of
+from .parser import Parser, number
 
 
 def main(arguments: list[str]) -> int:
@@ -25,17 +26,17 @@ def main(arguments: list[str]) -> int:
     )  # fmt: skip
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="scitq worker",
         description="Runs tasks on this machine for a server. Its commands outlive it: started again it goes on with them.",
         epilog="SIGTERM and Ctrl-C end the worker and leave its commands running. docs/worker.md tells more.",
     )
     add = parser.add_argument
     add("server", nargs="?", metavar="SERVER", help="host, host:port or URL (default: $SCITQ_SERVER, else this machine)")
-    add("concurrency", nargs="?", type=_count, metavar="CONCURRENCY", help="how many tasks at once (default: one a processor)")
+    add("concurrency", nargs="?", type=number(0, 100_000), metavar="CONCURRENCY", help="how many tasks at once (default: one a processor)")
     add("-b", "--batch", help="the batch it works for (default: Default)")
-    add("-p", "--prefetch", type=_count, default=0, metavar="N", help="tasks held ready beyond those that run (default: 0)")
+    add("-p", "--prefetch", type=number(0, 100_000), default=0, metavar="N", help="tasks held ready beyond those that run (default: 0)")
     add("-n", "--name", help="its name, unique on the server (default: the host's)")
     add("--scratch", metavar="DIR", help="where its directory is (default: /scratch if writable, else the user's cache)")
     add("--permanent", action=argparse.BooleanOptionalAction, default=None, help="whether its machine is kept when idle")
@@ -44,9 +45,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--stop-with-parent", action="store_true", help="end, and end all commands, when standard input closes")
     add("-v", "--verbose", action="store_true", help="show where an unexpected error came from")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 100_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 100000")
-    return int(text)

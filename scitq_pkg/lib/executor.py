@@ -15,7 +15,8 @@ from ..transport import Interrupted
 from .follow import next_change
 from .join import DELETED
 from .objects import NO_ID, ids_of, range_groups
-from .server import Server, read_output
+from .output import pieces
+from .server import Server
 
 _PAUSE_SECONDS = 0.003  # between two questions, at least: ends that come together are learned of together
 _LAST_LINE_CHARACTERS = 200
@@ -175,7 +176,7 @@ class Executor(concurrent.futures.Executor):
     def _result_of(self, task: dict) -> TaskResult:
         execution = task.get("execution_id")
         wanted = self._outputs and execution
-        out, err = (read_output(self._client, execution, stream) if wanted else b"" for stream in STREAMS)
+        out, err = (b"".join(pieces(self._client, execution, stream)) if wanted else b"" for stream in STREAMS)
         return TaskResult(task["id"], task["state"], task.get("exit_code"), out, err, task.get("reason"))
 
     def _give_up(self, error: Exception) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ..protocol import ENDED, FINAL, STREAMS
 from .client import Client
+from .output import marked
 
 _POLL_SECONDS = 20.0
 _CROWDED_SECONDS = 0.5
@@ -76,7 +77,7 @@ def _follow_stream(client: Client, execution_id: int, stream: str, write: Sink, 
                 start = time.monotonic()
                 answer = client.get_answer(path, wait=_POLL_SECONDS, offset=offset)
                 if answer.body:
-                    write(stream, answer.body)
+                    write(stream, marked(answer))
                 offset = int(answer.headers["X-Scitq-Next"])
                 if answer.headers["X-Scitq-State"] in ENDED and offset >= int(answer.headers["X-Scitq-Size"]):
                     return

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from urllib.parse import quote
 
 from ..errors import InvalidRequest, NotFound, nearest
-from ..protocol import STREAMS, TaskSpec
+from ..protocol import TaskSpec
 from ..uris import uris
 from .client import DAY_SECONDS, Client
 from .join import join
 from .objects import LONGEST_QUERY, NO_ID, check_style, id_of, ids_of, range_groups, ranges, shown
+from .output import pieces
 
 
 class _Reset:
@@ -160,7 +161,8 @@ class Server:
     def tasks_edit(
         self, ids=None, *, set: dict | None = None, sub=None, relaunch: bool = False, dry_run: bool = False, **filters
     ):  # fmt: skip
-        """Changes many tasks at once: `set` as in `task_update`; `sub`: a regular expression and what replaces it in commands.
+        """Changes many tasks at once: `set` as in `task_update`; `sub`: a regular expression and what replaces it in commands,
+        everywhere or, with a third value, in so many places of each.
 
         Which ones: `ids` or filters, as everywhere. What the server says: `ids`, `skipped`, and in a dry run `changes`.
         """
@@ -168,7 +170,7 @@ class Server:
         if set:
             body["set"] = changes(set)
         if sub:
-            body["sub"] = {"pattern": sub[0], "replacement": sub[1]}
+            body["sub"] = dict(zip(("pattern", "replacement", "count"), sub))
         return self._bulk("edit", ids, filters, **body)
 
     def tasks_relaunch(self, ids=None, *, dry_run: bool = False, **filters):
@@ -213,8 +215,11 @@ class Server:
         return self._shown(self.client.get(f"/executions/{id_of(execution)}"), "execution")
 
     def execution_output(self, execution, stream: str = "stdout", offset: int = 0, limit: int | None = None) -> bytes:
-        """The kept bytes of 'stdout' or 'stderr' from an offset, all of them or at most `limit`."""
-        return read_output(self.client, id_of(execution), stream, offset, limit)
+        """The kept bytes of 'stdout' or 'stderr' from an offset, all of them or at most `limit`.
+
+        Of a very long output head and tail are kept; a line between them says how many bytes are missing.
+        """
+        return b"".join(pieces(self.client, id_of(execution), stream, offset, limit))
 
     # --- workers --------------------------------------------------------------------------------------------------
 
@@ -309,7 +314,7 @@ class Server:
         return shown(plain, self.style, noun)
 
     def _list(self, path: str, noun: str, limit: int | None, order: str, filters: dict) -> list:
-        return self._shown(find(self.client, path, limit, order, query(filters)), noun)
+        return self._shown(list(find(self.client, path, limit, order, query(filters))), noun)
 
     def _bulk(self, verb: str, ids, filters: dict | None = None, **body):
         """One write for many tasks. Without ids and filters nothing is sent: forgetting them must not mean all tasks."""
@@ -331,14 +336,16 @@ class Server:
         return found[worker]
 
 
-def find(client: Client, path: str, limit: int | None, order: str, chosen: dict) -> list[dict]:
-    """The items of a list that pass filters; so many ids that no URL holds them are asked for in several requests."""
+def find(client: Client, path: str, limit: int | None, order: str, chosen: dict) -> Iterator[dict]:
+    """The items of a list that pass filters, page by page; more ids than a URL holds are asked for in several requests."""
     groups = range_groups(ids_of(chosen["ids"])) if len(str(chosen.get("ids", ""))) > LONGEST_QUERY else [chosen.get("ids")]
-    items: list[dict] = []
+    left = limit
     for ids in groups if order == "id" else reversed(groups):
-        left = None if limit is None else limit - len(items)
-        items += client.pages("/" + path, left, order=order, **chosen | {"ids": ids})
-    return items
+        for item in client.pages("/" + path, left, order=order, **chosen | {"ids": ids}):
+            left = None if left is None else left - 1
+            yield item
+        if left == 0:
+            return
 
 
 def task_spec(options: dict) -> dict:
@@ -391,24 +398,6 @@ def _filter_value(name: str, value):
     if name == "ids":
         return value if isinstance(value, str) else ranges(ids_of(value)) or NO_ID
     return ",".join(map(str, value)) if isinstance(value, (list, tuple, set)) else value
-
-
-def read_output(client: Client, execution_id: int, stream: str, offset: int = 0, limit: int | None = None) -> bytes:
-    """The kept bytes of a stream of an execution. See `Server.execution_output`."""
-    if stream not in STREAMS:
-        raise InvalidRequest(f"{stream!r} is no stream: there are stdout and stderr", field="stream")
-    parts: list[bytes] = []
-    left = limit
-    while left is None or left > 0:
-        answer = client.get_answer(f"/executions/{execution_id}/{stream}", offset=offset, limit=left)
-        if not answer.body:
-            break
-        parts.append(answer.body)
-        offset = int(answer.headers["X-Scitq-Next"])
-        if offset >= int(answer.headers["X-Scitq-Size"]):
-            break
-        left = None if left is None else left - len(answer.body)
-    return b"".join(parts)
 
 
 def _batch_path(batch: str) -> str:

@@ -212,6 +212,7 @@ def edit(
 ) -> dict:  # fmt: skip
     """Set fields, and replace a pattern in commands, of tasks that no worker holds; `relaunch` queues the ended ones again.
 
+    With a pattern alone it is about the tasks whose commands it changes, and no others.
     Raises InvalidRequest (no such required task, a cycle, a wrong pattern).
     """
     changed = set or {}
@@ -220,7 +221,7 @@ def edit(
         tx, task_ids, lambda row: None if row["state"] not in LIVE else f"is {row['state']}: cancel it, or wait for its end"
     )
     commands = {row["id"]: _replaced(row["command"], pattern, sub) for row in rows} if pattern else {}
-    rows = [row for row in rows if not pattern or commands[row["id"]] != row["command"] or changed or relaunch]
+    rows = [row for row in rows if not pattern or changed or commands[row["id"]] != row["command"]]
     done = {"ids": [row["id"] for row in rows], "skipped": skipped}
     if pattern:
         done["changes"] = [
@@ -250,7 +251,7 @@ def _compiled(sub: dict | None) -> re.Pattern | None:
 def _replaced(command: str, pattern: re.Pattern, sub: dict | None) -> str:
     assert sub is not None
     try:
-        return pattern.sub(sub["replacement"], command)
+        return pattern.sub(sub["replacement"], command, count=sub.get("count", 0))
     except (re.error, IndexError) as error:
         raise InvalidRequest(f"{sub['replacement']!r:.80} is no replacement: {error}", field="sub.replacement") from None
 

@@ -54,7 +54,9 @@ def find(words: list[str]) -> tuple[Verb, list[str]]:
     if name not in OBJECTS:
         known = f"there are {', '.join(OBJECTS)}"
         raise InvalidRequest(
-            f"unknown object '{name}'{nearest(name, OBJECTS)}; {known}" if name else f"scitq manage OBJECT VERB: {known} (-h tells more)"
+            f"unknown object '{name}'{nearest(name, OBJECTS)}; {known}"
+            if name
+            else f"scitq manage OBJECT VERB: {known} (-h tells more)"
         )
     verbs = verbs_of(name)
     if len(verbs) == 1 and verbs[0].name == "":  # an object that has one verb only, without a name
@@ -78,10 +80,14 @@ def _help() -> str:
     rows = "".join(f"  {name:<12}{about}\n" for name, (_, about) in OBJECTS.items())
     return (
         "usage: scitq manage [options] OBJECT VERB ...\n\nLooks at and changes what a server holds.\n\nobjects:\n"
-        f"{rows}\noptions:\n{described(OPTIONS)}\nscitq manage OBJECT -h lists its verbs, scitq manage OBJECT VERB -h their options.\n"
+        f"{rows}\noptions:\n{described(OPTIONS)}\nscitq manage OBJECT -h lists its verbs, "
+        "scitq manage OBJECT VERB -h their options.\n"
     )
 
 
 def _help_of(name: str, verbs: tuple[Verb, ...]) -> str:
     rows = "".join(f"  {verb.name:<12}{verb.about}\n" for verb in verbs)
-    return f"usage: scitq manage {name} VERB ...\n\n{OBJECTS[name][1]}\n\nverbs:\n{rows}\nscitq manage {name} VERB -h tells more about each.\n"
+    return (
+        f"usage: scitq manage {name} VERB ...\n\n{OBJECTS[name][1]}\n\nverbs:\n{rows}\n"
+        f"scitq manage {name} VERB -h tells more about each.\n"
+    )

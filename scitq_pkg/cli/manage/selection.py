@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections.abc import Callable
 
-from ...errors import InvalidRequest, NotFound
-from ...lib.objects import ranges
+from ...errors import Conflict, InvalidRequest, NotFound
+from ...lib.objects import ids_of, ranges
+from ...lib.server import Server, find, query
 from ...protocol import TASK_STATES
 from ..parser import Parser, some_of
 
-_FILTERS = ("batch", "state", "name", "ids", "worker", "exit_code", "grep", "since")
-_SHOWN = 20  # of a list in a question
+_MOST_REASONS = 20
+_MOST_CHARACTERS = 60  # of a list of ids in a sentence
+_NOT_THERE = "is not there"  # as the server says it
+_NONE = "no task passes the filter"
 
 
-def add_filters(parser: Parser) -> None:
-    """The filters of tasks, and ids as plain words."""
-    group = parser.add_argument_group("which tasks (all that is given must hold)")
-    add = group.add_argument
-    add("numbers", nargs="*", metavar="ID", help="ids and ranges: 3 5-9")
-    add("-i", "--ids", action="append", metavar="IDS", help="ids and ranges: 3,5-9 (repeatable)")
+def add_filters(parser: Parser, noun: str = "tasks", states: tuple[str, ...] = TASK_STATES) -> None:
+    """The filters of tasks, or of executions."""
+    add = _add_ids(parser, noun)
     add("-b", "--batch", help="of this batch")
-    add("-S", "--state", type=some_of(TASK_STATES, "state"), metavar="STATE", help="in this state, or these: failed,canceled")
+    add("-S", "--state", type=some_of(states, "state"), metavar="STATE", help="in this state, or these: failed,canceled")
     add("-n", "--name", metavar="GLOB", help="whose name matches: 'align*'")
     add("--worker", metavar="WORKER", help="whose latest execution was on this worker (name or id)")
     add("--exit-code", metavar="CODES", help="that ended with this exit code, or these: 1,137")
     add("--grep", metavar="TEXT", help="with this text in the last lines of output")
-    add("--since", metavar="TIME", help="changed since: 2h, 3d or 2026-02-28T12:00")
+    add("--since", metavar="TIME", help="in their state since: 2h, 3d or 2026-02-28T12:00")
+
+
+def add_ids_and_name(parser: Parser) -> None:
+    """Ids and a name: for verbs whose other letters mean something else."""
+    _add_ids(parser, "tasks")("-n", "--name", metavar="GLOB", help="whose name matches: 'align*'")
+
+
+def _add_ids(parser: Parser, noun: str) -> Callable:
+    add = parser.add_argument_group(f"which {noun} (all that is given must hold)").add_argument
+    add("numbers", nargs="*", metavar="ID", help="ids and ranges: 3 5-9")
+    add("-i", "--ids", "--id", action="append", metavar="IDS", help="the same: 3,5-9 (repeatable)")
+    return add
 
 
 def filters(arguments) -> dict:
     """The filters that were given, as `lib.Server` takes them."""
-    found = {name: getattr(arguments, name) for name in _FILTERS if name != "ids" and getattr(arguments, name, None) is not None}
-    ids = [*(getattr(arguments, "ids", None) or []), *(getattr(arguments, "numbers", None) or [])]
+    names = ("batch", "state", "name", "worker", "exit_code", "grep", "since")
+    found = {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
+    ids = [*(arguments.ids or []), *arguments.numbers]
     return found | ({"ids": ",".join(ids)} if ids else {})
 
 
@@ -40,8 +53,27 @@ def some_filters(arguments, verb: str) -> dict:
     """The filters that were given. Raises InvalidRequest without any: forgetting them must not mean all tasks."""
     found = filters(arguments)
     if not found:
-        raise InvalidRequest(f"which tasks should be changed by {verb}? give ids or a filter; -n '*' means all of them")
+        raise InvalidRequest(f"{verb} which tasks? give ids or a filter (-n '*' means all; -h lists them)")
     return found
+
+
+def chosen(server: Server, arguments, verb: str) -> list[dict]:
+    """The tasks themselves. Raises NotFound if there is none, or one that was named is missing."""
+    wanted = some_filters(arguments, verb)
+    tasks = list(find(server.client, "tasks", None, "id", query(wanted)))
+    if _names_each(wanted) and (missing := sorted(set(ids_of(wanted["ids"])) - {task["id"] for task in tasks})):
+        raise NotFound(f"there is no {some(missing)}")
+    if not tasks:
+        raise NotFound("no task passes the filter")
+    return tasks
+
+
+def _names_each(wanted: dict) -> bool:
+    """Whether it is single ids alone: one that is missing is a mistake, in a range or beside a filter it is not."""
+    return set(wanted) == {"ids"} and "-" not in wanted["ids"]
+
+
+# --- before something is changed -----------------------------------------------------------------------------------
 
 
 def add_yes(parser: Parser) -> None:
@@ -52,7 +84,7 @@ def add_yes(parser: Parser) -> None:
 
 def agree(question: str, arguments) -> bool:
     """Whether it shall be done. Asks on a terminal; elsewhere raises InvalidRequest unless --yes was given."""
-    if getattr(arguments, "dry_run", False):
+    if arguments.dry_run:
         print(f"would {question}")
         return False
     if arguments.yes:
@@ -66,24 +98,29 @@ def agree(question: str, arguments) -> bool:
     return False
 
 
-def change(verb: str, done: str, bulk, chosen: dict, arguments, look=None, **body) -> int:
-    """A change of many tasks: looks, shows, asks, and changes the ones that were shown; the exit code.
+def change(
+    verb: str, bulk: Callable, arguments, look: Callable[[dict], None] | None = None, none: str = _NONE, **body
+) -> int:  # fmt: skip
+    """A change of many tasks: looks, shows, asks, and changes the very ones that were shown; the exit code.
 
-    `bulk(**chosen, dry_run=True)` is a method of `lib.Server`; `look(answer)` shows more of what is to come.
+    `bulk` is a method of `lib.Server`; `look(answer)` shows more of what is to come. `verb` is one word, `relaunch`; `none` says
+    what it means that no task is left.
     """
-    seen = bulk(**chosen, dry_run=True, **body)
+    wanted = some_filters(arguments, verb)
+    which = {"ids": ids_of(wanted["ids"])} if _names_each(wanted) else wanted
+    seen = bulk(**which, dry_run=True, **body)
     _tell_skipped(seen["skipped"])
-    if not seen["ids"] and not seen["skipped"]:
-        raise NotFound("no task passes the filter, nothing was changed")
     if not seen["ids"]:
-        return 1
+        if any(one["why"] != _NOT_THERE for one in seen["skipped"]):
+            raise Conflict("nothing was changed")
+        raise NotFound(f"{'there is no such task' if seen['skipped'] else none}: nothing was changed")
     if look:
         look(seen)
     if not agree(f"{verb} {some(seen['ids'])}", arguments):
         return 0 if arguments.dry_run else 1
     changed = bulk(ids=seen["ids"], **body)
     _tell_skipped(changed["skipped"])
-    print(f"{done} {some(changed['ids'])}")
+    print(f"{verb}: {some(changed['ids'])}" if changed["ids"] else "nothing was changed")
     return 1 if changed["skipped"] or seen["skipped"] else 0
 
 
@@ -92,16 +129,18 @@ def some(ids: list[int], noun: str = "task") -> str:
     if len(ids) == 1:
         return f"{noun} {ids[0]}"
     told = ranges(ids)
-    return f"{len(ids)} {noun}s ({told if len(told) <= 60 else told[:57].rpartition(',')[0] + ',...'})"
+    if len(told) > _MOST_CHARACTERS:
+        told = told[:_MOST_CHARACTERS].rpartition(",")[0] + ",..."
+    return f"{len(ids)} {noun}s ({told})"
 
 
 def _tell_skipped(skipped: list[dict]) -> None:
-    """The reasons, each once: `task 3 runs` or `12 tasks (3-14): ...`."""
+    """What is left out, each reason once."""
     by_reason: dict[str, list[int]] = {}
     for one in skipped:
         by_reason.setdefault(one["why"], []).append(one["id"])
-    for reason, ids in list(by_reason.items())[:_SHOWN]:
+    for place, (reason, ids) in enumerate(by_reason.items()):
+        if place == _MOST_REASONS:
+            print(f"scitq: left out more, for {len(by_reason) - place} other reasons", file=sys.stderr)
+            return
         print(f"scitq: left out {some(ids)}: {reason}", file=sys.stderr)
-    if len(by_reason) > _SHOWN:
-        more = Counter(one["why"] for one in skipped).total() - sum(len(ids) for ids in list(by_reason.values())[:_SHOWN])
-        print(f"scitq: left out {more} more", file=sys.stderr)

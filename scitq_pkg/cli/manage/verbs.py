@@ -25,6 +25,8 @@ class Verb:
     def parser(self) -> Parser:
         """Reads the words after the verb."""
         about = self.about[0].upper() + self.about[1:] + "."
-        parser = Parser(prog=" ".join(filter(None, ["scitq manage", self.object, self.name])), description=about, epilog=self.epilog)
+        parser = Parser(
+            prog=" ".join(filter(None, ["scitq manage", self.object, self.name])), description=about, epilog=self.epilog
+        )
         self.declare(parser)
         return parser

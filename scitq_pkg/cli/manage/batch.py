@@ -1,0 +1,163 @@
+"""`scitq manage batch`: names that tasks and workers share."""
+
+from __future__ import annotations
+
+from ...errors import InvalidRequest, NotFound, nearest
+from ...lib.server import Server
+from ...protocol import LIVE
+from ..parser import Parser, one_of
+from . import selection, tables
+from .tables import Column
+from .verbs import Verb
+
+COLUMNS = (
+    Column("name", "NAME"),
+    Column("stopped", "STATE", text=lambda stopped: "stopped" if stopped else "going"),
+    Column("workers", "WORKERS", right=True),
+    Column("counts", "TASKS", text=tables.counts),
+    Column("created_at", "CREATED", long=True, text=tables.moment),
+)
+FAILURES = (
+    Column("count", "TASKS", right=True),
+    Column("exit_code", "EXIT", right=True),
+    Column("signal", "SIGNAL", right=True),
+    Column("reason", "REASON"),
+    Column("last_line", "LAST LINE"),
+    Column("task_ids", "IDS"),
+)
+
+
+def _list_options(parser: Parser) -> None:
+    tables.add_options(parser)
+
+
+def _list(server: Server, arguments) -> int:
+    return tables.show(server, lambda: tables.rows_of(server, "batches", arguments), COLUMNS, arguments)
+
+
+def _names(parser: Parser) -> None:
+    parser.add_argument("batches", nargs="*", metavar="BATCH", help="its name")
+    parser.add_argument("-n", "--name", "-b", "--batch", nargs="+", action="extend", default=[], metavar="BATCH", help="the same")
+
+
+def _chosen(server: Server, arguments) -> list[dict]:
+    """The batches that were named. Raises NotFound with the nearest name."""
+    names = [*arguments.batches, *arguments.name]
+    if not names:
+        raise InvalidRequest("which batch? give its name")
+    known = {batch["name"]: batch for batch in server.client.pages("/batches")}
+    for name in names:
+        if name not in known:
+            raise NotFound(f"there is no batch '{name}'{nearest(name, known)}")
+    return [known[name] for name in names]
+
+
+def _get_options(parser: Parser) -> None:
+    _names(parser)
+    tables.add_details_option(parser)
+
+
+def _get(server: Server, arguments) -> int:
+    tables.details(_chosen(server, arguments), COLUMNS, arguments.format)
+    return 0
+
+
+# --- stop, go, delete -------------------------------------------------------------------------------------------------------
+
+
+def _stop_options(parser: Parser) -> None:
+    _names(parser)
+    running = parser.add_argument_group("what happens to what runs (default: it runs on)").add_mutually_exclusive_group()
+    running.add_argument(
+        "--suspend", "--pause", dest="running", action="store_const", const="suspend", help="it is suspended, go resumes it"
+    )
+    running.add_argument("--term", dest="running", action="store_const", const="term", help="it gets SIGTERM, then SIGKILL")
+    running.add_argument("--kill", dest="running", action="store_const", const="kill", help="it gets SIGKILL")
+    selection.add_yes(parser)
+
+
+def _stop(server: Server, arguments) -> int:
+    found = _chosen(server, arguments)
+    held = sum(batch["counts"].get(state, 0) for batch in found for state in LIVE)
+    ends = arguments.running in ("term", "kill") and held
+    question = f"stop {_told(found)}" + (f" and {arguments.running} {held} running tasks" if ends else "")
+    if (ends or arguments.dry_run) and not selection.agree(question, arguments):
+        return 0 if arguments.dry_run else 1
+    for batch in found:
+        server.batch_stop(batch["name"], arguments.running)
+    print(f"stopped {_told(found)}: nothing of it starts until scitq manage batch go")
+    return 0
+
+
+def _go(server: Server, arguments) -> int:
+    found = _chosen(server, arguments)
+    for batch in found:
+        server.batch_go(batch["name"])
+    print(f"{_told(found)}: going")
+    return 0
+
+
+def _delete_options(parser: Parser) -> None:
+    _names(parser)
+    selection.add_yes(parser)
+
+
+def _delete(server: Server, arguments) -> int:
+    found = _chosen(server, arguments)
+    tasks = sum(sum(batch["counts"].values()) for batch in found)
+    held = sum(batch["counts"].get(state, 0) for batch in found for state in LIVE)
+    question = f"delete {_told(found)} with {tasks} tasks and their output" + (f", {held} of them running" if held else "")
+    if not selection.agree(question, arguments):
+        return 0 if arguments.dry_run else 1
+    for batch in found:
+        server.batch_delete(batch["name"])
+    print(f"deleted {_told(found)}")
+    return 0
+
+
+def _told(batches: list[dict]) -> str:
+    return ("batch " if len(batches) == 1 else "batches ") + ", ".join(tables.safe(batch["name"]) for batch in batches)
+
+
+# --- report -----------------------------------------------------------------------------------------------------------------
+
+
+def _report_options(parser: Parser) -> None:
+    _names(parser)
+    parser.add_argument(
+        "-o", "--format", type=one_of(("table", "json"), "format"), default="table", metavar="FORMAT", help="table|json"
+    )
+
+
+def _report(server: Server, arguments) -> int:
+    found = _chosen(server, arguments)
+    reports = [server.batch_report(batch["name"]) for batch in found]
+    if arguments.format == "json":
+        tables.details(reports, (), "json")
+        return 0
+    for batch, report in zip(found, reports):
+        _show_report(batch, report)
+    return 0
+
+
+def _show_report(batch: dict, report: dict) -> None:
+    durations, memory = report["durations"], report["peak_memory_bytes"]
+    print(f"{tables.safe(batch['name'])}: {tables.counts(batch['counts']) or 'no tasks'}")
+    if durations["count"]:
+        least, mean, most = (tables.short_duration(durations[name]) for name in ("least", "mean", "most"))
+        print(f"those that succeeded took {mean} on average, from {least} to {most}")
+    if memory is not None:
+        print(f"the most memory was {tables.byte_size(memory)}")
+    if report["failures"]:
+        print("failures:")
+        tables.write_table(report["failures"], FAILURES)
+
+
+VERBS = (
+    Verb("batch", "list", "the batches, with their tasks by state", _list_options, _list),
+    Verb("batch", "get", "batches by name", _get_options, _get),
+    Verb("batch", "stop", "nothing of a batch starts any more", _stop_options, _stop),
+    Verb("batch", "go", "reverse stop; what was suspended goes on", _names, _go),
+    Verb("batch", "delete", "delete batches with all their tasks and output", _delete_options, _delete),
+    Verb("batch", "report", "durations, memory, and failures by exit code and last line", _report_options, _report),
+)
