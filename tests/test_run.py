@@ -251,7 +251,7 @@ def test_serve_leaves_the_server_up_until_it_is_interrupted(env, folder):
         (["--"], 2, "which command should be run?"),
         (["--shell", "--", "a", "b"], 2, "the script is one word"),
         (["--state", "/proc/none", "--", "true"], 4, "/proc/none cannot be used"),
-        (["--jobs", "0", "--", "true"], 2, "not a number from 1"),
+        (["--jobs", "0", "--", "true"], 2, "not a whole number from 1"),
         (["--bogus"], 2, "--bogus"),
     ],
 )
