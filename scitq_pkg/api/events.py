@@ -14,9 +14,5 @@ from .shapes import EventPage
 @route("GET", f"{API}/events", USER, "Who changed what, when: append-only", query=EventsQuery, answer=EventPage)
 def find(call: Call) -> dict:
     query = call.query
-    rows = call.read(
-        lambda tx: events.find(
-            tx, query.get("object"), query.get("who"), query["limit"] + 1, query["after"], query["order"] == "-id"
-        )
-    )
+    rows = call.read(lambda tx: events.find(tx, query, query["limit"] + 1, query["after"], query["order"] == "-id"))
     return page([row | {"at": iso(row["at"])} for row in rows], query["limit"])

@@ -126,6 +126,7 @@ class WorkersQuery(PageQuery):
 class EventsQuery(PageQuery):
     object = Name(metadata={"description": "task, batch, worker, token..."})
     who = Name()
+    since = Name(metadata={"description": "`2h`, `3d` or an ISO time"})
 
 
 # --- bodies --------------------------------------------------------------------------------------------------------------

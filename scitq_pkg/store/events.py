@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from .filters import moment_of
 from .schema import Event
 from .transaction import Transaction
 
@@ -16,13 +17,16 @@ def add(tx: Transaction, who: str, action: str, kind: str, ids: Iterable[int | s
     tx.insert(Event, {**row, "detail": json.dumps(detail) if detail else None})
 
 
-def find(tx: Transaction, kind: str | None, who: str | None, limit: int, after: int | None, descending: bool) -> list[dict]:
-    """Events in the order of their ids, those past `after`."""
+def find(tx: Transaction, chosen: dict, limit: int, after: int | None, descending: bool) -> list[dict]:
+    """Events in the order of their ids, those past `after`; `chosen`: object, who, since."""
     tests, params = ["1 = 1"], []
-    for column, value in (("object", kind), ("who", who)):
-        if value is not None:
+    for column in ("object", "who"):
+        if chosen.get(column) is not None:
             tests.append(f"{column} = ?")
-            params.append(value)
+            params.append(chosen[column])
+    if chosen.get("since") is not None:
+        tests.append("at >= ?")
+        params.append(moment_of(chosen["since"], tx.now))
     if after is not None:
         tests.append("id < ?" if descending else "id > ?")
         params.append(after)

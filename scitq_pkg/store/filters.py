@@ -73,7 +73,7 @@ class Filter:
         if self.grep is not None:
             tests.append((f"{'strpos' if tx.postgresql else 'instr'}(execution.last_output, ?) > 0", [self.grep]))
         if self.since is not None:
-            tests.append((f"{columns['since']} >= ?", [_since(self.since, tx.now)]))
+            tests.append((f"{columns['since']} >= ?", [moment_of(self.since, tx.now)]))
         return " AND ".join(test for test, _ in tests) or "1 = 1", [value for _, values in tests for value in values]
 
 
@@ -147,11 +147,11 @@ def _exit_codes(text: str) -> tuple[int, ...]:
 
 
 def _checked_since(text: str) -> str:
-    _since(text, 0.0)
+    moment_of(text, 0.0)
     return text
 
 
-def _since(text: str, now: float) -> float:
+def moment_of(text: str, now: float) -> float:
     """The moment that `2h` (ago), `1d12h` or an ISO time means, in seconds since the epoch; without a zone it is UTC."""
     if re.fullmatch(r"(?:\d{1,9}(?:\.\d{1,9})?[smhdw])+", text):
         return now - sum(float(amount) * _UNITS[unit] for amount, unit in re.findall(r"([\d.]+)([smhdw])", text))
