@@ -48,6 +48,7 @@ class Process:
         self.variables = {**env.variables, **(variables or {})}
         self.log = env.directory / f"{name}.log"
         self.ended_by_test = False
+        self.program = PROGRAM  # another copy of it, or one under a tracer, for the next start
         self.start()
 
     def start(self) -> None:
@@ -55,7 +56,7 @@ class Process:
         self.ended_by_test = False
         with open(self.log, "ab") as log:
             self.popen = subprocess.Popen(
-                [*PROGRAM, *self.words], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*self.program, *self.words], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self.variables, cwd=self.cwd, start_new_session=True,
             )  # fmt: skip
 
