@@ -28,6 +28,17 @@ def database_url(request):
 
 
 @pytest.fixture
+def house(database_url, tmp_path):
+    """An open store with its decider, in this process, on each database."""
+    from house import House
+    from scitq.store import Store
+
+    store = Store.open(database_url, tmp_path)
+    yield House(store)
+    store.close()
+
+
+@pytest.fixture
 def env(tmp_path):
     """Real servers, workers and commands in a directory of their own; at the end all must have gone well. On SQLite."""
     from env import Env

@@ -18,6 +18,9 @@ def ensure(tx: Transaction, name: str) -> int:
     if found is not None:
         return found
     (batch_id,) = tx.new_ids("batch", 1)
+    made = tx.value("SELECT id FROM batch WHERE name = ?", (name,))  # by another server, until new ids were to be had
+    if made is not None:
+        return made
     tx.insert(Batch, {"id": batch_id, "name": name, "stopped": False, "created_at": tx.now})
     return batch_id
 

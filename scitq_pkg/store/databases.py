@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import fnmatch
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -88,6 +89,8 @@ class Sqlite(Database):
             str(path), max_connections=READERS, timeout=30, stale_timeout=300, check_same_thread=False,
             pragmas={"query_only": 1, "cache_size": -4000, "temp_store": "memory"},
         )  # fmt: skip
+        for connections in (writer, readers):
+            connections.register_function(_matches, "fnmatch", 2)
         super().__init__(writer, readers)
 
     def explain(self, error: Exception) -> ScitqError:
@@ -164,6 +167,11 @@ def open_database(url: str, data_dir: Path) -> Database:
         database.close()
         raise database.explain(error) from error
     return database
+
+
+def _matches(text: str | None, pattern: str) -> bool:
+    """`fnmatch(text, pattern)` in SQL: the GLOB of SQLite reads brackets differently."""
+    return text is not None and fnmatch.fnmatchcase(text, pattern)
 
 
 def _lock_for_one_server(path: Path) -> int:

@@ -39,7 +39,7 @@ class Filter:
         return cls(
             batch=given.get("batch"),
             states=_states(given["state"]) if "state" in given else (),
-            name=given.get("name"),
+            name=checked_glob(given["name"]) if "name" in given else None,
             ids=_ranges(given["ids"]) if "ids" in given else None,
             worker=given.get("worker"),
             exit_codes=_exit_codes(given["exit_code"]) if "exit_code" in given else (),
@@ -95,23 +95,39 @@ def _worker(word: str) -> tuple[str, list]:
     return "execution.worker_id IN (SELECT id FROM worker WHERE name = ? OR id = ?)", [word, number]
 
 
+_GLOB = re.compile(r"\*|\[(!|(?!!))(\][^\]]*|[^\]]+)\]|.", re.DOTALL)  # as `fnmatch` reads it
+_RANGE = re.compile(r"(.)-(.)|.", re.DOTALL)  # within brackets
+
+
+def checked_glob(pattern: str) -> str:
+    """The glob itself. Raises InvalidRequest for a range that holds nothing."""
+    for piece in _GLOB.finditer(pattern):
+        for found in _RANGE.finditer(piece[2] or ""):
+            if found[1] and found[1] > found[2]:
+                raise InvalidRequest(f"[{found[0]}] holds nothing: write [{found[2]}-{found[1]}]", field="name")
+    return pattern
+
+
 def _glob(tx: Transaction, column: str, pattern: str) -> tuple[str, list]:
+    """A test with `*`, `?`, `[a-z]` and `[!a-z]`, which means on both databases what it means to `fnmatch`."""
     if tx.postgresql:
-        return f"{column} ~ ?", [_regular(pattern)]
-    return f"{column} GLOB ?", [pattern.replace("[!", "[^")]
+        return f"{column} ~ ?", [f"^{''.join(_regular(piece) for piece in _GLOB.finditer(pattern))}$"]
+    return f"fnmatch({column}, ?)" if "[" in pattern else f"{column} GLOB ?", [pattern]
 
 
-def _regular(pattern: str) -> str:
-    """The glob as a regular expression of PostgreSQL."""
-    parts = {"*": ".*", "?": "."}
-    pieces = re.findall(r"\[[!^]?\]?[^\]]*\]|.", pattern, re.DOTALL)
-    found = (parts.get(piece) or (_bracket(piece) if len(piece) > 1 else re.sub(r"(\W)", r"\\\1", piece)) for piece in pieces)
-    return f"^(?:{''.join(found)})$"
+def _regular(piece: re.Match) -> str:
+    """One piece of a glob as a regular expression of PostgreSQL."""
+    if piece[2]:
+        return f"[{'^' if piece[1] else ''}{_RANGE.sub(_escaped_range, piece[2])}]"
+    return {"*": ".*", "?": "."}.get(piece[0]) or _escaped(piece[0])
 
 
-def _bracket(piece: str) -> str:
-    inside = piece[1:-1].replace("\\", "\\\\").replace("[", "\\[")
-    return f"[^{inside[1:]}]" if inside[:1] in ("!", "^") else f"[{inside}]"
+def _escaped_range(found: re.Match) -> str:
+    return f"{_escaped(found[1])}-{_escaped(found[2])}" if found[1] else _escaped(found[0])
+
+
+def _escaped(character: str) -> str:
+    return f"\\{character}" if character.isascii() and not character.isalnum() else character
 
 
 def _states(text: str) -> tuple[str, ...]:

@@ -11,11 +11,14 @@ from ..errors import Conflict
 from ..protocol import DEFAULT_BATCH
 from .schema import INDEXES, TABLES, VERSION, Batch, Counter
 
+MIGRATION_LOCK = 0x5C18
 STEPS: dict[int, Callable] = {}  # version reached -> step(tx)
 
 
 def migrate(tx) -> None:
     """Make or upgrade the schema inside the transaction `tx`. Raises Conflict when the database is newer than the program."""
+    if tx.postgresql:  # servers that start at the same time take turns; each sees what the one before has made
+        tx.value("SELECT pg_advisory_xact_lock(?)", (MIGRATION_LOCK,))
     if not tx.db.table_exists("setting"):
         _create(tx)
         return

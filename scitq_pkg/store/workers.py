@@ -8,6 +8,7 @@ import json
 from ..errors import Conflict, InvalidRequest, NotFound, nearest
 from ..protocol import WORKER_STATES
 from . import batches, events, queue, tokens
+from .filters import checked_glob
 from .schema import Worker
 from .transaction import Transaction
 
@@ -75,6 +76,7 @@ def get(tx: Transaction, worker_id: int) -> dict:
 
 def find(tx: Transaction, chosen: dict, limit: int, after: int | None, descending: bool) -> list[dict]:
     """Workers in the order of their ids, those past `after`; `chosen`: batch, name (a glob), state (several, commas between)."""
+    checked_glob(chosen.get("name", "*"))
     rows = [_shown(row) for row in tx.all(f"{_SELECT} ORDER BY worker.id {'DESC' if descending else 'ASC'}")]
     states = _states(chosen.get("state"))
     kept = [
