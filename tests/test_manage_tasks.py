@@ -47,8 +47,8 @@ def test_a_table_has_its_ids_first(lab, seeds):
 
 
 def test_the_pipeline_of_the_manual(lab, seeds):
-    program = " ".join(PROGRAM)
-    line = f"{program} manage task list -b seeds -S succeeded -H | cut -d' ' -f1 | xargs -n 1 {program} manage task output --output -i"
+    scitq = " ".join(PROGRAM)
+    line = f"{scitq} manage task list -bseeds -S succeeded -H | cut -d' ' -f1 | xargs -n 1 {scitq} manage task output --output -i"
     done = subprocess.run(["sh", "-c", line], env=lab.variables, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("out0\nout1\n", "", 0)
 
@@ -258,9 +258,12 @@ def test_sub_is_once_in_each_command_or_everywhere(lab):
 
 def test_properties_are_updated(lab):
     need, task = lab.create({"command": "true", "batch": "u"}, {"command": "true", "batch": "u", "env": {"OLD": "1"}})
-    words = ["-c", "echo 'new one'", "-N", "renamed", "-b", "v", "-d", "image", "-O", "--cpus 2", "-j", "s3://b/a s3://b/c", "-r", "s3://b/r",
-             "-o", "s3://b/o/", "-R", f"{need}", "-u", "1", "-g", "2", "--env", "A=1", "--env", "B=x=y", "--workdir", "/tmp", "--shell", "bash",
-             "--retry", "4", "--priority", "-5", "--download-timeout", "1h30m", "--run-timeout", "90", "--use-cache", "yes"]  # fmt: skip
+    words = [
+        "-c", "echo 'new one'", "-N", "renamed", "-b", "v", "-d", "image", "-O", "--cpus 2", "-j", "s3://b/a s3://b/c", "-r",
+        "s3://b/r", "-o", "s3://b/o/", "-R", need, "-u", "1", "-g", "2", "--env", "A=1", "--env", "B=x=y", "--workdir", "/tmp",
+        "--shell", "bash", "--retry", "4", "--priority", "-5", "--download-timeout", "1h30m", "--run-timeout", "90",
+        "--use-cache", "yes",
+    ]  # fmt: skip
     manage(lab, "task", "update", "-i", task, "--yes", *words)
     assert lab.task(task).items() >= {
         "command": "echo 'new one'", "name": "renamed", "batch": "v", "container": "image", "container_options": "--cpus 2",
