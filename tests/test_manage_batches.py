@@ -81,11 +81,11 @@ def test_a_report_groups_the_failures(lab, batch, failures):
     told = manage(lab, "report", batch).stdout
     assert "1 succeeded, 4 failed" in told and "took" in told
     rows = [line.split() for line in told.splitlines()]
-    (disk,) = [row for row in rows if row[-1] == f"{failures[1]},{failures[2]}"]
-    assert disk[:2] == ["2", "3"] and " ".join(disk).count("no disk") == 1
+    (disk,) = [row for row in rows if row[-1] == f"{failures[1]}-{failures[2]}"]
+    assert disk[:3] == ["2", "exit", "3"] and " ".join(disk).count("no disk") == 1
     (net,) = [row for row in rows if "net" in row]
     assert (net[0], net[-1]) == ("1", str(failures[3]))
-    (killed,) = [row for row in rows if "SIGKILL" in row]
+    (killed,) = [row for row in rows if "(SIGKILL)" in row]
     assert killed[-1] == str(failures[4])
     whole = json.loads(manage(lab, "report", "-n", batch, "-o", "json").stdout)
     assert whole["durations"]["count"] == 1 and whole["durations"]["most"] >= 0.1

@@ -9,6 +9,7 @@ from .schema import Batch
 from .transaction import Transaction, marks
 
 _FAILURES = 20  # groups of failures in a report
+_NAMED = 100  # tasks of each that are named
 _ORDERS = {"suspend": SUSPEND, "term": TERM, "kill": KILL}
 
 
@@ -149,5 +150,6 @@ def _failures(tx: Transaction, batch_id: int) -> list[dict]:
             key, {"exit_code": key[0], "signal": key[1], "last_line": line, "reason": row["reason"], "count": 0, "task_ids": []}
         )
         group["count"] += 1
-        group["task_ids"] = [*group["task_ids"], row["task_id"]][:5]
+        if group["count"] <= _NAMED:
+            group["task_ids"].append(row["task_id"])
     return sorted(groups.values(), key=lambda group: -group["count"])[:_FAILURES]

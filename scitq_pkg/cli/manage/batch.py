@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ...errors import InvalidRequest, NotFound, nearest
+from ...lib.objects import ranges
 from ...lib.server import Server
 from ...protocol import LIVE
 from ..parser import Parser, one_of
 from . import selection, tables
 from .tables import Column
+from .task import end
 from .verbs import Verb
 
 COLUMNS = (
@@ -19,11 +21,9 @@ COLUMNS = (
 )
 FAILURES = (
     Column("count", "TASKS", right=True),
-    Column("exit_code", "EXIT", right=True),
-    Column("signal", "SIGNAL", right=True),
-    Column("reason", "REASON"),
+    Column("exit_code", "END", text=end, whole=True),
     Column("last_line", "LAST LINE"),
-    Column("task_ids", "IDS"),
+    Column("task_ids", "IDS", text=lambda row: _ids(row["task_ids"], row["count"]), whole=True),
 )
 
 
@@ -151,6 +151,10 @@ def _show_report(batch: dict, report: dict) -> None:
     if report["failures"]:
         print("failures:")
         tables.write_table(report["failures"], FAILURES)
+
+
+def _ids(ids: list[int], count: int) -> str:
+    return ranges(ids) + (f" and {count - len(ids)} more" if count > len(ids) else "")
 
 
 VERBS = (
