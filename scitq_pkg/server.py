@@ -20,7 +20,7 @@ from .api.call import Service
 from .api.callers import Caller, Callers
 from .api.polls import SPARE_THREADS, Bells, Seats
 from .api.readiness import Readiness
-from .errors import InvalidRequest, ScitqError, Unavailable
+from .errors import InvalidRequest, ScitqError, StorageFull, Unavailable
 from .settings import Settings
 from .store import Store, Transaction, requests, tokens
 
@@ -204,5 +204,9 @@ def _make_directory(path: Path) -> None:
 
 def _write_whole(path: Path, content: dict) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(content) + "\n")
-    os.replace(beside, path)
+    try:
+        beside.write_text(json.dumps(content) + "\n")
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise StorageFull(f"{path} cannot be written ({error.strerror}): make room there, or give another --data") from None
