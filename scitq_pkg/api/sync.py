@@ -11,6 +11,7 @@ from .call import Call, known_id
 from .routes import WORKER, route
 
 CROWDED_SECONDS = 5.0  # between two idle requests of a worker when no more can be held
+HELD_SHARE = 0.25  # of the silence that makes a worker lost: a held request is no sign of life
 
 
 @route(
@@ -39,10 +40,11 @@ def _idle_answer(tx: Transaction, worker_id: int, request: SyncRequest) -> SyncA
 
 def _held(call: Call, worker_id: int, request: SyncRequest, told: SyncAnswer, rings: int) -> SyncAnswer:
     """Wait for news. The answer is newer than the bell, so nothing is missed between them."""
-    deadline = time.monotonic() + min(request.wait, POLL_SECONDS)
+    longest = HELD_SHARE * call.service.settings.lost_after
+    deadline = time.monotonic() + min(request.wait, POLL_SECONDS, longest)
     with call.service.seats.seat() as seated:
         if not seated:
-            told.delay = CROWDED_SECONDS
+            told.delay = min(CROWDED_SECONDS, longest)
             return told
         while not queue.is_news(told, request):
             rung = call.service.bells.wait(worker_id, rings, deadline - time.monotonic())

@@ -127,6 +127,8 @@ class Workload:
             record = records.read(one.directory, records.STARTED_FILE, one.id) or {}
             same = record.get("boot", boot_id()) == boot_id()
             why = "the process that looked after its command was killed" if same else "the machine was restarted while it ran"
+            if one.live and one.started is None:  # the keeper died before it said so: a loss counts all the same
+                one.started = record.get("started", boot_seconds()) if same else boot_seconds()
             if one.live:
                 one.end_as(LOST, why)
         self._changed(True)
