@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
 import re
-import stat
+import sqlite3
+from pathlib import Path
 
 import pytest
 from env import Env
+
+from scitq.store import Store, migrations, upkeep
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +114,87 @@ def test_the_last_administrator_stays(desk):
     told = manage(desk, "token", "revoke", "1", "--yes", code=1).stderr
     assert "last administrator" in told
     assert "did you mean 'admin'?" in manage(desk, "token", "create", "x", "--role", "admn", code=2).stderr
+
+
+# --- the database -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_told_checked_and_served(desk):
+    made = manage(desk, "db", "backup")
+    path = Path(made.stdout.strip())
+    assert path.is_file() and re.search(r"\d kB, on the machine of the server", made.stderr)
+    assert manage(desk, "db", "check", str(path)).stdout.startswith(f"{path} is whole: 1 tasks,")
+    restored = desk.server(name="restored", database=f"sqlite:///{path}")
+    told = manage(desk, "-s", restored.url, "task", "list", "-o", "ids", variables={"SCITQ_TOKEN": desk.token})
+    assert told.stdout == "1\n"
+    restored.stop()
+
+
+def test_a_backup_of_postgresql_is_left_to_pg_dump(tmp_path, postgres):
+    made = Env(tmp_path, postgres.new_database())
+    try:
+        made.server()
+        assert "pg_dump" in manage(made, "db", "backup", code=1).stderr
+        assert manage(made, "db", "upgrade", "--database", made.database).stdout == "the database is up to date, at schema 1\n"
+    finally:
+        made.close()
+    assert "no scitq database" in manage(made, "db", "upgrade", "--database", postgres.new_database(), code=3).stderr
+    assert "pg_amcheck" in manage(made, "db", "check", "--database", made.database, code=2).stderr
+
+
+def test_a_database_in_use_is_checked_and_not_upgraded(desk):
+    data = str(desk.directory / "server")
+    assert "is whole: 1 tasks" in manage(desk, "db", "check", "--data", data).stdout
+    assert "another scitq server has" in manage(desk, "db", "upgrade", "--data", data, code=1).stderr
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A database at rest."""
+    path = tmp_path / "old.db"
+    Store.open(f"sqlite:///{path}", tmp_path).close()
+    return path
+
+
+def sql(path: Path, words: str, *values) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(words, values)
+
+
+def test_upgrade_tells_from_where_to_where(old, monkeypatch):
+    monkeypatch.setattr(migrations, "VERSION", 2)
+    monkeypatch.setattr(upkeep, "VERSION", 2)
+    monkeypatch.setattr(migrations, "STEPS", {2: lambda tx: tx.run("CREATE TABLE newer (id INTEGER)")})
+    assert upkeep.upgrade(f"sqlite:///{old}", old.parent) == (1, 2)
+    assert upkeep.upgrade(f"sqlite:///{old}", old.parent) == (2, 2)
+    sql(old, "INSERT INTO newer VALUES (1)")
+
+
+def test_upgrade_refuses_what_it_cannot_do(desk, old, tmp_path):
+    url = ["--database", f"sqlite:///{old}"]
+    assert manage(desk, "db", "upgrade", *url).stdout == "the database is up to date, at schema 1\n"
+    sql(old, "UPDATE setting SET value = '99' WHERE name = 'schema'")
+    told = manage(desk, "db", "upgrade", *url, code=1).stderr
+    assert "has schema 99, this program knows 1" in told
+    (tmp_path / "text.db").write_text("no database at all, but some text" * 100)
+    assert (
+        "not a usable SQLite database"
+        in manage(desk, "db", "upgrade", "--database", f"sqlite:///{tmp_path}/text.db", code=2).stderr
+    )
+    assert "there is no database" in manage(desk, "db", "upgrade", "--data", str(tmp_path / "none"), code=3).stderr
+    assert not (tmp_path / "none").exists()
+    sql(tmp_path / "other.db", "CREATE TABLE mine (id INTEGER)")
+    before = (tmp_path / "other.db").read_bytes()
+    assert (
+        "not a database of scitq" in manage(desk, "db", "upgrade", "--database", f"sqlite:///{tmp_path}/other.db", code=2).stderr
+    )
+    assert (tmp_path / "other.db").read_bytes() == before
+
+
+def test_check_finds_damage(desk, old):
+    with open(old, "r+b") as file:  # the last page of some table or index
+        file.seek(-4096, os.SEEK_END)
+        file.write(b"\xff" * 4096)
+    told = manage(desk, "db", "check", str(old), code=1)
+    assert told.stdout and "is damaged: restore a backup" in told.stderr
+    assert "there is no database" in manage(desk, "db", "check", str(old) + "x", code=3).stderr

@@ -39,4 +39,4 @@ def backup(call: Call) -> dict:
     path = call.service.settings.data / "backups" / time.strftime("scitq-%Y%m%dT%H%M%S.db", time.gmtime())
     call.write(lambda tx: events.add(tx, call.who, "server.backup", "server", [path.name]))
     backups.copy(database, path)
-    return {"path": str(path)}
+    return {"path": str(path), "size_bytes": path.stat().st_size}

@@ -204,7 +204,8 @@ class ServerInfo(Shape):
 
 
 class Backup(Shape):
-    path = fields.String(required=True)
+    path = fields.String(required=True, metadata={"description": "on the machine of the server"})
+    size_bytes = fields.Integer(required=True)
 
 
 class Durations(Shape):

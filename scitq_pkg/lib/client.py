@@ -66,10 +66,13 @@ class Client:
         query["wait"] = wait
         return self._insist(True, "GET", API + path, query=query, timeout=self.timeout + (wait or 0))
 
-    def send(self, method: str, path: str, body: dict | None = None):
-        """Does a write once, however often it has to be sent; the answer as JSON values, None if it has no body."""
+    def send(self, method: str, path: str, body: dict | None = None, timeout: float | None = None):
+        """Does a write once, however often it has to be sent; the answer as JSON values, None if it has no body.
+
+        `timeout`: seconds that one answer may take.
+        """
         key = os.urandom(16).hex()
-        answer = self._insist(False, method, API + path, body=body, headers={"Idempotency-Key": key})
+        answer = self._insist(False, method, API + path, body=body, headers={"Idempotency-Key": key}, timeout=timeout)
         return answer.json() if answer.body else None
 
     def pages(self, path: str, most: int | None = None, **query) -> Iterator[dict]:

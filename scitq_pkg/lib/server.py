@@ -305,8 +305,8 @@ class Server:
         self.client.send("DELETE", f"/tokens/{id_of(token)}")
 
     def backup(self):
-        """Makes a whole copy of the database in the server's data directory; its path."""
-        return self._shown(self.client.send("POST", "/backup", {}))
+        """Makes a whole copy of the database in the server's data directory: `path`, `size_bytes`. A large one takes its time."""
+        return self._shown(self.client.send("POST", "/backup", {}, timeout=DAY_SECONDS))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

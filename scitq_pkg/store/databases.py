@@ -149,15 +149,22 @@ class Postgresql(Database):
         return getattr(error, "pgcode", None) in ("40001", "40P01")  # serialization failure, deadlock
 
 
+def sqlite_path(url: str, data_dir: Path) -> Path | None:
+    """The file that an SQLite URL names, None for another one's. Raises InvalidRequest."""
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite":
+        return None
+    if parts.netloc:
+        raise InvalidRequest(f"{url!r} has a host: write sqlite:///relative/path or sqlite:////absolute/path", field="database")
+    return Path(unquote(parts.path[1:])) if parts.path not in ("", "/") else data_dir / "scitq.db"
+
+
 def open_database(url: str, data_dir: Path) -> Database:
     """The database a URL names. Raises InvalidRequest for a URL that is none, Unavailable if it does not answer."""
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite":
-        if parts.netloc:
-            raise InvalidRequest(f"{url!r} has a host: write sqlite:///relative/path or sqlite:////absolute/path", field="database")
-        path = Path(unquote(parts.path[1:])) if parts.path not in ("", "/") else data_dir / "scitq.db"
+    path = sqlite_path(url, data_dir)
+    if path is not None:
         database: Database = Sqlite(path)
-    elif parts.scheme in ("postgresql", "postgres"):
+    elif urlsplit(url).scheme in ("postgresql", "postgres"):
         database = Postgresql(url)
     else:
         raise InvalidRequest(f"{url!r} is no database URL: write sqlite:///path or postgresql://user@host/name", field="database")
