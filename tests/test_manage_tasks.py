@@ -143,7 +143,9 @@ def test_everything_about_a_task(lab, seeds):
     text = manage(lab, "task", "get", seeds["bad"]).stdout
     shown = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in text.splitlines()}
     assert shown["ID"] == str(seeds["bad"]) and shown["END"] == "exit 3" and shown["NAME"] == "bad" and "WHY" not in shown
-    assert json.loads(manage(lab, "task", "get", seeds["bad"], "-o", "json").stdout) == lab.task(seeds["bad"])
+    assert (shown["MEMORY"], shown["STDERR"], shown["LAST-OUTPUT"]) != ("0 B", "0 B", "") and shown["LAST-OUTPUT"] == "no"
+    whole = json.loads(manage(lab, "task", "get", seeds["bad"], "-o", "json").stdout)
+    assert whole.pop("execution") == lab.executions(seeds["bad"])[-1] and whole == lab.task(seeds["bad"])
     waiting = lab.create({"command": "true", "require": [seeds["bad"]], "batch": "waits"})[0]
     assert f"waits for task {seeds['bad']}" in manage(lab, "task", "get", waiting).stdout
     assert manage(lab, "task", "explain", waiting).stdout == lab.api("GET", f"/tasks/{waiting}/explain")["sentence"] + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 
@@ -35,6 +36,8 @@ def main(words: list[str]) -> int:
     if given.get("help"):
         sys.stdout.write(_help())
         return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold letters that this terminal does not know
     verb, rest = find(rest)
     arguments = verb.parser.parse_args(rest)
     arguments.server, arguments.token = given.get("server"), token_of(given.get("token_file"))

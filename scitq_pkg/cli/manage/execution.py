@@ -18,7 +18,7 @@ COLUMNS = (
     Column("name", "NAME"),
     Column("batch", "BATCH"),
     Column("worker", "WORKER"),
-    Column("started_at", "TIME", text=took, whole=True, right=True),
+    Column("", "TIME", text=took, whole=True, right=True),
     Column("cpu_seconds", "CPU", text=tables.short_duration, right=True),
     Column("peak_memory_bytes", "MEMORY", text=tables.byte_size, right=True),
     Column("exit_code", "END", text=end, whole=True),

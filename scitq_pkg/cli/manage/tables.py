@@ -26,6 +26,8 @@ FORMATS = ("table", "wide", "json", "jsonl", "csv", "ids")
 WATCH_SECONDS = 2.0  # between two drawings if nothing changes
 _LEAST_SECONDS = 0.5  # between two drawings if much does
 _LONGEST_SECONDS = 60.0
+_FRAME_LINES = 3  # of a watched table: the time, the header, the cursor's
+_WIDEST = 40  # characters that other cells are aligned to; what is longer stands out, on a terminal it is cut
 _GAP = "  "
 
 
@@ -33,7 +35,7 @@ _GAP = "  "
 class Column:
     """One property of a row. `long`: shown with -L alone. `text` makes what is read of the value, or (`whole`) of the row."""
 
-    key: str
+    key: str  # of the row; an empty one is for people alone, and not in CSV
     title: str
     long: bool = False
     text: Callable | None = None
@@ -73,6 +75,8 @@ def show(server: Server, rows: Callable[[], Iterable[dict]], columns: tuple[Colu
         write(rows(), columns, arguments)
         return 0
     seconds = min(_LONGEST_SECONDS, max(0.1, duration(arguments.watch, "--watch")))
+    if sys.stdout.isatty() and arguments.limit is None:
+        arguments.limit = max(1, shutil.get_terminal_size().lines - _FRAME_LINES)  # what does not scroll away
     version = None
     while True:
         start = time.monotonic()
@@ -88,7 +92,7 @@ def write(rows: Iterable[dict], columns: tuple[Column, ...], arguments) -> None:
     """Writes the rows once to stdout."""
     shown = [column for column in columns if arguments.long or arguments.format == "wide" or not column.long]
     if arguments.format == "json":
-        print(_json(list(rows), indent=2))
+        _write_json(rows)
     elif arguments.format == "jsonl":
         for row in rows:
             print(_json(row))
@@ -123,17 +127,18 @@ def details(things: list[dict], columns: tuple[Column, ...], format: str) -> Non
             print()
         for column in columns:
             if column.whole or thing.get(column.key) not in (None, [], {}, ""):
-                if text := cell(thing, column):
-                    print(f"{column.title:<{width}}  {text}")
+                for line, text in enumerate(filter(None, _text(thing, column).rstrip("\n").split("\n"))):
+                    print(f"{'' if line else column.title:<{width}}  {safe(text)}")
 
 
 def cell(row: dict, column: Column) -> str:
     """The text of one property, in one line that cannot move the cursor."""
-    if column.whole:
-        assert column.text is not None
-        return safe(column.text(row))
-    value = row.get(column.key)
-    return safe(column.text(value) if column.text and value is not None else plain(value))
+    return safe(_text(row, column))
+
+
+def _text(row: dict, column: Column) -> str:
+    value = row if column.whole else row.get(column.key)
+    return column.text(value) if column.text and value is not None else plain(value)
 
 
 def safe(text: str) -> str:
@@ -205,20 +210,34 @@ def write_table(rows: Iterable[dict], columns: Sequence[Column], header: bool = 
     lines = ([cell(row, column) or "-" for column in columns] for row in rows)
     first = list(itertools.islice(lines, PAGE))
     titles = [[column.title for column in columns]] if header else []
-    widths = [max(map(len, texts)) for texts in zip(*titles, *first)]
+    widths = [min(_WIDEST, max(map(len, texts))) for texts in zip(*titles, *first)]
     most = shutil.get_terminal_size().columns if cut else None
     for texts in itertools.chain(titles, first, lines):
+        if most is not None:
+            texts = [*(_cut(text, _WIDEST) for text in texts[:-1]), texts[-1]]
         padded = (
             text.rjust(width) if column.right and place else text.ljust(width)
             for place, (text, width, column) in enumerate(zip(texts, widths, columns))
         )  # fmt: skip
-        line = _GAP.join(padded).rstrip()
-        print(line if most is None or len(line) <= most else line[: most - 1] + "…")
+        print(_cut(_GAP.join(padded).rstrip(), most))
+
+
+def _cut(line: str, most: int | None) -> str:
+    return line if most is None or len(line) <= most else line[: most - 1] + "…"
+
+
+def _write_json(rows: Iterable[dict]) -> None:
+    """A list, a row after the other."""
+    mark = "["
+    for row in rows:
+        print(f"{mark}\n{_json(row, indent=2)}", end="")
+        mark = ","
+    print("\n]" if mark == "," else "[]")
 
 
 def _write_csv(rows: Iterable[dict], columns: list[Column], header: bool) -> None:
     out = csv.writer(sys.stdout, lineterminator="\n")
-    keys = [column.key for column in columns]
+    keys = [column.key for column in columns if column.key]
     if header:
         out.writerow(keys)
     for row in rows:
@@ -227,7 +246,7 @@ def _write_csv(rows: Iterable[dict], columns: list[Column], header: bool) -> Non
 
 
 def _json(value: object, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(value, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8", indent=indent)
 
 
 def _clear(arguments) -> None:

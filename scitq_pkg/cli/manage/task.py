@@ -40,6 +40,16 @@ def took(row: dict) -> str:
     return tables.short_duration((over - to_datetime(row["started_at"])).total_seconds())
 
 
+def _of_execution(key: str, title: str, text=tables.plain) -> Column:
+    """A property of the latest execution."""
+
+    def shown(task: dict) -> str:
+        value = (task.get("execution") or {}).get(key)
+        return "" if value is None else text(value)
+
+    return Column("", title, text=shown, whole=True)
+
+
 COLUMNS = (
     Column("id", "ID"),
     Column("state", "STATE", text=state, whole=True),
@@ -47,7 +57,7 @@ COLUMNS = (
     Column("batch", "BATCH"),
     Column("worker", "WORKER"),
     Column("attempts", "TRIES", right=True),
-    Column("started_at", "TIME", text=took, whole=True, right=True),
+    Column("", "TIME", text=took, whole=True, right=True),
     Column("exit_code", "END", text=end, whole=True),
     Column("priority", "PRIORITY", long=True, right=True),
     Column("retry", "RETRY", long=True, right=True),
@@ -57,12 +67,13 @@ COLUMNS = (
     Column("resource", "RESOURCE", long=True),
     Column("output", "OUTPUT", long=True),
     Column("created_at", "CREATED", long=True, text=tables.moment),
+    Column("started_at", "STARTED", long=True, text=tables.moment),
+    Column("ended_at", "ENDED", long=True, text=tables.moment),
     Column("state_at", "SINCE", long=True, text=tables.moment),
     Column("command", "COMMAND"),
 )
 DETAILS = (
-    *(column for column in COLUMNS if column.key not in ("command", "created_at", "state_at")),
-    Column("command", "COMMAND"),
+    *(column for column in COLUMNS if not column.key.endswith("_at")),
     Column("shell", "SHELL"),
     Column("container_options", "OPTIONS"),
     Column("env", "ENV"),
@@ -78,6 +89,13 @@ DETAILS = (
     Column("state_at", "SINCE", text=tables.moment),
     Column("started_at", "STARTED", text=tables.moment),
     Column("ended_at", "ENDED", text=tables.moment),
+    _of_execution("cpu_seconds", "CPU", tables.short_duration),
+    _of_execution("peak_memory_bytes", "MEMORY", tables.byte_size),
+    _of_execution("read_bytes", "READ", tables.byte_size),
+    _of_execution("written_bytes", "WRITTEN", tables.byte_size),
+    _of_execution("stdout_size", "STDOUT", tables.byte_size),
+    _of_execution("stderr_size", "STDERR", tables.byte_size),
+    _of_execution("last_output", "LAST-OUTPUT"),
     Column("explain", "WHY"),
 )
 
@@ -103,6 +121,8 @@ def _get_options(parser: Parser) -> None:
 def _get(server: Server, arguments) -> int:
     tasks = selection.chosen(server, arguments, "get")
     for task in tasks:
+        if task["execution_id"]:
+            task["execution"] = server.client.get(f"/executions/{task['execution_id']}")
         if task["state"] not in FINAL:
             task["explain"] = server.task_explain(task["id"])
     tables.details(tasks, DETAILS, arguments.format)
