@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import select
+import socket
 import threading
 import uuid
 from collections.abc import Callable
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 CHANNEL = "scitq"
 LEADER_LOCK = 0x5C17
 RETRY_SECONDS = 2.0  # between two tries to lead, or to connect again
+_KEEPALIVES = "SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 4"  # so that the
+# lock of a decider whose machine went dark is free within a minute; the system's own times are hours
 MOST_NAMED = 400  # workers named in one notification (its payload is limited to 8,000 bytes); more mean all
 
 
@@ -38,6 +41,7 @@ class Cluster:
         self.identity = uuid.uuid4().hex
         self.leads = False
         self._stopping = threading.Event()
+        self._ear, self._mouth = socket.socketpair()  # so that `stop` is heard at once
         self._thread = threading.Thread(target=self._run, name="cluster", daemon=True)
 
     def start(self) -> None:
@@ -47,7 +51,9 @@ class Cluster:
     def stop(self) -> None:
         """End the thread; the lock goes with its connection."""
         self._stopping.set()
+        self._mouth.close()
         self._thread.join()
+        self._ear.close()
 
     def payload(self, touched: set[int], woken: bool) -> str:
         """What a commit of this process tells the others."""
@@ -66,14 +72,16 @@ class Cluster:
 
     def _listen(self, connection) -> None:
         cursor = connection.cursor()
+        cursor.execute(_KEEPALIVES)
         cursor.execute(f"LISTEN {CHANNEL}")
+        self._on_news(None, False)  # what was told while nobody listened
         while not self._stopping.is_set():
             if not self.leads:
                 cursor.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,))
                 if cursor.fetchone()[0]:
                     self.leads = True
                     self._on_lead()
-            select.select([connection], [], [], RETRY_SECONDS / 4 if self.leads else RETRY_SECONDS)
+            select.select([connection, self._ear], [], [], RETRY_SECONDS / 4 if self.leads else RETRY_SECONDS)
             connection.poll()
             while connection.notifies:
                 self._hear(json.loads(connection.notifies.pop(0).payload))

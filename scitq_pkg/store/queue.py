@@ -109,7 +109,7 @@ def _note_worker(tx: Transaction, worker: dict, request: SyncRequest) -> None:
 def _executions(tx: Transaction, ids: list[int], lock: bool = False) -> list[dict]:
     if not ids:
         return []
-    locking = " FOR UPDATE" if lock and tx.postgresql else ""
+    locking = tx.for_update if lock else ""
     return tx.all(f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE id IN ({marks(ids)}) ORDER BY id{locking}", ids)
 
 
@@ -160,9 +160,9 @@ def _times(tx: Transaction, row: dict, report: Report) -> dict:
 def _lose_unknown(tx: Transaction, worker_id: int, listed: set[int]) -> None:
     """A new process of the worker states all it has: what had started and is not listed is gone."""
     rows = tx.all(
-        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id = ? AND state IN {_LIVE_SQL} AND state IN ('running', 'uploading')",
-        (worker_id,),
-    )
+        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id = ? AND state IN {_LIVE_SQL} "
+        f"AND state IN ('running', 'uploading') ORDER BY id{tx.for_update}", (worker_id,),
+    )  # fmt: skip
     gone = [row for row in rows if row["id"] not in listed]
     finish(tx, [(row, Report(row["id"], LOST, reason="its worker was restarted and has no trace of it")) for row in gone])
 
@@ -304,9 +304,9 @@ def _end_of_task(tx: Transaction, task: dict, row: dict, state: str) -> tuple:
 
 def release(tx: Transaction, succeeded: list[int]) -> None:
     """Tasks that waited for the last of their requirements become pending."""
-    candidates = tx.column(
-        f"SELECT DISTINCT requirement.task_id FROM requirement JOIN task ON task.id = requirement.task_id "
-        f"WHERE requirement.required_id IN ({marks(succeeded)}) AND task.state = ?", (*succeeded, WAITING),
+    candidates = tx.column(  # locked: of two servers that end two requirements at the same time the later one sees both ends
+        f"SELECT id FROM task WHERE id IN (SELECT task_id FROM requirement WHERE required_id IN ({marks(succeeded)})) "
+        f"AND state = ? ORDER BY id{tx.for_update}", (*succeeded, WAITING),
     )  # fmt: skip
     if candidates:
         _queue(tx, candidates)
@@ -317,7 +317,19 @@ def requeue(tx: Transaction, task_ids: list[int]) -> None:
     if not task_ids:
         return
     tx.many("UPDATE task SET failures = 0, losses = 0 WHERE id = ?", [(task_id,) for task_id in task_ids])
+    if tx.postgresql:
+        _hold_requirements(tx, task_ids)
     _queue(tx, task_ids)
+
+
+def _hold_requirements(tx: Transaction, task_ids: list[int]) -> None:
+    """Another server that ends one of them does it before this transaction reads its state, or sees who waits for it."""
+    for start in range(0, len(task_ids), 500):
+        part = task_ids[start : start + 500]
+        tx.column(
+            f"SELECT id FROM task WHERE id IN (SELECT required_id FROM requirement WHERE task_id IN ({marks(part)})) "
+            "ORDER BY id FOR SHARE", part,
+        )  # fmt: skip
 
 
 def _queue(tx: Transaction, task_ids: list[int]) -> None:
@@ -342,7 +354,10 @@ def order(tx: Transaction, execution_ids: list[int], desired: str, who: str) -> 
     """
     for start in range(0, len(execution_ids), 500):
         part = execution_ids[start : start + 500]
-        rows = tx.all(f"SELECT id, worker_id, desired FROM execution WHERE id IN ({marks(part)}) AND state IN {_LIVE_SQL}", part)
+        rows = tx.all(
+            f"SELECT id, worker_id, desired FROM execution WHERE id IN ({marks(part)}) AND state IN {_LIVE_SQL} ORDER BY id{tx.for_update}",
+            part,
+        )
         rows = [row for row in rows if _may_replace(row["desired"], desired)]
         tx.many("UPDATE execution SET desired = ?, asked_by = ? WHERE id = ?", [(desired, who, row["id"]) for row in rows])
         for row in rows:
@@ -361,11 +376,10 @@ def declare_lost(tx: Transaction, worker_ids: list[int], reason: str, only_not_s
     if not worker_ids:
         return 0
     narrower = " AND state IN ('assigned', 'accepted')" if only_not_started else ""
-    locking = " FOR UPDATE" if tx.postgresql else ""
     rows = tx.all(
-        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id IN ({marks(worker_ids)}) AND state IN {_LIVE_SQL}{narrower}{locking}",
-        worker_ids,
-    )
+        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id IN ({marks(worker_ids)}) AND state IN {_LIVE_SQL}{narrower} "
+        f"ORDER BY id{tx.for_update}", worker_ids,
+    )  # fmt: skip
     finish(tx, [(row, Report(row["id"], LOST, reason=reason)) for row in rows])
     return len(rows)
 

@@ -143,11 +143,12 @@ def _unmet(tx: Transaction, required: dict[int, set[int]], ids: range) -> set[in
     """Tasks of which something that they need has not succeeded. Raises InvalidRequest for one that is not there."""
     if not required:
         return set()
+    locking = " FOR SHARE" if tx.postgresql else ""  # who ends one of them on another server sees who waits for it
     older = sorted({needed for them in required.values() for needed in them if needed < ids.start})
     states = {
         row["id"]: row["state"]
         for part in _parts(older)
-        for row in tx.all(f"SELECT id, state FROM task WHERE id IN ({marks(part)})", part)
+        for row in tx.all(f"SELECT id, state FROM task WHERE id IN ({marks(part)}) ORDER BY id{locking}", part)
     }
     for task, them in required.items():
         for needed in them:
@@ -363,7 +364,8 @@ def remove(tx: Transaction, task_ids: list[int]) -> None:
     """Remove tasks and all that belongs to them. A worker that holds an execution finds it fenced, and ends it."""
     for part in _parts(task_ids):
         inside = f"IN ({marks(part)})"
-        for worker_id in tx.column(f"SELECT DISTINCT worker_id FROM execution WHERE task_id {inside}", part):
+        tx.column(f"SELECT id FROM task WHERE id {inside} ORDER BY id{tx.for_update}", part)  # no server claims one meanwhile
+        for worker_id in tx.column(f"SELECT worker_id FROM execution WHERE task_id {inside} ORDER BY id{tx.for_update}", part):
             tx.touch(worker_id)
         tx.run(f"DELETE FROM output WHERE execution_id IN (SELECT id FROM execution WHERE task_id {inside})", part)
         tx.run(f"DELETE FROM execution WHERE task_id {inside}", part)
@@ -382,9 +384,8 @@ def _chosen(tx: Transaction, task_ids: list[int], fault) -> tuple[list[dict], li
     """The rows of tasks without `fault(row)`, and the others with the reason."""
     found: dict[int, dict] = {}
     for part in _parts(task_ids):
-        locking = " FOR UPDATE" if tx.postgresql else ""
         for row in tx.all(
-            f"SELECT id, state, command, execution_id FROM task WHERE id IN ({marks(part)}) ORDER BY id{locking}", part
+            f"SELECT id, state, command, execution_id FROM task WHERE id IN ({marks(part)}) ORDER BY id{tx.for_update}", part
         ):
             found[row["id"]] = row
     rows, skipped = [], []
