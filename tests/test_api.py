@@ -268,11 +268,39 @@ def test_a_failed_task_is_edited_and_relaunched(env, batch):
 
 
 @pytest.mark.parametrize(
-    "sub", [{"pattern": "(", "replacement": ""}, {"pattern": "a", "replacement": r"\9"}, {"pattern": "a"}, {}]
+    "sub", [{"pattern": "(", "replacement": ""}, {"pattern": "b", "replacement": r"\9"}, {"pattern": "a"}, {}]
 )
 def test_a_wrong_substitution_is_told(env, batch, sub):
     env.create({"command": "a", "batch": batch})
     assert refused(env, "POST", "/tasks/edit", {"filter": {"batch": batch}, "sub": sub})["field"].startswith("sub.")
+
+
+@pytest.mark.parametrize(("pattern", "replacement"), [("a+", ""), ("a", r"\0"), ("", "x" * 1_000_000)])
+def test_no_substitution_makes_a_command_that_cannot_be(env, batch, pattern, replacement):
+    (task,) = env.create({"command": "aaaa", "batch": batch})
+    body = {"filter": {"batch": batch}, "sub": {"pattern": pattern, "replacement": replacement}}
+    assert refused(env, "POST", "/tasks/edit", body)["field"] == "sub.replacement"
+    assert env.task(task)["command"] == "aaaa"
+
+
+def test_a_substitution_is_about_the_tasks_that_it_changes(env, batch):
+    runs_old, runs_new, ended_old, ended_new = env.create(*({"command": c, "batch": batch} for c in ("old 1", "x 1", "old 2", "x 2")))
+    worker = Hands(env, batch, batch)
+    worker.sync()
+    for task in (ended_old, ended_new):
+        worker.end(task, "failed", 1)
+    body = {"filter": {"batch": batch}, "sub": {"pattern": "old", "replacement": "new"}, "set": {"priority": 3}, "relaunch": True}
+    answer = env.api("POST", "/tasks/edit", body)
+    assert (answer["ids"], [one["id"] for one in answer["skipped"]]) == ([ended_old], [runs_old])
+    assert [env.task(task)["priority"] for task in (runs_new, ended_old, ended_new)] == [0, 3, 0]
+    assert env.state(ended_new) == "failed" and env.task(ended_old)["command"] == "new 2"
+
+
+def test_a_substitution_in_some_places(env, batch):
+    (task,) = env.create({"command": "a a a", "batch": batch})
+    for count, command in ((1, "b a a"), (0, "b b b")):
+        env.api("POST", "/tasks/edit", {"ids": [task], "sub": {"pattern": "a", "replacement": "b", "count": count}})
+        assert env.task(task)["command"] == command
 
 
 def test_bulk_verbs_want_to_know_which(env):

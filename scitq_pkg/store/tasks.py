@@ -28,6 +28,7 @@ from .schema import Task
 from .transaction import Transaction, marks
 
 PART = 500  # ids in one statement
+MAX_COMMAND = 1_000_000  # characters that substitutions put into one
 SIGNALS = {"suspend": SUSPEND, "resume": RUN, "term": TERM, "kill": KILL}
 
 _JSON = ("input", "resource", "env")
@@ -213,23 +214,20 @@ def edit(
 ) -> dict:  # fmt: skip
     """Set fields, and replace a pattern in commands, of tasks that no worker holds; `relaunch` queues the ended ones again.
 
-    With a pattern alone it is about the tasks whose commands it changes, and no others.
+    With a pattern it is about the tasks whose commands it changes, and no others.
     Raises InvalidRequest (no such required task, a cycle, a wrong pattern).
     """
-    changed = set or {}
-    pattern = _compiled(sub)
-    rows, skipped = _chosen(
-        tx, task_ids, lambda row: None if row["state"] not in LIVE else f"is {row['state']}: cancel it, or wait for its end"
-    )
-    commands = {row["id"]: _replaced(row["command"], pattern, sub) for row in rows} if pattern else {}
-    rows = [row for row in rows if not pattern or changed or commands[row["id"]] != row["command"]]
+    changed, commands = set or {}, {}
+    rows, skipped = _chosen(tx, task_ids, lambda row: None)
+    if sub is not None:
+        commands = _replacements(rows, sub)
+        rows = [row for row in rows if row["id"] in commands]
+    held = [row for row in rows if row["state"] in LIVE]
+    skipped += [{"id": row["id"], "why": f"is {row['state']}: cancel it, or wait for its end"} for row in held]
+    rows = [row for row in rows if row["state"] not in LIVE]
     done = {"ids": [row["id"] for row in rows], "skipped": skipped}
-    if pattern:
-        done["changes"] = [
-            {"id": row["id"], "before": row["command"], "after": commands[row["id"]]}
-            for row in rows
-            if commands[row["id"]] != row["command"]
-        ]
+    if sub is not None:
+        done["changes"] = [{"id": row["id"], "before": row["command"], "after": commands[row["id"]]} for row in rows]
     if not dry_run and rows:
         _apply(tx, rows, changed, commands)
         again = [row["id"] for row in rows if row["state"] in FINAL] if relaunch else []
@@ -240,21 +238,36 @@ def edit(
     return done
 
 
-def _compiled(sub: dict | None) -> re.Pattern | None:
-    if sub is None:
-        return None
+def _replacements(rows: list[dict], sub: dict) -> dict[int, str]:
+    """The commands that a substitution changes, as they become, by the ids of their tasks. Raises InvalidRequest."""
     try:
-        return re.compile(sub["pattern"])
+        pattern = re.compile(sub["pattern"])
     except (re.error, OverflowError, RecursionError) as error:
         raise InvalidRequest(f"{sub['pattern']!r:.80} is no regular expression: {error}", field="sub.pattern") from None
-
-
-def _replaced(command: str, pattern: re.Pattern, sub: dict | None) -> str:
-    assert sub is not None
     try:
-        return pattern.sub(sub["replacement"], command, count=sub.get("count", 0))
+        pattern.sub(sub["replacement"], "")  # a wrong one is told even where nothing is replaced
+        found = {row["id"]: _replaced(pattern, sub, row["command"]) for row in rows}
     except (re.error, IndexError) as error:
         raise InvalidRequest(f"{sub['replacement']!r:.80} is no replacement: {error}", field="sub.replacement") from None
+    for row in rows:
+        if "\0" in found[row["id"]] or not found[row["id"]].strip():
+            raise InvalidRequest(f"task {row['id']} would have a command that is empty or holds a NUL", field="sub.replacement")
+    return {row["id"]: found[row["id"]] for row in rows if found[row["id"]] != row["command"]}
+
+
+def _replaced(pattern: re.Pattern, sub: dict, command: str) -> str:
+    """Piece by piece, so that it ends when the command gets too long, and not when the memory is full."""
+    left = MAX_COMMAND
+
+    def expand(match: re.Match) -> str:
+        nonlocal left
+        text = match.expand(sub["replacement"])
+        left -= len(text)
+        if left < 0:
+            raise InvalidRequest(f"a command would be longer than {MAX_COMMAND} characters", field="sub.replacement")
+        return text
+
+    return pattern.sub(expand, command, count=sub.get("count", 0))
 
 
 def _apply(tx: Transaction, rows: list[dict], changed: dict, commands: dict[int, str]) -> None:
@@ -264,7 +277,7 @@ def _apply(tx: Transaction, rows: list[dict], changed: dict, commands: dict[int,
         columns["batch_id"] = batches.ensure(tx, changed["batch"])
     assignments = ", ".join(f"{name} = ?" for name in (*columns, "modified_at"))
     tx.many(f"UPDATE task SET {assignments} WHERE id = ?", [(*columns.values(), tx.now, row["id"]) for row in rows])
-    tx.many("UPDATE task SET command = ? WHERE id = ?", [(command, task_id) for task_id, command in commands.items()])
+    tx.many("UPDATE task SET command = ? WHERE id = ?", [(commands[row["id"]], row["id"]) for row in rows if commands])
     if "require" in changed:
         _require(tx, [row["id"] for row in rows], changed["require"])
 
