@@ -18,6 +18,7 @@ from ..errors import Conflict, InvalidRequest, ScitqError, StorageFull, Unavaila
 from .transaction import Transaction
 
 READERS = 16
+_RACES = ("40001", "40P01", "23505")  # serialization failure, deadlock; another server made the same row since we looked for it
 
 
 class Database:
@@ -146,7 +147,7 @@ class Postgresql(Database):
         return connection
 
     def retryable(self, error: Exception) -> bool:
-        return getattr(error, "pgcode", None) in ("40001", "40P01")  # serialization failure, deadlock
+        return getattr(error, "pgcode", None) in _RACES
 
 
 def sqlite_path(url: str, data_dir: Path) -> Path | None:
