@@ -19,10 +19,10 @@ class Hands:
         self.sequence = 0
         self.held: dict[int, int] = {}  # execution -> task
 
-    def sync(self, *reports: Report, output=()) -> SyncAnswer:
+    def sync(self, *reports: Report, output=(), problem: str | None = None) -> SyncAnswer:
         self.sequence += 1
         chunks = [Chunk(i, stream, offset, len(data)) for i, stream, offset, data in output]
-        request = SyncRequest("i", self.sequence, "1", executions=list(reports), output=chunks)
+        request = SyncRequest("i", self.sequence, "1", problem=problem, executions=list(reports), output=chunks)
         body = wire.encode_request(request, [data for *_, data in output])
         headers = {"Content-Type": wire.SYNC_CONTENT_TYPE}
         answer = self.connection.request("POST", f"/api/v1/workers/{self.row['id']}/sync", body, headers=headers)

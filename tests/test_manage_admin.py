@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from env import Env
+from hands import Hands
 
 from scitq.store import Store, migrations, upkeep
 
@@ -198,3 +199,55 @@ def test_check_finds_damage(desk, old):
     told = manage(desk, "db", "check", str(old), code=1)
     assert told.stdout and "is damaged: restore a backup" in told.stderr
     assert "there is no database" in manage(desk, "db", "check", str(old) + "x", code=3).stderr
+
+
+# --- the doctor -------------------------------------------------------------------------------------------------------------
+
+
+def checked(env: Env, *words: str, code: int = 0, **options) -> dict[str, list[tuple[str, str]]]:
+    """Check -> level and what it says, for each finding."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in json.loads(manage(env, *words, "doctor", "-o", "json", code=code, **options).stdout):
+        found.setdefault(row["check"], []).append((row["level"], f"{row['says']}: {row['do']}"))
+    return found
+
+
+def test_the_doctor_finds_nothing_wrong(env):
+    env.server()
+    env.worker()
+    told = manage(env, "doctor")
+    assert all(line.startswith("ok    ") for line in told.stdout.splitlines() if "disk" not in line), told.stdout
+    assert set(checked(env)) - {"disk"} == {
+        "program", "cache", "config", "parts", "server", "version", "token", "clock", "workers", "batches",
+    }  # fmt: skip
+
+
+def test_the_doctor_tells_what_is_wrong_on_the_server(env):
+    env.server()
+    env.create(
+        {"command": "true", "batch": "nobody's"}, {"command": "true", "batch": "asleep"}, {"command": "true", "batch": "held"}
+    )
+    env.api("POST", "/batches/asleep/stop", {})
+    assert ("warn", f"there is none: scitq worker {env.url}") in checked(env)["workers"]
+    Hands(env, "ill", "Default").sync(problem="its disk is full")
+    Hands(env, "idle", "held", concurrency=0).sync()
+    found = checked(env, code=1)
+    assert ("FAIL", "ill takes no work: its disk is full") in found["workers"]
+    assert any(level == "warn" and "of another version than this" in says for level, says in found["workers"])
+    whys = ["no worker is there for them", "it is stopped: scitq manage batch go asleep", "its workers have no slots"]
+    for name, why in zip(["nobody's", "asleep", "held"], whys):
+        assert any(f"1 task of {name} waits, and {why}" in says for _, says in found["batches"]), found["batches"]
+
+
+def test_the_doctor_goes_on_without_a_server(env):
+    server = env.server()
+    (env.directory / "config" / "tokens.json").chmod(0o644)
+    (env.directory / "config").chmod(0o777)
+    found = checked(env, code=1)
+    assert [level for level, _ in found["config"]] == ["FAIL", "FAIL"] and "chmod 600" in found["config"][1][1]
+    (env.directory / "config").chmod(0o700)
+    (env.directory / "config" / "tokens.json").chmod(0o600)
+    assert checked(env, code=1, variables={"SCITQ_TOKEN": "wrong"})["token"][0][0] == "FAIL"
+    server.stop()
+    (level, says), *more = checked(env, code=1)["server"]
+    assert level == "FAIL" and "connection refused" in says and not more
