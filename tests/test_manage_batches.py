@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
 from pathlib import Path
 
 import pytest
-from env import PROGRAM
+from terminal import on_terminal
 
 
 def manage(lab, *words, code: int | None = 0, **options):
@@ -162,28 +159,12 @@ def test_delete_says_what_it_takes_with_it(lab, batch, running):
     assert lab.items("/tasks", batch=batch) == []
 
 
-def on_terminal(lab, *words: str, typed: bytes) -> tuple[int, bytes]:
-    """Runs the program on a terminal where somebody types; its exit code and what the terminal shows."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen([*PROGRAM, "manage", *words], env=lab.variables, stdin=slave, stdout=slave, stderr=slave)
-    os.close(slave)
-    os.write(master, typed)
-    seen = b""
-    try:
-        while data := os.read(master, 65536):
-            seen += data
-    except OSError:  # the program has closed it
-        pass
-    os.close(master)
-    return process.wait(20), seen
-
-
 def test_no_is_no(lab, batch):
     lab.create({"command": "true", "batch": batch})
-    code, seen = on_terminal(lab, "batch", "delete", batch, typed=b"n\n")
+    code, seen = on_terminal(lab, "manage", "batch", "delete", batch, typed=b"n\n")
     assert code == 1 and b"[y/N]" in seen and b"nothing was changed" in seen
     assert state(lab, batch)["counts"] == {"pending": 1}
-    assert on_terminal(lab, "batch", "delete", batch, typed=b"y\n")[0] == 0
+    assert on_terminal(lab, "manage", "batch", "delete", batch, typed=b"y\n")[0] == 0
     assert lab.answer("GET", f"/batches/{batch}").status == 404
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from scitq.cli.manage import changes, main, selection, tables
 from scitq.errors import InvalidRequest
 from scitq.lib.server import RESET
+from terminal import on_terminal
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +259,47 @@ def test_sub_is_once_in_each_command_or_everywhere(lab):
     assert [lab.task(task)["command"] for task in (first, second)] == ["b a A", "b b b"]
 
 
+def test_of_a_script_the_lines_that_change_are_shown(lab):
+    script = "set -e\nfirst\nold one\nmiddle\nlong\nway\nold two\nlast\n"
+    (task,) = lab.create({"command": script, "shell": "sh", "batch": "scripts"})
+    look = manage(lab, "task", "edit", task, "--sub", "s/old/new/g", "-t").stdout
+    assert look == (
+        f"task {task}\n  first\n- old one\n+ new one\n  middle\n  ...\n  way\n- old two\n+ new two\n  last\nwould edit task {task}\n"
+    )
+
+
+def test_a_terminal_sees_differences_in_colour(lab):
+    (task,) = lab.create({"command": "old", "batch": "colours"})
+    code, seen = on_terminal(lab, "manage", "task", "edit", str(task), "--sub", "s/old/new/", typed=b"y\n")
+    assert code == 0 and b"\x1b[31m- old\x1b[0m" in seen and b"\x1b[32m+ new\x1b[0m" in seen and b"[y/N]" in seen
+    assert lab.task(task)["command"] == "new"
+
+
+def test_what_somebody_else_changed_meanwhile_is_told():
+    shown = {"changes": [{"id": i, "before": "a", "after": "b"} for i in range(4)]}
+    done = {"changes": [{"id": 0, "before": "a", "after": "b"}, {"id": 1, "before": "ca", "after": "cb"}], "skipped": [{"id": 3}]}
+    assert selection._surprises(shown, done) == [1, 2]
+
+
+def test_what_a_filter_cannot_change_is_told_and_no_failure(lab, seeds):
+    done, queued = lab.create({"command": "true", "batch": "seeds", "name": "mixed"}, {"command": "true", "batch": "mixed", "name": "mixed"})
+    lab.wait_state(done)
+    told = manage(lab, "task", "cancel", "-n", "mixed", "--yes")
+    assert told.stdout == f"cancel: task {queued}\n" and f"left out task {done}: has ended" in told.stderr
+    manage(lab, "task", "relaunch", "-n", "mixed", "-S", "canceled", "--yes")
+    assert "left out" in manage(lab, "task", "cancel", done, queued, "--yes", code=1).stderr
+
+
+def test_properties_are_set_back(lab):
+    (task,) = lab.create({"command": "true", "batch": "u", "container": "x", "retry": 3, "run_timeout": 5, "env": {"A": "1"}})
+    manage(lab, "task", "update", task, "--yes", "--unset", "retry", "--unset", "run-timeout", "--shell")
+    assert lab.task(task).items() >= {"container": "x", "retry": 0, "run_timeout": None, "shell": "sh"}.items()
+    manage(lab, "task", "edit", task, "--yes", "--unset", "shell,env", "--set", "container=")
+    assert lab.task(task).items() >= {"container": None, "shell": None, "env": {}}.items()
+    manage(lab, "task", "update", task, "--yes", "--shell=bash")
+    assert lab.task(task)["shell"] == "bash"
+
+
 def test_properties_are_updated(lab):
     need, task = lab.create({"command": "true", "batch": "u"}, {"command": "true", "batch": "u", "env": {"OLD": "1"}})
     words = [
@@ -322,6 +364,9 @@ def test_running_ones_are_signaled_canceled_and_deleted(lab, seeds):
         (["edit", "-b", "seeds", "--sub", "s/nothing like it/x/", "--yes"], 3, "has a command that this changes"),
         (["edit", "-b", "seeds", "--set", "naem=x", "--yes"], 2, "a task has no field 'naem' (did you mean 'name'?)"),
         (["update", "3", "--yes"], 2, "update changes nothing"),
+        (["update", "3", "--unset", "nmae", "--yes"], 2, "a task has no field 'nmae' (did you mean 'name'?)"),
+        (["update", "3", "--unset", "name", "-N", "x", "--yes"], 2, "given a value and set back at once"),
+        (["update", "3", "--unset", "command", "--yes"], 2, "it has no default"),
         (["update", "3", "--retry", "-1", "--yes"], 2, "--retry cannot be '-1'"),
         (["update", "3", "--shell", "zsh", "--yes"], 2, "--shell cannot be 'zsh'"),
     ],
@@ -357,6 +402,10 @@ def test_a_wrong_token_is_told(lab, tmp_path):
         ("s|/a/|/b/|", ("/a/", "/b/", 1)),
         (r"s/\/a\//\\1/", ("/a/", r"\\1", 1)),
         (r"s/a\.b/\1/", (r"a\.b", r"\1", 1)),
+        (r"s|a\|b|\||", (r"a\|b", "|", 1)),
+        (r"s|\\|x|", (r"\\", "x", 1)),
+        (r"s.a\.b.c.", (r"a\.b", "c", 1)),
+        ("s]a]b]g", ("a", "b", 0)),
         ("s#x#two\nlines#", ("x", "two\nlines", 1)),
     ],
 )
@@ -364,7 +413,7 @@ def test_substitutions(text, meaning):
     assert changes.substitution(text) == meaning
 
 
-@pytest.mark.parametrize("text", ["", "s", "s/a/b", "s/a", "s//b/", "a/b/c/", "s/a/b/x", "sxaxbx", "s/a/b/c/"])
+@pytest.mark.parametrize("text", ["", "s", "s/a/b", "s/a", "s//b/", "a/b/c/", "s/a/b/x", "sxaxbx", "s/a/b/c/", r"s/a\/b/", r"s/a/b\/", "s a b "])
 def test_wrong_substitutions(text):
     with pytest.raises(InvalidRequest, match="--sub wants s/OLD/NEW/"):
         changes.substitution(text)

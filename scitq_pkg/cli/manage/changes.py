@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import re
 import sys
 from argparse import SUPPRESS
+from collections.abc import Callable
 
 from ...errors import InvalidRequest, nearest
 from ...lib.server import RESET, Server
@@ -21,6 +24,7 @@ _LISTS = ("input", "resource", "require", "env")
 _TEXTS = ("command", "name", "batch", "container", "container_options", "output", "workdir")
 _CHOICES = {"shell": ("sh", "bash"), "use_cache": ("yes", "no")}
 FIELDS = (*_TEXTS, *_LISTS, *_NUMBERS, *_TIMES, *_CHOICES)
+_HEADER_LINES = 3  # of a unified difference: two names and the first place
 _RED, _GREEN, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
 
@@ -97,7 +101,6 @@ def _update_options(parser: Parser) -> None:
         ("-g --gid", "gid", "GID", "the group that runs it (a number)"),
         ("--env", "env", "KEY=VALUE", "its variables, all of them (repeatable)"),
         ("--workdir", "workdir", "DIRECTORY", "where it runs, on the worker"),
-        ("--shell", "shell", "sh|bash", "the shell that runs it"),
         ("--retry", "retry", "N", "failures that are tried again"),
         ("--priority", "priority", "N", "higher ones go first"),
         ("--download-timeout", "download_timeout", "TIME", "the longest its inputs may take"),
@@ -105,13 +108,20 @@ def _update_options(parser: Parser) -> None:
         ("--use-cache", "use_cache", "yes|no", "whether results of an equal task are taken"),
     ):
         add(*names.split(), dest=f"new_{key}", action="append", metavar=value, help=about, default=SUPPRESS)
-    parser.add_argument("--relaunch", action="store_true", help="queue the ended ones again")
+    shell = "the shell that runs it: sh unless --shell=bash"
+    add("--shell", dest="new_shell", action="append", nargs="?", const="sh", metavar="sh|bash", help=shell, default=SUPPRESS)
+    _add_unset_and_relaunch(add)
     selection.add_yes(parser)
+
+
+def _add_unset_and_relaunch(add: Callable) -> None:
+    add("--unset", action="append", default=[], metavar="FIELD", help="set this back to its default, as an empty value does (repeatable)")
+    add("--relaunch", action="store_true", help="queue the ended ones again")
 
 
 def _update(server: Server, arguments) -> int:
     given = {key[4:]: value for key, value in vars(arguments).items() if key.startswith("new_")}
-    changed = {name: value_of(name, texts) for name, texts in given.items()}
+    changed = _with_unset({name: value_of(name, texts) for name, texts in given.items()}, arguments.unset)
     if not changed and not arguments.relaunch:
         raise InvalidRequest("update changes nothing: give at least one property (-h lists them)")
     body = {"relaunch": arguments.relaunch} | ({"set": changed} if changed else {})
@@ -130,7 +140,7 @@ def _edit_options(parser: Parser) -> None:
         help="replace a Python regular expression in each command; s/OLD/NEW/g: everywhere in it, i: any case",
     )
     add("--set", action="append", default=[], metavar="FIELD=VALUE", help="set a field (repeatable): " + ", ".join(FIELDS))
-    add("--relaunch", action="store_true", help="queue the ended ones again")
+    _add_unset_and_relaunch(add)
     selection.add_yes(parser)
 
 
@@ -138,10 +148,10 @@ def _edit(server: Server, arguments) -> int:
     body: dict = {"relaunch": arguments.relaunch}
     if arguments.sub is not None:
         body["sub"] = substitution(arguments.sub)
-    if arguments.set:
-        body["set"] = fields_of(arguments.set)
+    if changed := _with_unset(fields_of(arguments.set), arguments.unset):
+        body["set"] = changed
     if len(body) == 1:
-        raise InvalidRequest("edit changes nothing: give --sub 's/OLD/NEW/' or --set FIELD=VALUE")
+        raise InvalidRequest("edit changes nothing: give --sub 's/OLD/NEW/', --set FIELD=VALUE or --unset FIELD")
     none = "no task passes the filter and has a command that this changes"
     return selection.change("edit", server.tasks_edit, arguments, _show_changes, none, **body)
 
@@ -151,13 +161,24 @@ def fields_of(words: list[str]) -> dict:
     texts: dict[str, list[str]] = {}
     for word in words:
         name, text = pair(word, "--set")
-        name = name.replace("-", "_")
-        if name not in FIELDS:
-            raise InvalidRequest(
-                f"a task has no field '{name}'{nearest(name, FIELDS)}; there are {', '.join(FIELDS)}", field="--set"
-            )
-        texts.setdefault(name, []).append(text)
+        texts.setdefault(_field(name, "--set"), []).append(text)
     return {name: value_of(name, found) for name, found in texts.items()}
+
+
+def _with_unset(changed: dict, words: list[str]) -> dict:
+    """The changes, and those that set something back. Raises InvalidRequest for a field that is in both."""
+    unset = [_field(word, "--unset") for text in words for word in text.split(",")]
+    for name in unset:
+        if name in changed:
+            raise InvalidRequest(f"{name} cannot be given a value and set back at once", field="--unset")
+    return changed | dict.fromkeys(unset, RESET)
+
+
+def _field(word: str, option: str) -> str:
+    name = word.strip().replace("-", "_")
+    if name not in FIELDS:
+        raise InvalidRequest(f"a task has no field '{name}'{nearest(name, FIELDS)}; there are {', '.join(FIELDS)}", field=option)
+    return name
 
 
 def substitution(text: str) -> tuple[str, str, int]:
@@ -165,25 +186,34 @@ def substitution(text: str) -> tuple[str, str, int]:
 
     The pattern and the replacement are Python's (`\\1`, `\\g<0>`). Raises InvalidRequest.
     """
-    wrong = f"--sub wants s/OLD/NEW/ (then g for everywhere, i for any case), not {text!r:.80}"
-    if len(text) < 4 or text[0] != "s" or text[1].isalnum() or text[1] in "\\ \n":
-        raise InvalidRequest(wrong)
-    mark = re.escape(text[1])
-    found = re.fullmatch(rf"s{mark}((?:\\.|(?!{mark}).)+){mark}((?:\\.|(?!{mark}).)*){mark}([gi]*)", text, re.DOTALL)
+    mark = text[1:2]
+    part = rf"(?:\\.|[^\\{re.escape(mark)}])"
+    found = None
+    if mark and not mark.isalnum() and not mark.isspace() and mark != "\\":
+        found = re.fullmatch(rf"s{re.escape(mark)}({part}+){re.escape(mark)}({part}*){re.escape(mark)}([gi]*)", text, re.DOTALL)
     if found is None:
-        raise InvalidRequest(wrong)
-    pattern, replacement = (part.replace(f"\\{text[1]}", text[1]) for part in found.group(1, 2))
+        raise InvalidRequest(f"--sub wants s/OLD/NEW/ (then g for everywhere, i for any case), not {text!r:.80}")
+    pattern, replacement = _unmarked(found[1], mark, re.escape(mark)), _unmarked(found[2], mark, mark)
     return ("(?i)" if "i" in found[3] else "") + pattern, replacement, 0 if "g" in found[3] else 1
 
 
+def _unmarked(part: str, mark: str, itself: str) -> str:
+    """With the sign itself where a backslash is before it."""
+    return re.sub(r"\\(.)", lambda pair: itself if pair[1] == mark else pair[0], part, flags=re.DOTALL)
+
+
 def _show_changes(answer: dict) -> None:
-    """Every command that changes, before and after."""
-    red, green, plain = (_RED, _GREEN, _PLAIN) if sys.stdout.isatty() else ("", "", "")
+    """What changes in each command; of a script the lines that change, and their neighbours."""
+    colours = {"-": _RED, "+": _GREEN} if sys.stdout.isatty() else {}
     for one in answer.get("changes", ()):
         print(f"task {one['id']}")
-        for sign, colour, text in (("-", red, one["before"]), ("+", green, one["after"])):
-            for line in text.split("\n"):
-                print(f"{colour}{sign} {tables.safe(line)}{plain}")
+        lines = difflib.unified_diff(one["before"].split("\n"), one["after"].split("\n"), n=1, lineterm="")
+        for line in itertools.islice(lines, _HEADER_LINES, None):
+            if line.startswith("@@"):
+                print("  ...")
+            else:
+                colour = colours.get(line[0], "")
+                print(f"{colour}{line[0]} {tables.safe(line[1:])}{_PLAIN if colour else ''}")
 
 
 VERBS = (

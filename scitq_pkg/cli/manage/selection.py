@@ -121,7 +121,17 @@ def change(
     changed = bulk(ids=seen["ids"], **body)
     _tell_skipped(changed["skipped"])
     print(f"{verb}: {some(changed['ids'])}" if changed["ids"] else "nothing was changed")
-    return 1 if changed["skipped"] or seen["skipped"] else 0
+    surprises = _surprises(seen, changed)
+    if surprises:
+        print(f"scitq: somebody else changed {some(surprises)} meanwhile: look at what became of it", file=sys.stderr)
+    return 1 if changed["skipped"] or surprises or (seen["skipped"] and "ids" in which) else 0
+
+
+def _surprises(seen: dict, changed: dict) -> list[int]:
+    """The tasks that became something else than what was shown."""
+    shown, done = ({one["id"]: one["after"] for one in answer.get("changes", ())} for answer in (seen, changed))
+    skipped = {one["id"] for one in changed["skipped"]}
+    return [task_id for task_id, after in shown.items() if done.get(task_id) != after and task_id not in skipped]
 
 
 def some(ids: list[int], noun: str = "task") -> str:

@@ -1,0 +1,29 @@
+"""The program on a terminal, where somebody types."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+
+from env import PROGRAM, Env
+
+
+def on_terminal(env: Env, *words: str, typed: bytes = b"", lines: int = 24, columns: int = 80) -> tuple[int, bytes]:
+    """Runs the program until it ends; its exit code, and what the terminal has shown."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    process = subprocess.Popen([*PROGRAM, *words], env=env.variables, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.write(ours, typed)
+    seen = b""
+    try:
+        while data := os.read(ours, 65536):
+            seen += data
+    except OSError:  # the program has closed it
+        pass
+    os.close(ours)
+    return process.wait(20), seen
