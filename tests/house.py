@@ -55,7 +55,9 @@ class House:
         self.sync(worker_id, *self._others(worker_id, execution_id), Report(execution_id, "running", started_ago=1.0))
         return execution_id
 
-    def end(self, worker_id: int, task_id: int, state: str = "succeeded", exit_code: int | None = 0, stderr: bytes = b"", **more) -> int:
+    def end(
+        self, worker_id: int, task_id: int, state: str = "succeeded", exit_code: int | None = 0, stderr: bytes = b"", **more
+    ) -> int:
         """The task, which is the worker's, has ended so; its execution."""
         execution_id = self.read(tasks.get, task_id)["execution_id"]
         sizes = {"stdout_size": 0, "stderr_size": len(stderr)}
@@ -66,7 +68,9 @@ class House:
 
     def _others(self, worker_id: int, but: int) -> list[Report]:
         """What else it holds: a first sync that left it out would say that it is gone."""
-        rows = self.rows("execution", "worker_id = ? AND state IN ('accepted', 'running', 'uploading') AND id <> ?", worker_id, but)
+        rows = self.rows(
+            "execution", "worker_id = ? AND state IN ('accepted', 'running', 'uploading') AND id <> ?", worker_id, but
+        )
         return [Report(row["id"], row["state"]) for row in rows]
 
     def rows(self, table: str, test: str = "1 = 1", *params) -> list[dict]:

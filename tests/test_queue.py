@@ -231,6 +231,20 @@ def test_a_failed_requirement_keeps_its_dependents_waiting_until_it_is_relaunche
     assert q.state(last) == "assigned"
 
 
+def test_what_was_released_waits_again_when_its_requirement_is_relaunched(q):
+    worker_id, first = q.worker(), q.task()
+    running, waiting = q.needing(first), q.needing(first)
+    q.sync(worker_id, ended(q.given(worker_id)))
+    execution_id = q.given(worker_id)
+    q.sync(worker_id, Report(execution_id, "running", started_ago=0.0))
+    q.store.write(lambda tx: queue.requeue(tx, [first]))
+    assert (q.state(running), q.state(waiting)) == ("running", "waiting"), "only what a worker has goes on"
+    q.sync(worker_id, ended(execution_id, "lost"))
+    assert q.state(running) == "waiting", "its next attempt needs the new result"
+    q.sync(worker_id, ended(q.given(worker_id)))
+    assert sorted([q.state(running), q.state(waiting)]) == ["assigned", "pending"]
+
+
 @pytest.mark.parametrize("desired, reported, after", [
     ("cancel", "failed", "canceled"), ("cancel", "succeeded", "succeeded"), ("cancel", "lost", "canceled"),
     ("kill", "failed", "failed"), ("term", "succeeded", "succeeded"),

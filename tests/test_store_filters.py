@@ -54,7 +54,9 @@ def test_an_age_is_a_moment(text, seconds_ago):
     assert filters.moment_of(text, 1e9) == 1e9 - seconds_ago
 
 
-@pytest.mark.parametrize("text", ["2026-11-21T10:00", "2026-11-21T10:00:00Z", "2026-11-21T12:00+02:00", "2026-11-21 10:00:00.000"])
+@pytest.mark.parametrize(
+    "text", ["2026-11-21T10:00", "2026-11-21T10:00:00Z", "2026-11-21T12:00+02:00", "2026-11-21 10:00:00.000"]
+)
 def test_a_time_without_a_zone_is_utc(text):
     assert filters.moment_of(text, 0.0) == datetime(2026, 11, 21, 10, tzinfo=timezone.utc).timestamp()
 
@@ -161,12 +163,16 @@ def legal(pattern: str) -> bool:
 
 
 _letters = "ab[]!^-*?\\.{}()|+$ \né"
-_pieces = st.sampled_from(["a", "b", "*", "?", "[ab]", "[!a]", "[a-c]", "[]a]", "[!]", "[^a]", "[", "]", "[\\]", "[a-]", "[--b]", "\\"])
+_pieces = st.sampled_from(
+    ["a", "b", "*", "?", "[ab]", "[!a]", "[a-c]", "[]a]", "[!]", "[^a]", "[", "]", "[\\]", "[a-]", "[--b]", "\\"]
+)
 _texts = st.text(st.sampled_from(_letters) | st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 _patterns = (st.lists(_pieces, max_size=5).map("".join) | _texts).filter(legal)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
+)
 @given(pattern=_patterns, name=st.text(_letters, max_size=6) | _texts)
 @example(pattern="[!]", name="[!]")
 @example(pattern="[]-a]", name="^")

@@ -93,12 +93,18 @@ def test_a_task_relaunched_while_its_requirement_ends_is_released(house, other, 
 def test_a_requirement_deleted_while_a_task_is_added_is_there_or_refused(house, other):
     (needed,) = house.add("a")
     added, done = interleave(
-        house, lambda tx: tasks.add(tx, [{"command": "c", "require": [needed]}], WHO), other, lambda tx: tasks.delete(tx, [needed], WHO)
+        house,
+        lambda tx: tasks.add(tx, [{"command": "c", "require": [needed]}], WHO),
+        other,
+        lambda tx: tasks.delete(tx, [needed], WHO),
     )
     assert [item["id"] for item in done["skipped"]] == [needed] and house.read(tasks.get, added[0])["require"] == [needed]
     house.write(tasks.delete, added, WHO)
     done, refusal = interleave(
-        house, lambda tx: tasks.delete(tx, [needed], WHO), other, lambda tx: tasks.add(tx, [{"command": "c", "require": [needed]}], WHO)
+        house,
+        lambda tx: tasks.delete(tx, [needed], WHO),
+        other,
+        lambda tx: tasks.add(tx, [{"command": "c", "require": [needed]}], WHO),
     )
     assert done["ids"] == [needed] and isinstance(refusal, InvalidRequest)
 
@@ -108,7 +114,10 @@ def test_a_task_lost_on_two_servers_at_once_is_lost_once(house, other, pair):
     (task_id, execution_id, worker_id), _ = pair
     restarted = SyncRequest("two", 1, "1")
     interleave(
-        house, lambda tx: queue.declare_lost(tx, [worker_id], "silent"), other, lambda tx: queue.apply(tx, worker_id, restarted, [])
+        house,
+        lambda tx: queue.declare_lost(tx, [worker_id], "silent"),
+        other,
+        lambda tx: queue.apply(tx, worker_id, restarted, []),
     )
     task = house.read(tasks.get, task_id)
     attempts = house.rows("execution", "task_id = ? ORDER BY id", task_id)
@@ -126,7 +135,10 @@ def test_an_end_that_comes_with_its_worker_declared_lost_counts_once(house, othe
 def test_the_stronger_of_two_orders_stands(house, other, pair):
     (task_id, execution_id, _), _ = pair
     interleave(
-        house, lambda tx: queue.order(tx, [execution_id], "kill", "ann"), other, lambda tx: queue.order(tx, [execution_id], "term", "bob")
+        house,
+        lambda tx: queue.order(tx, [execution_id], "kill", "ann"),
+        other,
+        lambda tx: queue.order(tx, [execution_id], "term", "bob"),
     )
     assert house.rows("execution", "id = ?", execution_id)[0]["desired"] == "kill"
 
@@ -161,9 +173,14 @@ def _added_quietly(tx, count: int) -> list[int]:
 
 def test_a_deleted_task_leaves_no_output_behind(house, other, pair):
     (task_id, execution_id, worker_id), _ = pair
-    request = SyncRequest("one", 9, "1", executions=[Report(execution_id, "running")], output=[Chunk(execution_id, "stdout", 0, 5)])
+    request = SyncRequest(
+        "one", 9, "1", executions=[Report(execution_id, "running")], output=[Chunk(execution_id, "stdout", 0, 5)]
+    )
     interleave(
-        house, lambda tx: queue.apply(tx, worker_id, request, [memoryview(b"12345")]), other, lambda tx: tasks.delete(tx, [task_id], WHO)
+        house,
+        lambda tx: queue.apply(tx, worker_id, request, [memoryview(b"12345")]),
+        other,
+        lambda tx: tasks.delete(tx, [task_id], WHO),
     )
     assert house.rows("output") == house.rows("execution", "task_id = ?", task_id) == []
 

@@ -263,6 +263,7 @@ def finish(tx: Transaction, ended: list[tuple[dict, Report]]) -> None:
     tx.many("UPDATE task SET state = ?, state_at = ?, failures = ?, losses = ? WHERE id = ?", moved)
     if succeeded:
         release(tx, succeeded)
+    _hold_back(tx, [task_id for state, *_, task_id in moved if state == PENDING])
     tx.wake()
     for row, _ in ended:
         tx.touch(row["worker_id"])
@@ -313,13 +314,16 @@ def release(tx: Transaction, succeeded: list[int]) -> None:
 
 
 def requeue(tx: Transaction, task_ids: list[int]) -> None:
-    """Queue tasks again, as new: their counts of failures and losses start over."""
+    """Queue tasks again, as new: their counts of failures and losses start over. What needs them and is not yet a worker's waits."""
     if not task_ids:
         return
     tx.many("UPDATE task SET failures = 0, losses = 0 WHERE id = ?", [(task_id,) for task_id in task_ids])
     if tx.postgresql:
         _hold_requirements(tx, task_ids)
     _queue(tx, task_ids)
+    for start in range(0, len(task_ids), 500):
+        part = task_ids[start : start + 500]
+        _hold_back(tx, tx.column(f"SELECT DISTINCT task_id FROM requirement WHERE required_id IN ({marks(part)})", part))
 
 
 def _hold_requirements(tx: Transaction, task_ids: list[int]) -> None:
@@ -330,6 +334,15 @@ def _hold_requirements(tx: Transaction, task_ids: list[int]) -> None:
             f"SELECT id FROM task WHERE id IN (SELECT required_id FROM requirement WHERE task_id IN ({marks(part)})) "
             "ORDER BY id FOR SHARE", part,
         )  # fmt: skip
+
+
+def _hold_back(tx: Transaction, task_ids: list[int]) -> None:
+    """Pending tasks wait again if something that they need was queued again since they were released."""
+    tx.many(
+        "UPDATE task SET state = 'waiting', state_at = ? WHERE id = ? AND state = 'pending' AND EXISTS (SELECT 1 FROM requirement "
+        "JOIN task AS needed ON needed.id = required_id WHERE task_id = task.id AND needed.state <> 'succeeded')",
+        [(tx.now, task_id) for task_id in task_ids],
+    )
 
 
 def _queue(tx: Transaction, task_ids: list[int]) -> None:
