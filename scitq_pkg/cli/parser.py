@@ -36,26 +36,24 @@ class Parser(argparse.ArgumentParser):
         self.error(f"there is one word too many: '{word}'")
 
 
-def one_of(known: Iterable[str], what: str) -> Callable[[str], str]:
-    """A type of argument: one of the words that are known."""
-    words = tuple(known)
+class OneOf:
+    """A type of argument: one of `words`."""
 
-    def check(text: str) -> str:
-        if text not in words:
-            raise argparse.ArgumentTypeError(f"unknown {what} '{text}'{nearest(text, words)}; there are {', '.join(words)}")
+    def __init__(self, known: Iterable[str], what: str):
+        self.words, self._what = tuple(known), what
+
+    def __call__(self, text: str) -> str:
+        if text not in self.words:
+            hint = f"{nearest(text, self.words)}; there are {', '.join(self.words)}"
+            raise argparse.ArgumentTypeError(f"unknown {self._what} '{text}'{hint}")
         return text
 
-    return check
 
+class SomeOf(OneOf):
+    """A type of argument: several of `words`, commas between."""
 
-def some_of(known: Iterable[str], what: str) -> Callable[[str], str]:
-    """A type of argument: several of the words that are known, commas between."""
-    check = one_of(known, what)
-
-    def check_all(text: str) -> str:
-        return ",".join(check(word.strip()) for word in text.split(","))
-
-    return check_all
+    def __call__(self, text: str) -> str:
+        return ",".join(super(SomeOf, self).__call__(word.strip()) for word in text.split(","))
 
 
 def number(least: int, most: int) -> Callable[[str], int]:

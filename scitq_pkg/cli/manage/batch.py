@@ -6,7 +6,7 @@ from ...errors import InvalidRequest, NotFound, nearest
 from ...lib.objects import ranges
 from ...lib.server import Server
 from ...protocol import LIVE
-from ..parser import Parser, one_of
+from ..parser import OneOf, Parser
 from . import selection, tables
 from .tables import Column
 from .task import end
@@ -125,7 +125,7 @@ def _told(batches: list[dict]) -> str:
 def _report_options(parser: Parser) -> None:
     _names(parser)
     parser.add_argument(
-        "-o", "--format", type=one_of(("table", "json"), "format"), default="table", metavar="FORMAT", help="table|json"
+        "-o", "--format", type=OneOf(("table", "json"), "format"), default="table", metavar="FORMAT", help="table|json"
     )
 
 

@@ -13,7 +13,7 @@ from ...errors import InvalidRequest, nearest
 from ...lib.server import RESET, Server
 from ...uris import uris
 from ..options import duration, pair, whole_number
-from ..parser import Parser, one_of
+from ..parser import OneOf, Parser
 from . import selection, tables
 from .verbs import Verb
 
@@ -73,7 +73,7 @@ def _delete(server: Server, arguments) -> int:
 
 
 def _signal_options(parser: Parser) -> None:
-    parser.add_argument("action", type=one_of(_SIGNALS, "action"), metavar="ACTION", help="|".join(_SIGNALS))
+    parser.add_argument("action", type=OneOf(_SIGNALS, "action"), metavar="ACTION", help="|".join(_SIGNALS))
     _options(parser)
 
 
@@ -115,7 +115,13 @@ def _update_options(parser: Parser) -> None:
 
 
 def _add_unset_and_relaunch(add: Callable) -> None:
-    add("--unset", action="append", default=[], metavar="FIELD", help="set this back to its default, as an empty value does (repeatable)")
+    add(
+        "--unset",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="set this back to its default, as an empty value does (repeatable)",
+    )
     add("--relaunch", action="store_true", help="queue the ended ones again")
 
 

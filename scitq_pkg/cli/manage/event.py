@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ...errors import InvalidRequest
 from ...lib.server import Server
-from ..parser import Parser, one_of
+from ..parser import OneOf, Parser
 from . import tables
 from .tables import Column
 from .verbs import Verb
@@ -31,7 +31,7 @@ FOLLOW_SECONDS = 1.0  # between two looks at what is new
 
 def _list_options(parser: Parser) -> None:
     add = parser.add_argument_group("which events (all that is given must hold)").add_argument
-    add("--object", type=one_of(KINDS, "object"), metavar="OBJECT", help="what was changed: " + "|".join(KINDS))
+    add("--object", type=OneOf(KINDS, "object"), metavar="OBJECT", help="what was changed: " + "|".join(KINDS))
     add("--who", metavar="NAME", help="who changed it: the name of a token")
     add("--since", metavar="TIME", help="since then: 2h, 3d or 2026-02-28T12:00")
     add("--all", action="store_true", help=f"all of them (default: the newest {SHOWN})")

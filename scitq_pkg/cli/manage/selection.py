@@ -9,7 +9,7 @@ from ...errors import Conflict, InvalidRequest, NotFound
 from ...lib.objects import ids_of, ranges
 from ...lib.server import Server, find, query
 from ...protocol import TASK_STATES
-from ..parser import Parser, some_of
+from ..parser import Parser, SomeOf
 
 _MOST_REASONS = 20
 _MOST_CHARACTERS = 60  # of a list of ids in a sentence
@@ -21,7 +21,7 @@ def add_filters(parser: Parser, noun: str = "tasks", states: tuple[str, ...] = T
     """The filters of tasks, or of executions."""
     add = _add_ids(parser, noun)
     add("-b", "--batch", help="of this batch")
-    add("-S", "--state", type=some_of(states, "state"), metavar="STATE", help="in this state, or these: failed,canceled")
+    add("-S", "--state", type=SomeOf(states, "state"), metavar="STATE", help="in this state, or these: failed,canceled")
     add("-n", "--name", metavar="GLOB", help="whose name matches: 'align*'")
     add("--worker", metavar="WORKER", help="whose latest execution was on this worker (name or id)")
     add("--exit-code", metavar="CODES", help="that ended with this exit code, or these: 1,137")

@@ -20,7 +20,7 @@ from ...lib.objects import to_datetime
 from ...lib.server import Server, find, query
 from ...protocol import TASK_STATES
 from ..options import duration
-from ..parser import Parser, number, one_of
+from ..parser import OneOf, Parser, number
 
 FORMATS = ("table", "wide", "json", "jsonl", "csv", "ids")
 WATCH_SECONDS = 2.0  # between two drawings if nothing changes
@@ -49,7 +49,7 @@ def add_options(parser: Parser, watch: bool = True) -> None:
     add(
         "-o",
         "--format",
-        type=one_of(FORMATS, "format"),
+        type=OneOf(FORMATS, "format"),
         default="table",
         metavar="FORMAT",
         help="|".join(FORMATS) + " (default: table)",
@@ -109,7 +109,7 @@ def add_details_option(parser: Parser) -> None:
     """-o of a verb that shows one thing, or several."""
     formats = ("table", "json", "jsonl")
     parser.add_argument(
-        "-o", "--format", type=one_of(formats, "format"), default="table", metavar="FORMAT", help="|".join(formats)
+        "-o", "--format", type=OneOf(formats, "format"), default="table", metavar="FORMAT", help="|".join(formats)
     )
 
 

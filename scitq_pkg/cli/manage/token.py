@@ -6,7 +6,7 @@ import sys
 
 from ...errors import Conflict, NotFound, nearest
 from ...lib.server import Server
-from ..parser import Parser, one_of
+from ..parser import OneOf, Parser
 from . import selection, tables
 from .tables import Column
 from .verbs import Verb
@@ -22,9 +22,7 @@ COLUMNS = (
 
 def _create_options(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="whom or what it is for: the event log says it of every change")
-    parser.add_argument(
-        "--role", type=one_of(ROLES, "role"), default="user", help="user (default) or admin, who makes tokens too"
-    )
+    parser.add_argument("--role", type=OneOf(ROLES, "role"), default="user", help="user (default) or admin, who makes tokens too")
 
 
 def _create(server: Server, arguments) -> int:

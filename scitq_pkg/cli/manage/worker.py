@@ -12,7 +12,7 @@ from functools import partial
 from ...errors import Conflict, InvalidRequest, NotFound, nearest
 from ...lib.server import Server
 from ...protocol import WORKER_STATES
-from ..parser import Parser, number, some_of
+from ..parser import Parser, SomeOf, number
 from . import selection, tables
 from .tables import Column
 from .verbs import Verb
@@ -107,7 +107,7 @@ def _held(row: dict) -> str:
 def _list_options(parser: Parser) -> None:
     parser.add_argument("-b", "--batch", help="of this batch")
     parser.add_argument(
-        "-S", "--state", type=some_of(WORKER_STATES, "state"), metavar="STATE", help="|".join(WORKER_STATES) + ", or several"
+        "-S", "--state", type=SomeOf(WORKER_STATES, "state"), metavar="STATE", help="|".join(WORKER_STATES) + ", or several"
     )
     parser.add_argument("-n", "--name", metavar="GLOB", help="whose name matches")
     tables.add_options(parser)
