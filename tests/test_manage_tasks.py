@@ -180,7 +180,12 @@ def test_each_attempt_has_its_output(lab, seeds):
     assert manage(lab, "execution", "output", ids[1], "-o").stdout == f"{ids[1]}\n"
     assert json.loads(manage(lab, "execution", "get", ids[1], "-o", "json").stdout)["attempt"] == 2
     assert f"TASK  {task}" in re.sub(" +", "  ", manage(lab, "execution", "get", "-i", ids[1]).stdout)
-    assert "there are 3" in manage(lab, "task", "output", task, "--attempt", "4", code=2).stderr
+    assert "there are 3" in manage(lab, "task", "output", task, "--attempt", "4", code=3).stderr
+    assert manage(lab, "task", "output", task, "-f").stdout == f"{ids[2]}\n"
+    seven = lab.create({"command": "printf 7", "shell": "sh", "batch": "seeds", "name": "seven"})[0]
+    lab.wait_state(seven)
+    assert manage(lab, "task", "output", task, seven, task, "-o").stdout == f"==> task {task} <==\n{ids[2]}\n==> task {seven} seven <==\n7"
+    assert manage(lab, "task", "output", "-n", "seven").stdout == "7"
 
 
 def test_output_is_followed_to_the_end(lab, seeds, tmp_path):

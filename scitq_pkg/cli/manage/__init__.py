@@ -42,11 +42,14 @@ def main(words: list[str]) -> int:
     arguments = verb.parser.parse_args(rest)
     arguments.server, arguments.token = given.get("server"), token_of(given.get("token_file"))
     arguments.timeout = duration(given.get("timeout", DEFAULT_TIMEOUT), "--timeout")
+    stays = "timeout" not in given and (getattr(arguments, "follow", False) or getattr(arguments, "watch", None) is not None)
     if verb.local:
         return verb.run(arguments)
+    from ...lib.client import DAY_SECONDS
     from ...lib.server import Server
 
-    waits = {"connect_timeout": arguments.timeout, "get_timeout": arguments.timeout, "put_timeout": arguments.timeout}
+    waits = {"connect_timeout": arguments.timeout, "put_timeout": arguments.timeout}
+    waits["get_timeout"] = DAY_SECONDS if stays else arguments.timeout  # who watches goes on when a server comes back
     with Server(arguments.server, token=arguments.token, **waits) as server:
         return verb.run(server, arguments)
 

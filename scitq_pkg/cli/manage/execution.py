@@ -7,7 +7,7 @@ from ...protocol import EXECUTION_STATES
 from ..parser import Parser, number
 from . import selection, tables
 from .tables import Column
-from .task import end, output_options, state, took, write_streams
+from .task import Outlet, end, output_options, state, took
 from .verbs import Verb
 
 COLUMNS = (
@@ -81,7 +81,7 @@ def _output_options(parser: Parser) -> None:
 
 def _output(server: Server, arguments) -> int:
     execution = server.client.get(f"/executions/{_id(OUTPUT.parser, arguments)}")
-    write_streams(server, execution["id"], arguments)
+    Outlet(arguments).write_all(server, execution["id"])
     return 0
 
 

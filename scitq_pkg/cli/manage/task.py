@@ -6,7 +6,7 @@ import sys
 from datetime import datetime, timezone
 from signal import Signals
 
-from ...errors import InvalidRequest
+from ...errors import InvalidRequest, NotFound
 from ...lib.follow import follow
 from ...lib.objects import to_datetime
 from ...lib.output import pieces
@@ -158,51 +158,62 @@ def _output(server: Server, arguments) -> int:
     tasks = selection.chosen(server, arguments, "output of")
     if arguments.follow and (len(tasks) > 1 or arguments.attempt):
         raise InvalidRequest("--follow wants one task, and no --attempt")
+    outlet = Outlet(arguments)
+    if arguments.follow:
+        before = (tasks[0]["execution_id"] or 1) - 1  # earlier attempts were told when they were the latest
+        follow(server.client, tasks[0]["id"], outlet.write, after=before)
+        return 0
     for task in tasks:
         if len(tasks) > 1:
-            print(f"==> task {task['id']}{' ' + tables.safe(task['name']) if task['name'] else ''} <==", flush=True)
-        if arguments.follow:
-            follow(server.client, task["id"], lambda stream, data: _write(stream, data, arguments))
+            outlet.begin(f"task {task['id']}{' ' + tables.safe(task['name']) if task['name'] else ''}")
+        latest = arguments.attempt in (None, -1)
+        execution_id = task["execution_id"] if latest else _attempt(server, task["id"], arguments.attempt)
+        if execution_id is None:
+            print(f"scitq: task {task['id']} has no output yet: it is {task['state']}", file=sys.stderr)
         else:
-            _write_all(server, task, arguments)
+            outlet.write_all(server, execution_id)
     return 0
 
 
-def _write_all(server: Server, task: dict, arguments) -> None:
-    execution_id = task["execution_id"] if arguments.attempt in (None, -1) else _attempt(server, task["id"], arguments.attempt)
-    if execution_id is None:
-        print(f"scitq: task {task['id']} has no output yet: it is {task['state']}", file=sys.stderr)
-        return
-    write_streams(server, execution_id, arguments)
-
-
-def write_streams(server: Server, execution_id: int, arguments) -> None:
-    """Writes what an execution wrote, as -o and -e want it."""
-    for stream in _streams(arguments):
-        for piece in pieces(server.client, execution_id, stream):
-            _write(stream, piece, arguments)
-
-
-def _streams(arguments) -> tuple[str, ...]:
-    return ("stdout",) if arguments.output else ("stderr",) if arguments.error else STREAMS
-
-
 def _attempt(server: Server, task_id: int, attempt: int) -> int:
+    """The execution that is the Nth attempt, or the Nth from the end. Raises NotFound."""
     executions = list(server.client.pages("/executions", task=task_id))
     by_number = {execution["attempt"]: execution["id"] for execution in executions}
     if attempt < 0 and -attempt <= len(executions):
         return executions[attempt]["id"]
     if attempt not in by_number:
-        raise InvalidRequest(f"task {task_id} has no execution {attempt}: there are {len(executions)}", field="--attempt")
+        raise NotFound(f"task {task_id} has no attempt {attempt}: there are {len(executions)}", field="--attempt")
     return by_number[attempt]
 
 
-def _write(stream: str, data: bytes, arguments) -> None:
-    """Bytes as they are: stderr goes to stderr, unless it was asked for alone."""
-    if stream in _streams(arguments):
-        out = (sys.stderr if stream == "stderr" and not arguments.error else sys.stdout).buffer
-        out.write(data)
-        out.flush()
+class Outlet:
+    """Our own stdout and stderr, as -o and -e want them: bytes as they are; stderr goes to stderr, unless it was asked for alone."""
+
+    def __init__(self, arguments):
+        self.streams = ("stdout",) if arguments.output else ("stderr",) if arguments.error else STREAMS
+        error = sys.stdout if arguments.error else sys.stderr
+        self._outs = {"stdout": sys.stdout.buffer, "stderr": error.buffer}
+        self._ends_a_line = True  # what went to stdout last
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Writes a piece of a stream, if it is wanted."""
+        if stream in self.streams and data:
+            out = self._outs[stream]
+            out.write(data)
+            out.flush()
+            if out is sys.stdout.buffer:
+                self._ends_a_line = data.endswith(b"\n")
+
+    def write_all(self, server: Server, execution_id: int) -> None:
+        """Writes what an execution wrote, piece by piece."""
+        for stream in self.streams:
+            for piece in pieces(server.client, execution_id, stream):
+                self.write(stream, piece)
+
+    def begin(self, what: str) -> None:
+        """A line that says whose output follows."""
+        print(f"{'' if self._ends_a_line else chr(10)}==> {what} <==", flush=True)
+        self._ends_a_line = True
 
 
 _PIPE = "Ids come first in each line: scitq manage task list -S succeeded -H | cut -d' ' -f1"
