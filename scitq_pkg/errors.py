@@ -10,6 +10,7 @@ ScitqError                      1   500   something failed
 ├── Unavailable                 5   503   the server is starting, stopping or not ready: try again
 │   ├── StorageFull             1   507   the database's disk is full: nothing was recorded
 │   └── TooManyRequests         5   429   too many wrong tokens came from there: wait
+├── TransferFailed              1    -    a file could not be brought whole from where it is to where it should be
 ├── TaskFailed                 10    -    a task that was waited for did not succeed (also a RuntimeError)
 └── Unreachable                 5    -    no server answers there, or not ours (also a ConnectionError)
 
@@ -106,6 +107,16 @@ class TooManyRequests(Unavailable):
 
     code = "too_many_requests"
     http_status = 429
+
+
+class TransferFailed(ScitqError, OSError):
+    """A file could not be brought. `again`: trying once more may help (a lost connection, a crowded server)."""
+
+    code = "transfer_failed"
+
+    def __init__(self, message: str, field: str | None = None, again: bool = False):
+        super().__init__(message, field)
+        self.again = again
 
 
 class TaskFailed(ScitqError, RuntimeError):

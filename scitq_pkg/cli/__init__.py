@@ -16,6 +16,7 @@ COMMANDS = {
     "worker": (".worker", "run tasks on this machine for a server"),
     "launch": (".launch", "queue a command"),
     "manage": (".manage", "look at and change tasks, workers, batches..."),
+    "fetch": (".fetch", "move data between here and anywhere"),
     "run": (".run", "a server, a worker and a batch file or command in one, here and now"),
     "completion": (".completion", "print the completion script for bash, zsh or fish"),
     "keeper": ("..keeper", ""),  # started by a worker only: owns its processes

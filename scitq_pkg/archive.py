@@ -1,0 +1,212 @@
+"""Unpacks archives that nobody vouches for: nothing is written outside of the folder, and the disk is not filled.
+
+What would lead out (absolute names, `..`, links to elsewhere, names that go through such links) and what is no file (devices,
+pipes) is refused, the whole archive with it: it is unpacked beside the folder's content, and moved there when all was good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import TransferFailed
+
+CHUNK_BYTES = 2**20
+SPARE_BYTES = 100 * 10**6  # of the disk, or
+SPARE_SHARE = 0.02  # this share of a smaller one, stay free
+SPARE_FILES = 1000
+_ROOM_EVERY = 64 * 2**20  # bytes, or
+_ROOM_FILES = 1000  # files, between two looks at the disk
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+def untar(archive: Path, folder: Path) -> list[Path]:
+    """Unpacks a tar, plain or with gzip, bzip2 or xz, into a folder; what lies at its top there now. Raises TransferFailed."""
+    return _unpacked(archive, folder, _tar_members)
+
+
+def unzip(archive: Path, folder: Path) -> list[Path]:
+    """Unpacks a zip into a folder; what lies at its top there now. Raises TransferFailed."""
+    return _unpacked(archive, folder, _zip_members)
+
+
+def gunzip(archive: Path, target: Path) -> None:
+    """Unpacks one file of gzip; `target` is there when it is whole. Raises TransferFailed."""
+    part = target.with_name(f".{target.name[:180]}.scitq-gunzip")
+    room = _Room(target.parent, archive)
+    try:
+        with gzip.open(archive) as source, open(part, "wb") as file:
+            _copy(source, file, room)
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except _BROKEN as error:
+        raise TransferFailed(f"{archive.name} is no whole gzip file: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _Member:
+    """One thing in an archive: its name, and how it is made at a path."""
+
+    def __init__(self, name: str, kind: str, mode: int, target: str = "", opened: Callable[[], BinaryIO] | None = None):
+        self.name, self.kind, self.mode, self.target, self.opened = name, kind, mode, target, opened
+
+
+def _unpacked(archive: Path, folder: Path, members: Callable[[Path], Iterator[_Member]]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".scitq-unpack-", dir=folder))
+    room = _Room(folder, archive)
+    try:
+        for member in members(archive):
+            _make(member, beside, archive, room)
+        tops = sorted(beside.iterdir())
+        for top in tops:
+            _move(top, folder / top.name)
+        return [folder / top.name for top in tops]
+    except _BROKEN as error:
+        raise TransferFailed(f"{archive.name} is no whole archive of its kind: {error}") from error
+    finally:
+        _make_removable(beside)
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _make(member: _Member, root: Path, archive: Path, room: _Room) -> None:
+    path = _inside(root, member.name, archive)
+    if path == root:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if member.kind == "folder":
+        path.mkdir(exist_ok=True)
+        return
+    if path.is_dir() and not path.is_symlink():
+        raise TransferFailed(f"{archive.name}: {member.name!r:.200} is a folder and a file in it: refused")
+    path.unlink(missing_ok=True)
+    room.count(0)
+    if member.kind == "link":
+        _inside(root, os.path.join(os.path.dirname(member.name), member.target), archive, member.name)
+        os.symlink(member.target, path)
+    elif member.kind == "hard link":
+        source = _inside(root, member.target, archive, member.name)
+        if source.is_symlink() or not source.is_file():
+            raise TransferFailed(f"{archive.name}: {member.name!r:.200} is a link to what is no file in it: refused")
+        os.link(source, path)
+    else:
+        assert member.opened is not None
+        with member.opened() as source, open(path, "xb") as file:
+            _copy(source, file, room)
+        path.chmod(member.mode & 0o755 | 0o600)
+
+
+def _inside(root: Path, name: str, archive: Path, link: str | None = None) -> Path:
+    """The path of a name in the folder. Raises TransferFailed if it, or a link on the way, leads out."""
+    told = f"the link {link!r:.200} to {name!r:.200}" if link else f"{name!r:.200}"
+    if name.startswith(("/", "\\")) or "\0" in name:
+        raise TransferFailed(f"{archive.name}: {told} would lead out of the folder: refused")
+    path = root / name
+    real_root = os.path.realpath(root)
+    real = os.path.realpath(
+        os.path.join(root, name) if link else os.path.join(root, os.path.dirname(os.path.normpath(name)) or ".")
+    )
+    if os.path.commonpath([real_root, real]) != real_root or os.path.normpath(name).split(os.sep)[0] == "..":
+        raise TransferFailed(f"{archive.name}: {told} would lead out of the folder: refused")
+    return Path(os.path.normpath(path))
+
+
+def _copy(source: BinaryIO, file: BinaryIO, room: _Room) -> None:
+    while data := source.read(CHUNK_BYTES):
+        file.write(data)
+        room.count(len(data))
+    file.flush()
+
+
+class _Room:
+    """Looks at the disk now and then, so that what is unpacked cannot fill it."""
+
+    def __init__(self, folder: Path, archive: Path):
+        self.folder, self.archive = folder, archive
+        self.bytes, self.files = _ROOM_EVERY, _ROOM_FILES
+
+    def count(self, size: int) -> None:
+        """So many bytes (0: one file) are more. Raises TransferFailed when there is no room for much more."""
+        self.bytes, self.files = self.bytes + size, self.files + (size == 0)
+        if self.bytes < _ROOM_EVERY and self.files < _ROOM_FILES:
+            return
+        self.bytes = self.files = 0
+        disk = os.statvfs(self.folder)
+        spare = min(SPARE_BYTES, SPARE_SHARE * disk.f_blocks * disk.f_frsize) + min(
+            _ROOM_EVERY, 0.1 * disk.f_blocks * disk.f_frsize
+        )
+        if disk.f_bavail * disk.f_frsize < spare or (disk.f_files and disk.f_favail < SPARE_FILES):
+            raise TransferFailed(f"{self.archive.name}: the disk of {self.folder} has no room for all that is in it")
+
+
+# --- kinds of archives ----------------------------------------------------------------------------------------------------
+
+
+def _tar_members(archive: Path) -> Iterator[_Member]:
+    with tarfile.open(archive, "r|*") as tar:
+        for one in tar:
+            tar.members = []  # a million of them need no memory
+            if one.isdir():
+                yield _Member(one.name, "folder", one.mode)
+            elif one.issym():
+                yield _Member(one.name, "link", one.mode, one.linkname)
+            elif one.islnk():
+                yield _Member(one.name, "hard link", one.mode, one.linkname)
+            elif one.isfile():
+                yield _Member(one.name, "file", one.mode, opened=lambda one=one: tar.extractfile(one))  # type: ignore[misc]
+            else:
+                raise TransferFailed(f"{archive.name}: {one.name!r:.200} is a device or a pipe: refused")
+
+
+def _zip_members(archive: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as file:
+        for one in file.infolist():
+            mode = one.external_attr >> 16
+            if one.is_dir():
+                yield _Member(one.filename, "folder", mode)
+            elif stat.S_ISLNK(mode):
+                yield _Member(one.filename, "link", mode, os.fsdecode(file.read(one)[:4096]))
+            else:
+                yield _Member(one.filename, "file", mode or 0o644, opened=lambda one=one: file.open(one))  # type: ignore[misc]
+
+
+# --- into place -----------------------------------------------------------------------------------------------------------
+
+
+def _move(source: Path, target: Path) -> None:
+    """Folders become one with what is there; files take the place of what is there."""
+    if source.is_dir() and not source.is_symlink() and target.is_dir() and not target.is_symlink():
+        for inner in source.iterdir():
+            _move(inner, target / inner.name)
+        return
+    if target.is_dir() and not target.is_symlink():
+        raise TransferFailed(f"{target} is a folder, and a file in the archive")
+    os.replace(source, target)
+
+
+def _make_removable(folder: Path) -> None:
+    for path, folders, _ in os.walk(folder):
+        for name in folders:
+            with contextlib.suppress(OSError):  # what cannot be removed then is told by nobody, and harms nobody
+                os.chmod(os.path.join(path, name), 0o700)

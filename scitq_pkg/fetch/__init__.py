@@ -1,0 +1,226 @@
+"""Moves data: `get`, `put`, `copy`, `sync`, `delete`, `list_content`, `info`, over any scheme.
+
+    from scitq.fetch import get
+    get("s3://bucket/reads/", "reads/")
+    get("https://host/reference.tgz|untar", "reference/")
+
+A file that is there is complete: it comes under another name, is checked by size (and by md5, where the source tells it), and
+renamed. What is broken off is gone on with where the source allows, and tried again. Errors: NotFound, NotAllowed,
+InvalidRequest, TransferFailed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+from ..errors import InvalidRequest, NotFound
+from . import actions
+from .progress import Meter
+from .scheme import Entry, Scheme
+from .schemes import scheme_of
+from .transfer import download, md5_of, together, upload
+from .uri import Uri
+
+__all__ = ["Entry", "Uri", "copy", "delete", "get", "info", "list_content", "put", "sync"]
+
+
+def get(uri: str, destination: str | Path = ".", parallel: int | None = None, show_progress: bool = False) -> list[Path]:
+    """Fetches a file, or with a final `/` all below; then does its actions. The files that are there now.
+
+    Into `destination` if that is a folder (it is there, or ends in `/`, or a folder is fetched), else to that very path.
+    `parallel`: files at once.
+    """
+    source = Uri.of(uri)
+    scheme = scheme_of(source)
+    entries = _entries(scheme, source)
+    root = Path(destination)
+    into = source.is_folder or str(destination).endswith("/") or root.is_dir()
+    targets = [(entry, below(root, entry.path) if into else root) for entry in entries]
+    with _metered([entry for entry, _ in targets], show_progress) as meter:
+        together(lambda pair: download(scheme, *pair, meter), targets, _threads(scheme, parallel), meter)
+    files = [target for _, target in targets]
+    for action in source.actions:
+        files = actions.apply(action, files, root if into else root.parent)
+    return files
+
+
+def put(source: str | Path, uri: str, parallel: int | None = None, show_progress: bool = False) -> None:
+    """Sends a file, or a folder with all below (into `uri`, as if that ended in `/`)."""
+    path, target = Path(source), Uri.of(uri)
+    here = Uri.of(f"{path.absolute()}/" if path.is_dir() else str(path.absolute()))
+    _send(_entries(scheme_of(here), here), target, parallel, show_progress)
+
+
+def copy(source: str, destination: str, parallel: int | None = None, show_progress: bool = False) -> None:
+    """Brings a file, or with a final `/` all below, from anywhere to anywhere; within one place without fetching, if it can."""
+    origin, target = Uri.of(source), Uri.of(destination)
+    if target.scheme == "file":
+        get(source, target.place, parallel, show_progress)
+    elif origin.scheme == "file" and not origin.actions:
+        _send(_entries(scheme_of(origin), origin), target, parallel, show_progress)
+    else:
+        _relay(scheme_of(origin), _entries(scheme_of(origin), origin), target, parallel, show_progress)
+
+
+def sync(
+    source: str, destination: str, include: Iterable[str] = (), parallel: int | None = None, show_progress: bool = False
+) -> int:
+    """Brings what is not there yet, or differs in size or is older there, from one folder to another; how many files that were.
+
+    Nothing is deleted. `include`: globs, one of which the relative path must match.
+    """
+    origin, target = _folder(Uri.of(source)), _folder(Uri.of(destination))
+    there = {entry.path: entry for entry in _listed_if_there(target)}
+    scheme, globs = scheme_of(origin), list(include)
+    new = [entry for entry in scheme.list(origin) if _included(entry, globs) and _differs(entry, there.get(entry.path))]
+    if target.scheme == "file":
+        with _metered(new, show_progress) as meter:
+            pairs = [(entry, below(Path(target.place), entry.path)) for entry in new]
+            together(lambda pair: download(scheme, *pair, meter), pairs, _threads(scheme, parallel), meter)
+    elif origin.scheme == "file":
+        _send(new, target, parallel, show_progress)
+    else:
+        _relay(scheme, new, target, parallel, show_progress)
+    return len(new)
+
+
+def delete(uri: str, include: Iterable[str] = (), dry_run: bool = False) -> list[str]:
+    """Deletes a file, or with a final `/` all below that one of the globs matches; the URIs of what was (or would be) deleted."""
+    target = Uri.of(uri)
+    scheme = scheme_of(target)
+    globs = list(include)
+    entries = [entry for entry in _entries(scheme, target) if _included(entry, globs)]
+    if entries and not dry_run:
+        scheme.delete(entries)
+    return [str(entry.uri) for entry in entries]
+
+
+def list_content(uri: str, no_rec: bool = False, md5: bool = False) -> list[Entry]:
+    """The files below a folder (`no_rec`: directly in it, and its folders); with `md5` that of each, fetched if need be."""
+    folder = _folder(Uri.of(uri))
+    scheme = scheme_of(folder)
+    return [
+        _with_md5(scheme, entry) if md5 and not entry.path.endswith("/") else entry for entry in scheme.list(folder, not no_rec)
+    ]
+
+
+def info(uri: str, md5: bool = False) -> Entry:
+    """What is known of a file; with `md5` that too, fetched if nobody knows it."""
+    place = Uri.of(uri)
+    scheme = scheme_of(place)
+    found = scheme.info(place.without_actions())
+    return _with_md5(scheme, found) if md5 else found
+
+
+def below(folder: Path, relative: str) -> Path:
+    """A path in a folder. Raises InvalidRequest for a relative path that leads out of it: names come from elsewhere."""
+    parts = relative.split("/")
+    if relative.startswith("/") or ".." in parts or "\0" in relative or not relative:
+        raise InvalidRequest(f"the name {relative!r:.200} would lead out of {folder}: it is not fetched")
+    return folder.joinpath(*parts)
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------------
+
+
+def _entries(scheme: Scheme, uri: Uri) -> list[Entry]:
+    """The files that a URI means. Raises NotFound if there is none."""
+    if not uri.is_folder:
+        return [scheme.info(uri.without_actions())]
+    found = list(scheme.list(uri.without_actions()))
+    if not found:
+        raise NotFound(f"{uri}: there is nothing below it")
+    return found
+
+
+def _folder(uri: Uri) -> Uri:
+    return uri if uri.is_folder else Uri(uri.scheme, uri.place + "/", uri.options)
+
+
+def _listed_if_there(folder: Uri) -> Iterator[Entry]:
+    with contextlib.suppress(NotFound):  # then nothing is in it
+        yield from scheme_of(folder).list(folder)
+
+
+def _included(entry: Entry, globs: list[str]) -> bool:
+    return not globs or any(fnmatchcase(entry.path, glob) or fnmatchcase(entry.uri.name, glob) for glob in globs)
+
+
+def _differs(entry: Entry, there: Entry | None) -> bool:
+    """Whether it has to be brought: by size, by md5 where both sides know it, else by time."""
+    if there is None or entry.size is None or entry.size != there.size:
+        return True
+    if entry.md5 and there.md5:
+        return entry.md5 != there.md5
+    return bool(
+        entry.modified_at and there.modified_at and int(entry.modified_at.timestamp()) > int(there.modified_at.timestamp())
+    )
+
+
+def _target(entry: Entry, uri: Uri, alone: bool) -> Uri:
+    return uri.without_actions() if alone and not uri.is_folder else uri.child(entry.path)
+
+
+def _send(entries: list[Entry], target: Uri, parallel: int | None, show: bool) -> None:
+    """Local files to elsewhere."""
+    scheme = scheme_of(target)
+    alone = len(entries) == 1 and entries[0].path == entries[0].uri.name
+    with _metered(entries, show) as meter:
+        together(
+            lambda entry: upload(scheme, Path(entry.uri.place), _target(entry, target, alone), meter),
+            entries, _threads(scheme, parallel), meter,
+        )  # fmt: skip
+
+
+def _relay(scheme: Scheme, entries: list[Entry], target: Uri, parallel: int | None, show: bool) -> None:
+    """From elsewhere to elsewhere: within the place if it can, else through a file here, one a thread at a time."""
+    other = scheme_of(target)
+    alone = len(entries) == 1 and entries[0].path == entries[0].uri.name
+    with _metered(entries, show) as meter, tempfile.TemporaryDirectory(prefix="scitq-") as folder:
+        together(
+            partial(_relay_one, scheme, other, Path(folder), target, alone, meter), entries, _threads(other, parallel), meter
+        )
+
+
+def _relay_one(scheme: Scheme, other: Scheme, folder: Path, target: Uri, alone: bool, meter: Meter, entry: Entry) -> None:
+    uri = _target(entry, target, alone)
+    if scheme is other and scheme.copy(entry, uri, meter):
+        meter.done()
+        return
+    silent = Meter()
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        path = Path(own, "file")
+        download(scheme, entry, path, silent)
+        upload(other, path, uri, meter)
+
+
+def _with_md5(scheme: Scheme, entry: Entry) -> Entry:
+    if entry.md5:
+        return entry
+    from dataclasses import replace
+
+    if entry.uri.scheme == "file":
+        return replace(entry, md5=md5_of(Path(entry.uri.place)))
+    with tempfile.TemporaryDirectory(prefix="scitq-") as folder:
+        path = Path(folder, "file")
+        download(scheme, entry, path, Meter())
+        return replace(entry, md5=md5_of(path))
+
+
+def _threads(scheme: Scheme, parallel: int | None) -> int:
+    return parallel if parallel else scheme.files
+
+
+@contextlib.contextmanager
+def _metered(entries: list[Entry], show: bool) -> Iterator[Meter]:
+    meter = Meter(show)
+    meter.expect(len(entries), sum(entry.size or 0 for entry in entries))
+    try:
+        yield meter
+    finally:
+        meter.close()

@@ -1,0 +1,266 @@
+"""One file from anywhere to a local path, and many at once: resumed, tried again, checked, and there only when whole.
+
+While it comes it is called `.NAME.scitq-KEY`: the key is made of what is known of its content, so that a beginning is gone on
+with only while the source is the same. Parts of a large file come in parallel; which of them are whole is written beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import ScitqError, TransferFailed
+from .progress import Meter
+from .scheme import CHUNK_BYTES, Entry, Scheme
+
+PART_BYTES = 32 * 2**20
+TRIES = 6  # without a byte of progress between
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+T = TypeVar("T")
+
+
+def download(scheme: Scheme, entry: Entry, target: Path, meter: Meter) -> None:
+    """Brings a file to `target`, which is there only when it is whole. Raises NotFound, NotAllowed, TransferFailed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.parent / f".{_short(target.name)}.scitq-{_key(entry)}"
+    with _held(part) as part:
+        counted = _Counted(meter)
+        insist(lambda: _bring(scheme, entry, part, counted), counted, f"{entry.uri}")
+        if entry.modified_at is not None:
+            os.utime(part, times=(entry.modified_at.timestamp(),) * 2)
+        os.replace(part, target)
+        _done_file(part).unlink(missing_ok=True)
+    meter.done()
+
+
+def upload(scheme: Scheme, path: Path, uri, meter: Meter) -> None:
+    """Sends a file. Raises NotFound, NotAllowed, TransferFailed."""
+    counted = _Counted(meter)
+    insist(lambda: scheme.put(path, uri, counted), counted, f"{uri}", from_start=True)
+    meter.done()
+
+
+def together(work: Callable[[T], None], things: Iterable[T], threads: int, meter: Meter) -> None:
+    """Does the work for all things, `threads` at a time; the first error ends all and is raised."""
+    if threads == 1:
+        for thing in things:
+            work(thing)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
+        futures = set()
+        try:
+            for thing in things:
+                futures.add(pool.submit(work, thing))
+                if len(futures) >= 4 * threads:
+                    futures = _settled(futures)
+            while futures:
+                futures = _settled(futures)
+        except BaseException:
+            meter.stop()
+            for future in futures:
+                future.cancel()
+            raise
+
+
+def _settled(futures: set) -> set:
+    """Waits until one has ended; the others. Raises its error."""
+    done, left = wait(futures, return_when=FIRST_COMPLETED)
+    for future in done:
+        future.result()
+    return left
+
+
+def insist(act: Callable[[], None], counted: _Counted, what: str, from_start: bool = False) -> None:
+    """Does it, and again after a failure that may pass, with longer and longer pauses; bytes that came begin the count anew."""
+    failures = 0
+    while True:
+        before = counted.bytes
+        try:
+            return act()
+        except OSError as error:
+            if not may_pass(error):
+                raise _told(error, what) from error
+            came = counted.bytes > before
+            if from_start:
+                counted.add(before - counted.bytes)
+            failures = 1 if came and not from_start else failures + 1
+            if failures >= TRIES:
+                raise TransferFailed(f"{what}: {_sentence(error)} (tried {TRIES} times)") from error
+            pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (failures - 1))
+            counted.wait(pause * random.uniform(0.5, 1.0))
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether trying again may help: a connection that was lost or is silent, a server that is crowded."""
+    if isinstance(error, ScitqError):
+        return getattr(error, "again", False)
+    return isinstance(error, (ConnectionError, TimeoutError))
+
+
+def _told(error: OSError, what: str) -> Exception:
+    """The error as users read it."""
+    if isinstance(error, ScitqError):
+        return error
+    if error.errno in _FULL:
+        return TransferFailed(f"{what}: no space left for it on {error.filename or 'the disk'}: make room there")
+    return TransferFailed(f"{what}: {_sentence(error)}")
+
+
+def _sentence(error: OSError) -> str:
+    if isinstance(error, ScitqError):
+        return error.message
+    return (error.strerror or str(error) or type(error).__name__) + (f": {error.filename}" if error.filename else "")
+
+
+class _Counted:
+    """A Meter that knows how much one file added to it."""
+
+    def __init__(self, meter: Meter):
+        self._meter, self.bytes, self.wait = meter, 0, meter.wait
+
+    def add(self, size: int) -> None:
+        self.bytes += size
+        self._meter.add(size)
+
+
+# --- one file ---------------------------------------------------------------------------------------------------------------
+
+
+def _bring(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
+    """Fills `part` from where it is, and checks it. A wrong one is removed, and may be tried again."""
+    if not scheme.fetch(entry, part, meter):
+        if entry.ranges and scheme.streams > 1 and entry.size is not None and entry.size > 2 * PART_BYTES:
+            _in_parts(scheme, entry, part, meter)
+        else:
+            _in_one(scheme, entry, part, meter)
+    fault = _fault(entry, part)
+    if fault:
+        meter.add(-part.stat().st_size)
+        part.unlink()
+        _done_file(part).unlink(missing_ok=True)
+        raise TransferFailed(f"{entry.uri}: {fault}", again=True)
+
+
+def _in_one(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
+    start = part.stat().st_size if entry.ranges else 0
+    if start and entry.size is not None and start > entry.size:
+        start = 0
+    with open(part, "r+b") as file:
+        file.truncate(start)
+        file.seek(start)
+        if meter.bytes < start:
+            meter.add(start - meter.bytes)  # from an earlier time
+        if start == 0 or start != entry.size:
+            for data in scheme.read(entry, start, None):
+                file.write(data)
+                meter.add(len(data))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _in_parts(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
+    """Parts side by side, each written where it belongs; the ones that are whole are remembered."""
+    assert entry.size is not None
+    done = _read_done(part)
+    spans = [(start, min(start + PART_BYTES, entry.size)) for start in range(0, entry.size, PART_BYTES)]
+    known = sum(stop - start for start, stop in spans if start in done)
+    if meter.bytes < known:
+        meter.add(known - meter.bytes)
+    with open(part, "r+b") as file, open(_done_file(part), "a", encoding="ascii") as record:
+        os.ftruncate(file.fileno(), entry.size)
+
+        def bring(span: tuple[int, int]) -> None:
+            _bring_span(scheme, entry, file.fileno(), span, meter)
+            os.fsync(file.fileno())
+            record.write(f"{span[0]}\n")
+            record.flush()
+
+        local = Meter()
+        together(bring, [span for span in spans if span[0] not in done], scheme.streams, local)
+
+
+def _bring_span(scheme: Scheme, entry: Entry, descriptor: int, span: tuple[int, int], meter) -> None:
+    position, stop = span
+    for data in scheme.read(entry, position, stop):
+        os.pwrite(descriptor, data, position)
+        position += len(data)
+        meter.add(len(data))
+    if position != stop:
+        raise TransferFailed(f"{entry.uri}: the connection ended {stop - position} bytes too soon", again=True)
+
+
+def _fault(entry: Entry, part: Path) -> str | None:
+    """What is wrong with what came, in a few words; None if nothing is."""
+    size = part.stat().st_size
+    if entry.size is not None and size != entry.size:
+        return f"{size} bytes came, it has {entry.size}"
+    if entry.md5 is not None and (found := md5_of(part)) != entry.md5:
+        return f"its md5 is {found}, it should be {entry.md5}"
+    return None
+
+
+def md5_of(path: Path) -> str:
+    """The md5 of a file, in hexadecimal."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while data := file.read(CHUNK_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+# --- its name while it comes ------------------------------------------------------------------------------------------------
+
+
+def _key(entry: Entry) -> str:
+    told = f"{entry.uri.without_actions()}|{entry.size}|{entry.etag}|{entry.md5}|{entry.modified_at}"
+    return hashlib.blake2s(told.encode(errors="surrogateescape"), digest_size=6).hexdigest()
+
+
+def _short(name: str) -> str:
+    """So much of a name that a longer one still fits in 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:180])
+
+
+def _done_file(part: Path) -> Path:
+    return part.with_name(part.name + ".parts")
+
+
+def _read_done(part: Path) -> set[int]:
+    """The starts of the parts that are whole; a line that was cut off counts for nothing."""
+    with contextlib.suppress(FileNotFoundError):  # none is
+        lines = _done_file(part).read_text(encoding="ascii").split("\n")[:-1]
+        return {int(line) for line in lines if line.isdigit()}
+    return set()
+
+
+@contextlib.contextmanager
+def _held(part: Path) -> Iterator[Path]:
+    """The file to write to: `part`, or where another process is writing to it, one of our own."""
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            own = part.with_name(f"{part.name}-{os.getpid()}-{descriptor}")
+            own.touch()
+            try:
+                yield own
+            finally:
+                own.unlink(missing_ok=True)
+                _done_file(own).unlink(missing_ok=True)
+            return
+        if not os.path.exists(part) or os.fstat(descriptor).st_ino != os.stat(part).st_ino:
+            part.touch()  # another process has just finished it under its name
+        yield part
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,86 @@
+"""URIs of data: `scheme@option://place|action`, or the path of a local file.
+
+`s3://bucket/folder/` (a final `/` means all below), `https@aria2://host/file.tgz|untar`, `run+fastq@ftp://ERR3857002`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+
+from ..errors import InvalidRequest, nearest
+
+ACTIONS = ("gunzip", "untar", "unzip", "mv:FOLDER")
+_URI = re.compile(r"([A-Za-z0-9][A-Za-z0-9+. _-]*)((?:@[A-Za-z0-9_]+)*)://(.*)", re.DOTALL)
+_PATH = re.compile(r"(.*?)((?:\|(?:gunzip|untar|unzip|mv:[^|]+))*)", re.DOTALL)  # of a plain path only what is one is an action
+_CONTROL = re.compile("[\0-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Uri:
+    """One place of data, and what is done with what comes from there."""
+
+    scheme: str  # `s3`, `https`, `run+fastq`, or the name of an rclone remote
+    place: str  # what stands after `://`; of a file its absolute path
+    options: tuple[str, ...] = ()  # how it is transported: `aria2`, `ftp`, `sra`, `aspera`...
+    actions: tuple[str, ...] = ()  # done in this order with what was fetched: `untar`, `mv:folder`...
+
+    @classmethod
+    def of(cls, text: str) -> Uri:
+        """Reads a URI or a local path. Raises InvalidRequest."""
+        if not text or _CONTROL.search(text):
+            raise InvalidRequest(f"{text!r:.100} is no URI: {'it holds control characters' if text else 'it is empty'}")
+        found = _URI.fullmatch(text)
+        if found is None:
+            path, actions = _PATH.fullmatch(text).groups()  # type: ignore[union-attr]
+            return cls("file", _absolute(path), (), tuple(map(_checked_action, actions.split("|")[1:])))
+        place, *actions = found[3].split("|")
+        scheme = found[1].lower() if found[1].lower() in ("file", "http", "https", "ftp", "s3", "azure", "fasp") else found[1]
+        if scheme == "file":
+            place = _absolute(place, text)
+        if not place:
+            raise InvalidRequest(f"{text!r:.200} names no place after ://")
+        return cls(scheme, place, tuple(found[2].split("@")[1:]), tuple(map(_checked_action, actions)))
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it means all below."""
+        return self.place.endswith("/")
+
+    @property
+    def name(self) -> str:
+        """The last part of the place."""
+        return self.place.rstrip("/").rpartition("/")[2]
+
+    def child(self, relative: str) -> Uri:
+        """What lies at a relative place below this folder."""
+        return replace(self, place=self.place.rstrip("/") + "/" + relative, actions=())
+
+    def without_actions(self) -> Uri:
+        """The place alone."""
+        return replace(self, actions=())
+
+    def __str__(self) -> str:
+        options = "".join(f"@{option}" for option in self.options)
+        return f"{self.scheme}{options}://{self.place}" + "".join(f"|{action}" for action in self.actions)
+
+
+def _absolute(path: str, text: str | None = None) -> str:
+    """A local path from the root on, with its final `/`."""
+    if text is not None and not path.startswith("/"):
+        raise InvalidRequest(f"{text!r:.200}: after file:// comes an absolute path: file:///data/a")
+    return os.path.abspath(os.path.expanduser(path)) + ("/" if path.endswith("/") and path.strip("/") else "")
+
+
+def _checked_action(action: str) -> str:
+    name, colon, folder = action.partition(":")
+    if name == "mv" and folder.strip("/"):
+        parts = folder.strip("/").split("/")
+        if folder.startswith("/") or ".." in parts:
+            raise InvalidRequest(f"the action |{action} leads out of the folder: give a relative one, |mv:reference")
+        return action
+    if action not in ACTIONS:
+        known = ", ".join(f"|{one}" for one in ACTIONS)
+        raise InvalidRequest(f"there is no action |{action:.60}{nearest(action, ACTIONS)}: there are {known}")
+    return action
