@@ -16,13 +16,13 @@ class Hands:
         body = {"name": name, "key": (name * 40)[:40], "hostname": "h", "concurrency": concurrency, "batch": batch}
         self.row = env.api("POST", "/workers", body)
         self.connection = Connection(env.url, self.row["token"])
-        self.sequence = 0
+        self.incarnation, self.sequence = "i", 0
         self.held: dict[int, int] = {}  # execution -> task
 
     def sync(self, *reports: Report, output=(), problem: str | None = None) -> SyncAnswer:
         self.sequence += 1
         chunks = [Chunk(i, stream, offset, len(data)) for i, stream, offset, data in output]
-        request = SyncRequest("i", self.sequence, "1", problem=problem, executions=list(reports), output=chunks)
+        request = SyncRequest(self.incarnation, self.sequence, "1", problem=problem, executions=list(reports), output=chunks)
         body = wire.encode_request(request, [data for *_, data in output])
         headers = {"Content-Type": wire.SYNC_CONTENT_TYPE}
         answer = self.connection.request("POST", f"/api/v1/workers/{self.row['id']}/sync", body, headers=headers)
