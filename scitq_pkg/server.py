@@ -167,7 +167,7 @@ class Server:
             return
         auth.forget_token(self.url)
         if self._made_token:
-            self.store.write(lambda tx: tokens.withdraw(tx, auth.hash_token(token)))
+            self.store.write(lambda tx: tokens.withdraw(tx, auth.hash_token(token), who=_login()))
 
 
 def _caller(tx: Transaction, key: str) -> Caller | None:

@@ -233,9 +233,14 @@ def edit(
         again = [row["id"] for row in rows if row["state"] in FINAL] if relaunch else []
         moved = [row["id"] for row in rows if row["state"] in (PENDING, WAITING)] if "require" in changed else []
         queue.requeue(tx, again + moved)
-        events.add(tx, who, "task.edit", "task", done["ids"], {"set": changed, "sub": sub, "relaunch": relaunch})
+        events.add(tx, who, "task.edit", "task", done["ids"], {"set": _without_values(changed), "sub": sub, "relaunch": relaunch})
         tx.wake()
     return done
+
+
+def _without_values(changed: dict) -> dict:
+    """As the event log tells it: of variables, which may be passwords, the names."""
+    return changed | {"env": sorted(changed["env"])} if "env" in changed else changed
 
 
 def _replacements(rows: list[dict], sub: dict) -> dict[int, str]:

@@ -50,13 +50,19 @@ def revoke(tx: Transaction, token_id: int, who: str) -> None:
     others = tx.value("SELECT COUNT(*) FROM token WHERE role = 'admin' AND revoked_at IS NULL AND id <> ?", (token_id,))
     if row["role"] == "admin" and not others:
         raise Conflict("this is the last administrator's token: make another one first")
-    tx.run("UPDATE token SET revoked_at = ? WHERE id = ?", (tx.now, token_id))
-    events.add(tx, who, "token.revoke", "token", [token_id], {"name": row["name"], "role": row["role"]})
+    _end(tx, row, who)
 
 
-def withdraw(tx: Transaction, hashed: str) -> None:
+def _end(tx: Transaction, row: dict, who: str) -> None:
+    tx.run("UPDATE token SET revoked_at = ? WHERE id = ?", (tx.now, row["id"]))
+    events.add(tx, who, "token.revoke", "token", [row["id"]], {"name": row["name"], "role": row["role"]})
+
+
+def withdraw(tx: Transaction, hashed: str, who: str) -> None:
     """End a token that a server made for one run of its own, without a question."""
-    tx.run("UPDATE token SET revoked_at = ? WHERE hash = ?", (tx.now, hashed))
+    row = find_by_hash(tx, hashed)
+    if row is not None:
+        _end(tx, row, who)
 
 
 def revoke_of_worker(tx: Transaction, worker_id: int) -> None:

@@ -32,7 +32,8 @@ def register(tx: Transaction, given: dict, hashed: str, who: str) -> dict:
     if known is not None and known["key"] != given["key"]:
         _make_way(tx, known)
         known = None
-    worker_id = _renew(tx, known, given) if known is not None else _create(tx, given, who)
+    worker_id = _renew(tx, known, given) if known is not None else _create(tx, given)
+    events.add(tx, who, "worker.register", "worker", [worker_id], {"name": given["name"], "hostname": given["hostname"]})
     tokens.revoke_of_worker(tx, worker_id)
     tokens.create(tx, given["name"], "worker", hashed, who, worker_id)
     tx.wake()
@@ -51,7 +52,7 @@ def _make_way(tx: Transaction, known: dict) -> None:
     _remove(tx, known["id"])
 
 
-def _create(tx: Transaction, given: dict, who: str) -> int:
+def _create(tx: Transaction, given: dict) -> int:
     (worker_id,) = tx.new_ids("worker", 1)
     columns = {
         name: given[name] for name in ("name", "key", "hostname", "concurrency", "prefetch", "permanent", "cpus", "memory_bytes")
@@ -59,7 +60,6 @@ def _create(tx: Transaction, given: dict, who: str) -> int:
     batch_id = batches.ensure(tx, given["batch"])
     flags = {"draining": False, "offline": False, "created_at": tx.now, "contact_at": tx.now}
     tx.insert(Worker, {"id": worker_id, "batch_id": batch_id, **columns, **flags})
-    events.add(tx, who, "worker.register", "worker", [worker_id], {"name": given["name"], "hostname": given["hostname"]})
     return worker_id
 
 
