@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from ..errors import InvalidRequest, nearest
 
+_MOST_DIGITS = 20
+
 
 class Parser(argparse.ArgumentParser):
     """Raises InvalidRequest where argparse would print its usage and leave; options cannot be abbreviated."""
@@ -19,6 +21,11 @@ class Parser(argparse.ArgumentParser):
     def names(self) -> list[str]:
         """All the options, those of groups too, which argparse tells nobody else."""
         return list(self._option_string_actions)
+
+    @property
+    def actions(self) -> list[argparse.Action]:
+        """What describes each option and each word."""
+        return list(self._actions)
 
     def parse_args(self, args=None, namespace=None):
         found, unknown = self.parse_known_intermixed_args(args, namespace)  # words may stand before, between and after options
@@ -60,7 +67,8 @@ def number(least: int, most: int) -> Callable[[str], int]:
     """A type of argument: a whole number between two."""
 
     def check(text: str) -> int:
-        if not text.isascii() or not text.removeprefix("-").isdigit() or not least <= int(text) <= most:
+        plain = len(text) <= _MOST_DIGITS and text.isascii() and text.removeprefix("-").isdigit()
+        if not plain or not least <= int(text) <= most:
             raise argparse.ArgumentTypeError(f"{text!r:.60} is not a whole number from {least} to {most}")
         return int(text)
 
