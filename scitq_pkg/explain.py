@@ -74,7 +74,7 @@ def _held(tx: Transaction, task: dict) -> str:
         waits = "was given it a moment ago" if row["state"] == ASSIGNED else "holds it, and starts it when a slot is free"
         return f"Worker {row['worker']} {waits}.{silent}"
     if row["suspended"]:
-        return f"It is suspended on worker {row['worker']}: resume it with `scitq manage task signal -i {task['id']} --resume`.{silent}"
+        return f"It is suspended on worker {row['worker']}: resume it with `scitq manage task signal resume -i {task['id']}`.{silent}"
     if row["desired"] not in ("run", "return", "suspend"):
         return f"It is being ended on worker {row['worker']} ({row['desired']}, asked by {row['asked_by']}).{silent}"
     doing = "runs" if row["state"] == RUNNING else "ended, its outputs are being uploaded"
@@ -91,7 +91,8 @@ def _ended(tx: Transaction, task: dict) -> str:
         return f"It succeeded at attempt {row['attempt']}, on worker {row['worker']}."
     tried = f" after {task['failures']} failures" if task["failures"] > 1 else ""
     lost = f" after {task['losses']} lost workers" if row["state"] == "lost" else ""
-    return f"It {task['state']}{tried}{lost} on worker {row['worker']}: {how}. Relaunch it with `scitq manage task relaunch -i {task['id']}`."
+    became = "was canceled" if task["state"] == CANCELED else "failed"
+    return f"It {became}{tried}{lost} on worker {row['worker']}: {how}. Relaunch it with `scitq manage task relaunch -i {task['id']}`."
 
 
 def _execution(tx: Transaction, task: dict) -> dict | None:
