@@ -199,9 +199,17 @@ def test_what_a_restarted_worker_does_not_know_any_more_is_lost(q):
     worker_id, task_id = q.worker(concurrency=2), q.task()
     execution_id = q.given(worker_id)
     q.sync(worker_id, Report(execution_id, "running", started_ago=0.0))
-    q.sync(worker_id, incarnation="b", sequence=1)
+    q.sync(worker_id, incarnation="b", sequence=2)  # its first request got lost on the way
     assert q.row("execution", execution_id)["state"] == "lost"
     assert q.row("task", task_id)["attempts"] == 2
+
+
+def test_a_first_request_that_comes_late_loses_nothing(q):
+    worker_id, _ = q.worker(), q.task()
+    execution_id = q.given(worker_id)
+    q.sync(worker_id, Report(execution_id, "running", started_ago=0.0))
+    q.sync(worker_id, sequence=1)
+    assert q.row("execution", execution_id)["state"] == "running"
 
 
 def test_a_deleted_worker_is_told_so(q):

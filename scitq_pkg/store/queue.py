@@ -35,7 +35,7 @@ def apply(tx: Transaction, worker_id: int, request: SyncRequest, data: list[memo
     Raises NotFound when the worker was deleted, Conflict for a process of it that was replaced.
     """
     worker = _worker(tx, worker_id)
-    _note_worker(tx, worker, request)
+    is_new = _note_worker(tx, worker, request)
     rows = _executions(tx, [report.id for report in request.executions], lock=True)
     own = {row["id"]: row for row in rows if row["worker_id"] == worker_id and row["state"] in LIVE}
     for chunk, piece in zip(request.output, data):
@@ -52,13 +52,13 @@ def apply(tx: Transaction, worker_id: int, request: SyncRequest, data: list[memo
             ended.append((row, report))
     if ended:
         finish(tx, ended)
-    if request.sequence == 1:
+    if is_new:
         _lose_unknown(tx, worker_id, {report.id for report in request.executions})
 
 
 def needs_apply(tx: Transaction, worker_id: int, request: SyncRequest) -> bool:
     """Whether a request says anything that the rows do not have: an idle one is answered without a write."""
-    if request.output or request.stats or request.sequence == 1:
+    if request.output or request.stats:
         return True
     worker = _worker(tx, worker_id)
     if worker["offline"] or worker["problem"] != request.problem or _incarnations(worker)[0] != request.incarnation:
@@ -84,10 +84,12 @@ def _incarnations(worker: dict) -> list[str]:
     return (worker["incarnation"] or "").split(",")
 
 
-def _note_worker(tx: Transaction, worker: dict, request: SyncRequest) -> None:
+def _note_worker(tx: Transaction, worker: dict, request: SyncRequest) -> bool:
+    """Record what a worker says of itself; whether this is the first that its present process says, whatever was lost before it."""
     changes: dict = {}
     known = _incarnations(worker)
-    if request.incarnation != known[0]:
+    is_new = request.incarnation != known[0]
+    if is_new:
         if request.incarnation in known:
             raise Conflict(f"a newer process of worker {worker['name']} has taken over", field="incarnation")
         changes["incarnation"] = ",".join([request.incarnation, *filter(None, known)][:KEPT_INCARNATIONS])
@@ -104,6 +106,7 @@ def _note_worker(tx: Transaction, worker: dict, request: SyncRequest) -> None:
         tx.wake()
     if changes:
         tx.update(Worker, worker["id"], {**changes, "contact_at": tx.now})
+    return is_new
 
 
 def _executions(tx: Transaction, ids: list[int], lock: bool = False) -> list[dict]:

@@ -63,6 +63,10 @@ def test_whatever_is_reported_later(served, batch, state):
 def test_another_process_another_worker_an_older_one(served, batch):
     worker, other = Hands(served, batch, batch), Hands(served, f"{batch}-other", f"{batch}-other")
     task, execution = given(served, worker, batch)
+    before = record(served, task)
+    for late in EXECUTION_STATES:
+        told = other.sync(contradicting(execution, late), output=[(execution, "stdout", 0, b"other")])
+        assert told.fenced == [execution] and record(served, task) == before, f"changed by another worker's {late!r}"
     worker.end(task, "succeeded", 0, OUTPUT)
     before = record(served, task)
     for report in (contradicting(execution, late) for late in ("running", "failed", "lost")):
