@@ -8,16 +8,23 @@ import json
 from argparse import Namespace
 
 import pytest
-from scitq.cli.manage import batch, execution, task, tables, worker
+from scitq.cli.manage import batch, execution, tables, task, worker
 from scitq.cli.manage.tables import Column
 from scitq.lib.client import PAGE
 from terminal import on_terminal
 
-COLUMNS = (Column("id", "ID"), Column("size", "SIZE", right=True, text=tables.byte_size), Column("name", "NAME"), Column("more", "MORE", long=True))
+COLUMNS = (
+    Column("id", "ID"),
+    Column("size", "SIZE", right=True, text=tables.byte_size),
+    Column("name", "NAME"),
+    Column("more", "MORE", long=True),
+)
 
 
 def options(**given) -> Namespace:
-    return Namespace(**{"format": "table", "long": False, "no_header": False, "limit": None, "reverse": False, "watch": None} | given)
+    return Namespace(
+        **{"format": "table", "long": False, "no_header": False, "limit": None, "reverse": False, "watch": None} | given
+    )
 
 
 @pytest.fixture
@@ -65,7 +72,11 @@ def test_one_long_name_does_not_push_all_columns_away(shown):
 
 
 def test_details_keep_lines_and_nothing_else(capsys):
-    tables.details([{"name": "a\x1b[2Jb", "text": "one\n\ttwo\nthree\n", "no": None}], (Column("name", "N"), Column("text", "TEXT"), Column("no", "NO")), "table")
+    tables.details(
+        [{"name": "a\x1b[2Jb", "text": "one\n\ttwo\nthree\n", "no": None}],
+        (Column("name", "N"), Column("text", "TEXT"), Column("no", "NO")),
+        "table",
+    )
     assert capsys.readouterr().out == "N     a\\x1b[2Jb\nTEXT  one\n      \\ttwo\n      three\n"
 
 
@@ -91,7 +102,9 @@ def test_csv_has_values_and_not_what_is_made_of_them_for_people(shown):
     assert list(csv.reader(io.StringIO(text))) == [["id", "size", "name", "more"], ["1", "2000", 'a,"b\n', '["x"]']]
 
 
-@pytest.mark.parametrize("columns", [task.COLUMNS, execution.COLUMNS, batch.COLUMNS, worker.COLUMNS], ids=["task", "execution", "batch", "worker"])
+@pytest.mark.parametrize(
+    "columns", [task.COLUMNS, execution.COLUMNS, batch.COLUMNS, worker.COLUMNS], ids=["task", "execution", "batch", "worker"]
+)
 def test_no_column_of_a_csv_is_there_twice(columns):
     keys = [column.key for column in columns if column.key]
     assert len(keys) == len(set(keys))
@@ -129,7 +142,14 @@ def test_a_suspended_one_is_told():
 
 
 def test_values_without_a_text_of_their_own():
-    assert [tables.plain(value) for value in (None, True, False, [1, "a"], {"A": 1, "B": None}, 1.5)] == ["", "yes", "no", "1,a", "A=1 B=", "1.5"]
+    assert [tables.plain(value) for value in (None, True, False, [1, "a"], {"A": 1, "B": None}, 1.5)] == [
+        "",
+        "yes",
+        "no",
+        "1,a",
+        "A=1 B=",
+        "1.5",
+    ]
 
 
 # --- on a terminal, and where letters are missing ---------------------------------------------------------------------------
@@ -151,7 +171,10 @@ def test_no_line_is_wider_than_the_terminal(lab, crowd):
 def test_letters_that_the_terminal_does_not_know_are_escaped(lab, crowd):
     plain = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
     assert r"gr\xf6\xdfe-0" in lab.cli("manage", "task", "list", str(crowd[0]), variables=plain, code=0).stdout
-    assert json.loads(lab.cli("manage", "task", "list", str(crowd[0]), "-o", "json", variables=plain, code=0).stdout)[0]["name"] == "größe-0"
+    assert (
+        json.loads(lab.cli("manage", "task", "list", str(crowd[0]), "-o", "json", variables=plain, code=0).stdout)[0]["name"]
+        == "größe-0"
+    )
 
 
 def test_a_watched_list_fits_its_terminal(lab, crowd):

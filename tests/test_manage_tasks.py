@@ -50,7 +50,7 @@ def test_a_table_has_its_ids_first(lab, seeds):
 def test_the_pipeline_of_the_manual(lab, seeds):
     scitq = " ".join(PROGRAM)
     line = f"{scitq} manage task list -bseeds -S succeeded -H | cut -d' ' -f1 | xargs -n 1 {scitq} manage task output --output -i"
-    done = subprocess.run(["sh", "-c", line], env=lab.variables, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["sh", "-c", line], env=lab.variables, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("out0\nout1\n", "", 0)
 
 
@@ -108,7 +108,7 @@ def test_a_list_ends_quietly_when_nobody_reads_on(lab):
     lab.create(*({"command": f"echo {'x' * 200}", "batch": "many"} for _ in range(3000)))
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {' '.join(PROGRAM)} manage task list -b many | head -n 2"],
-        env=lab.variables, capture_output=True, text=True, timeout=60,
+        env=lab.variables, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.stdout.count("\n"), done.stderr) == (2, "")
     assert len(manage(lab, "task", "list", "-b", "many", "-H").stdout.splitlines()) == 3000
@@ -166,7 +166,7 @@ def test_output_is_byte_for_byte(lab, seeds):
     command = r"printf '\000\377\033[31m\r\n'; head -c 3000000 /dev/zero"
     task = lab.create({"command": command, "shell": "sh", "batch": "seeds"})[0]
     lab.wait_state(task)
-    done = subprocess.run([*PROGRAM, "manage", "task", "output", str(task)], env=lab.variables, capture_output=True, timeout=60)
+    done = subprocess.run([*PROGRAM, "manage", "task", "output", str(task)], env=lab.variables, capture_output=True, check=True)
     assert done.stdout == b"\0\xff\x1b[31m\r\n" + bytes(3_000_000) and done.stderr == b""
 
 
@@ -184,7 +184,10 @@ def test_each_attempt_has_its_output(lab, seeds):
     assert manage(lab, "task", "output", task, "-f").stdout == f"{ids[2]}\n"
     seven = lab.create({"command": "printf 7", "shell": "sh", "batch": "seeds", "name": "seven"})[0]
     lab.wait_state(seven)
-    assert manage(lab, "task", "output", task, seven, task, "-o").stdout == f"==> task {task} <==\n{ids[2]}\n==> task {seven} seven <==\n7"
+    assert (
+        manage(lab, "task", "output", task, seven, task, "-o").stdout
+        == f"==> task {task} <==\n{ids[2]}\n==> task {seven} seven <==\n7"
+    )
     assert manage(lab, "task", "output", "-n", "seven").stdout == "7"
 
 
@@ -287,7 +290,9 @@ def test_what_somebody_else_changed_meanwhile_is_told():
 
 
 def test_what_a_filter_cannot_change_is_told_and_no_failure(lab, seeds):
-    done, queued = lab.create({"command": "true", "batch": "seeds", "name": "mixed"}, {"command": "true", "batch": "mixed", "name": "mixed"})
+    done, queued = lab.create(
+        {"command": "true", "batch": "seeds", "name": "mixed"}, {"command": "true", "batch": "mixed", "name": "mixed"}
+    )
     lab.wait_state(done)
     told = manage(lab, "task", "cancel", "-n", "mixed", "--yes")
     assert told.stdout == f"cancel: task {queued}\n" and f"left out task {done}: has ended" in told.stderr
@@ -418,7 +423,9 @@ def test_substitutions(text, meaning):
     assert changes.substitution(text) == meaning
 
 
-@pytest.mark.parametrize("text", ["", "s", "s/a/b", "s/a", "s//b/", "a/b/c/", "s/a/b/x", "sxaxbx", "s/a/b/c/", r"s/a\/b/", r"s/a/b\/", "s a b "])
+@pytest.mark.parametrize(
+    "text", ["", "s", "s/a/b", "s/a", "s//b/", "a/b/c/", "s/a/b/x", "sxaxbx", "s/a/b/c/", r"s/a\/b/", r"s/a/b\/", "s a b "]
+)
 def test_wrong_substitutions(text):
     with pytest.raises(InvalidRequest, match="--sub wants s/OLD/NEW/"):
         changes.substitution(text)
@@ -473,7 +480,7 @@ def test_ids_in_sentences_are_short():
 
 def test_help_leads_to_every_verb(capsys):
     assert main(["-h"]) == 0
-    objects = re.findall(r"^  (\w+) ", capsys.readouterr().out.partition("options:")[0], re.M)
+    objects = re.findall(r"^  (\w+) ", capsys.readouterr().out.partition("options:")[0], re.MULTILINE)
     for name in objects:
         with pytest.raises(SystemExit):
             main([name, "-h"])

@@ -37,7 +37,9 @@ def test_what_is_wrong_is_one_sentence(words, told):
 
 
 def test_words_may_stand_anywhere():
-    assert parser().parse_args(["a", "-n", "x", "b", "--limit", "3", "c"]) == argparse.Namespace(words=["a", "b", "c"], name="x", limit=3)
+    assert parser().parse_args(["a", "-n", "x", "b", "--limit", "3", "c"]) == argparse.Namespace(
+        words=["a", "b", "c"], name="x", limit=3
+    )
 
 
 def test_one_word_too_many():

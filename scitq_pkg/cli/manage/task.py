@@ -57,6 +57,7 @@ COLUMNS = (
     Column("batch", "BATCH"),
     Column("worker", "WORKER"),
     Column("attempts", "TRIES", right=True),
+    Column("", "AGE", text=lambda row: tables.ago(row["created_at"]), whole=True, right=True),
     Column("", "TIME", text=took, whole=True, right=True),
     Column("exit_code", "END", text=end, whole=True),
     Column("priority", "PRIORITY", long=True, right=True),
