@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Sets up what the tests need and runs all of them: `python3 tests/run.py [pytest's words...]`.
 
-In `.venv`: this checkout and the exact packages of `requirements/test.txt`. With apt-get, as root on Debian or Ubuntu: the venv module and
-PostgreSQL, where they are missing. The one file is built too. What is there already is not done again. Quick tests run first, slow ones after
-them; the last line is pytest's own.
+In `.venv`: this checkout and the exact packages of `requirements/test.txt`. With apt-get, as root on Debian or Ubuntu: the venv module, PostgreSQL
+and the shells of completion, where they are missing. The one file is built too. What is there already is not done again. Quick tests run first,
+slow ones after them; the last line is pytest's own.
 """
 
 import glob
@@ -18,6 +18,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "test.txt"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+SERVICES = {  # Debian package: a program of it
+    "postgresql": "/usr/lib/postgresql/*/bin/initdb",
+    "zsh": "/usr/bin/zsh",
+    "fish": "/usr/bin/fish",
+}
 
 sys.path.insert(0, str(ROOT))
 from build_zipapp import apt_install  # noqa: E402 (it is found through the path above)
@@ -28,7 +33,7 @@ def main() -> None:
         sys.exit("scitq needs Python 3.10 or newer; this is Python %d.%d" % sys.version_info[:2])
     os.chdir(ROOT)
     make_venv()
-    provide_postgresql()
+    provide_services()
     run(PYTHON, "build_zipapp.py")
     pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", *sys.argv[1:]]
     sys.stdout.flush()
@@ -57,18 +62,21 @@ def venv_works() -> bool:
     return made.returncode == 0
 
 
-def provide_postgresql() -> None:
-    """Without it its tests are skipped, and that is only right where it cannot be installed: elsewhere they must run."""
-    if not has_postgresql() and os.geteuid() == 0:
-        apt_install("postgresql", why="PostgreSQL")
-    if has_postgresql():
-        os.environ.setdefault("SCITQ_TESTS_REQUIRE_SERVICES", "1")
+def provide_services() -> None:
+    """Without one its tests are skipped, and that is only right where it cannot be installed: elsewhere they must run."""
+    missing = [package for package in SERVICES if not is_installed(package)]
+    if missing and os.geteuid() == 0:
+        apt_install(*missing, why=f"what tests run against ({', '.join(missing)})")
+        missing = [package for package in missing if not is_installed(package)]
+    if missing:
+        print(f"not installed here, their tests will be skipped: {', '.join(missing)}", flush=True)
     else:
-        print("PostgreSQL is not installed here: its tests will be skipped", flush=True)
+        os.environ.setdefault("SCITQ_TESTS_REQUIRE_SERVICES", "1")
 
 
-def has_postgresql() -> bool:
-    return bool(glob.glob("/usr/lib/postgresql/*/bin/initdb") or shutil.which("initdb"))
+def is_installed(package: str) -> bool:
+    program = SERVICES[package]
+    return bool(shutil.which(os.path.basename(program)) or glob.glob(program))
 
 
 def run(*words) -> None:
