@@ -208,4 +208,4 @@ def test_transactions_that_block_each_other_are_done_again(house, other):
         ]  # fmt: skip
         for future in futures:
             future.result(20)
-    assert [row["priority"] for row in house.rows("task")] == [2, 2] and len(tried) == 3
+    assert [row["priority"] for row in house.rows("task")] == [2, 2] and len(tried) > 2

@@ -18,12 +18,13 @@ from .shapes import Backup, ServerInfo
 
 @route("GET", f"{API}/server", USER, "Version, database, time, counts, and who you are", answer=ServerInfo)
 def info(call: Call) -> dict:
-    """`counts` are of all tasks, `you` is the caller."""
+    """`counts` are of all tasks, `you` is the caller; of several servers on one PostgreSQL database one `decides`."""
     assert call.caller is not None
     return {
         "version": __version__,
         "id": call.service.server_id,
         "database": call.service.store.database.kind,
+        "decides": call.service.store.leads,
         "time_at": iso(time.time()),
         "counts": call.read(lambda tx: tasks.counts(tx, Filter())),
         "you": {"name": call.caller.name, "role": call.caller.role},

@@ -197,6 +197,7 @@ class EventPage(Page):
 class ServerInfo(Shape):
     version = fields.String(required=True)
     database = fields.String(required=True)
+    decides = fields.Boolean(required=True, metadata={"description": "of several servers on one database one gives out the tasks"})
     id = fields.String(required=True)
     time_at = fields.DateTime(required=True)
     counts = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True, metadata=_COUNTS)

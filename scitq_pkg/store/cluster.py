@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 CHANNEL = "scitq"
 LEADER_LOCK = 0x5C17
 RETRY_SECONDS = 2.0  # between two tries to lead, or to connect again
-_KEEPALIVES = "SET tcp_keepalives_idle = 20; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 4"  # so that the
-# lock of a decider whose machine went dark is free within a minute; the system's own times are hours
 MOST_NAMED = 400  # workers named in one notification (its payload is limited to 8,000 bytes); more mean all
 
 
@@ -72,7 +70,6 @@ class Cluster:
 
     def _listen(self, connection) -> None:
         cursor = connection.cursor()
-        cursor.execute(_KEEPALIVES)
         cursor.execute(f"LISTEN {CHANNEL}")
         self._on_news(None, False)  # what was told while nobody listened
         while not self._stopping.is_set():

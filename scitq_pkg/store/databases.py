@@ -18,7 +18,12 @@ from ..errors import Conflict, InvalidRequest, ScitqError, StorageFull, Unavaila
 from .transaction import Transaction
 
 READERS = 16
-_RACES = ("40001", "40P01", "23505")  # serialization failure, deadlock; another server made the same row since we looked for it
+_RACES = ("40001", "40P01")  # serialization failure, deadlock
+_NOT_UNIQUE = "23505"
+# The locks of a server whose machine went dark, or that was stopped in the middle of a transaction, are free within a minute.
+_SESSION = (
+    "-c tcp_keepalives_idle=20 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=4 -c idle_in_transaction_session_timeout=60s"
+)
 
 
 class Database:
@@ -65,6 +70,10 @@ class Database:
 
     def retryable(self, error: Exception) -> bool:
         """Whether the same transaction may succeed when run again at once."""
+        return False
+
+    def overtaken(self, error: Exception) -> bool:
+        """Whether another server process made the same row since it was looked for: now it can be found."""
         return False
 
     def close(self) -> None:
@@ -149,6 +158,9 @@ class Postgresql(Database):
     def retryable(self, error: Exception) -> bool:
         return getattr(error, "pgcode", None) in _RACES
 
+    def overtaken(self, error: Exception) -> bool:
+        return getattr(error, "pgcode", None) == _NOT_UNIQUE
+
 
 def sqlite_path(url: str, data_dir: Path) -> Path | None:
     """The file that an SQLite URL names, None for another one's. Raises InvalidRequest."""
@@ -200,7 +212,7 @@ def _lock_for_one_server(path: Path) -> int:
 
 
 def _postgresql_options(url: str) -> tuple[str, dict]:
-    """Name and connection options; a server that went away is noticed within a minute by TCP keep-alives."""
+    """Name and connection options; each side notices within a minute, by TCP keep-alives, that the other went away."""
     parts = urlsplit(url)
     name = unquote(parts.path.lstrip("/"))
     if not name:
@@ -215,4 +227,4 @@ def _postgresql_options(url: str) -> tuple[str, dict]:
         key, _, value = pair.partition("=")
         options[key] = unquote(value)
     keepalives = {"keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 4}
-    return name, {"connect_timeout": 10, **keepalives, **options}
+    return name, {"connect_timeout": 10, "options": _SESSION, **keepalives, **options}

@@ -9,6 +9,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 GROUP = 256  # changes that share one commit, at most
 TRIES = 5  # of a group that met a deadlock
+PAUSE_SECONDS = 0.02  # before another try, so that the other one of the deadlock is through
 
 
 class Changes:
@@ -120,6 +122,7 @@ class Writer:
                 if not (self._database.retryable(error) and attempt + 1 < TRIES):
                     self._fail(group, error)
                     return
+                time.sleep(PAUSE_SECONDS)
         for job in group:
             job.settle()
         self._announce(transaction)
@@ -133,7 +136,7 @@ class Writer:
         for job in group:
             job.error = None
             try:
-                job.result = self._with_savepoint(transaction, job.change)
+                job.result = self._changed(transaction, job.change)
             except Exception as error:  # noqa: BLE001 - its caller gets it; the others of the group go on
                 if self._database.retryable(error):
                     raise
@@ -144,6 +147,14 @@ class Writer:
             self.before_commit(transaction)
         transaction.run("COMMIT")
         return transaction
+
+    def _changed(self, transaction: Transaction, change: Callable[[Transaction], object]):
+        try:
+            return self._with_savepoint(transaction, change)
+        except Exception as error:
+            if not self._database.overtaken(error):
+                raise
+        return self._with_savepoint(transaction, change)
 
     def _decide(self, transaction: Transaction) -> None:
         try:
