@@ -152,7 +152,7 @@ def test_several_batches_at_once(lab, batch):
 
 def test_delete_says_what_it_takes_with_it(lab, batch, running):
     refused = manage(lab, "delete", "-n", batch, code=2)
-    assert "3 tasks" in refused.stderr and "2 of them running" in refused.stderr and "--yes" in refused.stderr
+    assert "3 tasks" in refused.stderr and "2 of them held by workers" in refused.stderr and "--yes" in refused.stderr
     assert state(lab, batch)["counts"]
     manage(lab, "delete", "-n", batch, "--yes")
     assert lab.answer("GET", f"/batches/{batch}").status == 404

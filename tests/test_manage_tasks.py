@@ -207,6 +207,21 @@ def test_output_is_followed_to_the_end(lab, seeds, tmp_path):
     assert follow.communicate(timeout=30) == ("through the gate\n", "over\n") and follow.returncode == 0
 
 
+def test_who_follows_goes_on_when_the_server_comes_back(env, tmp_path):
+    server = env.server()
+    env.worker()
+    os.mkfifo(tmp_path / "gate")
+    task = env.create({"command": f"echo begun; cat {tmp_path}/gate", "shell": "sh"})[0]
+    words = [*PROGRAM, "manage", "task", "output", "-f", str(task)]
+    follow = subprocess.Popen(words, env=env.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert follow.stdout.readline() == "begun\n"
+    server.kill9()
+    server.start()
+    (tmp_path / "gate").write_text("and over\n")
+    out, err = follow.communicate(timeout=30)
+    assert (out, follow.returncode) == ("and over\n", 0) and "Traceback" not in err
+
+
 def test_no_output_yet_is_told(lab):
     task = lab.create({"command": "true", "batch": "nobody is there"})[0]
     done = manage(lab, "task", "output", task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...errors import InvalidRequest, NotFound, nearest
 from ...lib.objects import ranges
 from ...lib.server import Server
-from ...protocol import LIVE
+from ...protocol import LIVE, RUNNING
 from ..parser import OneOf, Parser
 from . import selection, tables
 from .tables import Column
@@ -78,9 +78,9 @@ def _stop_options(parser: Parser) -> None:
 
 def _stop(server: Server, arguments) -> int:
     found = _chosen(server, arguments)
-    held = sum(batch["counts"].get(state, 0) for batch in found for state in LIVE)
-    ends = arguments.running in ("term", "kill") and held
-    question = f"stop {_told(found)}" + (f" and {arguments.running} {held} running tasks" if ends else "")
+    running = sum(batch["counts"].get(RUNNING, 0) for batch in found)
+    ends = arguments.running in ("term", "kill") and running
+    question = f"stop {_told(found)}" + (f" and {arguments.running} {_tasks(running, 'running ')}" if ends else "")
     if (ends or arguments.dry_run) and not selection.agree(question, arguments):
         return 0 if arguments.dry_run else 1
     for batch in found:
@@ -106,13 +106,19 @@ def _delete(server: Server, arguments) -> int:
     found = _chosen(server, arguments)
     tasks = sum(sum(batch["counts"].values()) for batch in found)
     held = sum(batch["counts"].get(state, 0) for batch in found for state in LIVE)
-    question = f"delete {_told(found)} with {tasks} tasks and their output" + (f", {held} of them running" if held else "")
+    question = f"delete {_told(found)} with {_tasks(tasks)} and all output" + (
+        f", {held} of them held by workers" if held else ""
+    )
     if not selection.agree(question, arguments):
         return 0 if arguments.dry_run else 1
     for batch in found:
         server.batch_delete(batch["name"])
     print(f"deleted {_told(found)}")
     return 0
+
+
+def _tasks(count: int, which: str = "") -> str:
+    return f"{count} {which}task{'' if count == 1 else 's'}"
 
 
 def _told(batches: list[dict]) -> str:

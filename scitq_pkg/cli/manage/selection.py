@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ...errors import Conflict, InvalidRequest, NotFound
 from ...lib.objects import ids_of, ranges
@@ -57,15 +58,18 @@ def some_filters(arguments, verb: str) -> dict:
     return found
 
 
-def chosen(server: Server, arguments, verb: str) -> list[dict]:
-    """The tasks themselves. Raises NotFound if there is none, or one that was named is missing."""
+def chosen(server: Server, arguments, verb: str) -> tuple[Iterator[dict], bool]:
+    """The tasks themselves, page by page, and whether they are several. Raises NotFound: there is none, or one that was named is missing."""
     wanted = some_filters(arguments, verb)
-    tasks = list(find(server.client, "tasks", None, "id", query(wanted)))
-    if _names_each(wanted) and (missing := sorted(set(ids_of(wanted["ids"])) - {task["id"] for task in tasks})):
-        raise NotFound(f"there is no {some(missing)}")
-    if not tasks:
-        raise NotFound("no task passes the filter")
-    return tasks
+    tasks = find(server.client, "tasks", None, "id", query(wanted))
+    if _names_each(wanted):
+        tasks = iter(found := list(tasks))
+        if missing := sorted(set(ids_of(wanted["ids"])) - {task["id"] for task in found}):
+            raise NotFound(f"there is no {some(missing)}")
+    first = list(itertools.islice(tasks, 2))
+    if not first:
+        raise NotFound(_NONE)
+    return itertools.chain(first, tasks), len(first) > 1
 
 
 def _names_each(wanted: dict) -> bool:

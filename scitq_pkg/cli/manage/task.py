@@ -120,7 +120,7 @@ def _get_options(parser: Parser) -> None:
 
 
 def _get(server: Server, arguments) -> int:
-    tasks = selection.chosen(server, arguments, "get")
+    tasks = list(selection.chosen(server, arguments, "get")[0])
     for task in tasks:
         if task["execution_id"]:
             task["execution"] = server.client.get(f"/executions/{task['execution_id']}")
@@ -131,10 +131,10 @@ def _get(server: Server, arguments) -> int:
 
 
 def _explain(server: Server, arguments) -> int:
-    tasks = selection.chosen(server, arguments, "explain")
+    tasks, several = selection.chosen(server, arguments, "explain")
     for task in tasks:
-        sentence = server.task_explain(task["id"])
-        print(sentence if len(tasks) == 1 else f"{task['id']}  {sentence}")
+        sentence = tables.safe(server.task_explain(task["id"]))
+        print(f"{task['id']}  {sentence}" if several else sentence)
     return 0
 
 
@@ -156,16 +156,16 @@ def _output_options(parser: Parser) -> None:
 
 
 def _output(server: Server, arguments) -> int:
-    tasks = selection.chosen(server, arguments, "output of")
-    if arguments.follow and (len(tasks) > 1 or arguments.attempt):
+    tasks, several = selection.chosen(server, arguments, "output of")
+    if arguments.follow and (several or arguments.attempt):
         raise InvalidRequest("--follow wants one task, and no --attempt")
     outlet = Outlet(arguments)
-    if arguments.follow:
-        before = (tasks[0]["execution_id"] or 1) - 1  # earlier attempts were told when they were the latest
-        follow(server.client, tasks[0]["id"], outlet.write, after=before)
-        return 0
     for task in tasks:
-        if len(tasks) > 1:
+        if arguments.follow:
+            before = (task["execution_id"] or 1) - 1  # earlier attempts were told when they were the latest
+            follow(server.client, task["id"], outlet.write, after=before)
+            return 0
+        if several:
             outlet.begin(f"task {task['id']}{' ' + tables.safe(task['name']) if task['name'] else ''}")
         latest = arguments.attempt in (None, -1)
         execution_id = task["execution_id"] if latest else _attempt(server, task["id"], arguments.attempt)
