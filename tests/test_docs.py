@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scitq import batchfile
-from scitq.cli import COMMANDS, launch, run, server, worker
+from scitq.cli import COMMANDS, launch, manage, run, server, worker
 from scitq.protocol import EXECUTION_STATES, TASK_STATES, WORKER_STATES
 from scitq.settings import Settings, option
 from scitq.substitution import MODIFIERS
@@ -38,6 +38,17 @@ def words_of(parser: argparse.ArgumentParser) -> set[str]:
 def test_every_option_is_told(page, options):
     text = (DOCS / page).read_text()
     assert {name for name in options if not re.search(rf"{name}\b", text)} == set()
+
+
+VERBS = [verb for name in manage.OBJECTS for verb in manage.verbs_of(name)]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: f"{verb.object}-{verb.name}")
+def test_every_verb_of_manage_and_its_options_are_told(verb):
+    text = (DOCS / "manage.md").read_text()
+    assert f"\n## {verb.object}\n" in text and f"`{verb.object} {verb.name}".rstrip() in text.replace("`scitq manage ", "`")
+    aliases = {"--id", "--docker", "--option", "--requirements", "--pause", "--help", "--no-drain", "--no-permanent"}
+    assert {name for name in words_of(verb.parser) - aliases if not re.search(rf"{name}\b", text)} == set()
 
 
 @pytest.mark.parametrize("states", [TASK_STATES, EXECUTION_STATES, WORKER_STATES])
