@@ -10,6 +10,7 @@ import threading
 from urllib.parse import urlsplit
 
 CHUNK_BYTES = 64 * 1024
+METHODS = (b"GET ", b"POST ", b"PATCH ", b"DELETE ")
 WAYS = ("up", "down")  # up: from the client to the server
 
 
@@ -18,6 +19,7 @@ class Relay:
 
     `delay`: seconds that each piece waits. `silent`: ways ("up", "down") in which bytes are held back, connections staying
     open. `refusing`: new connections are reset. `rate`: bytes per second and connection and way, None without limit.
+    `recording`: requests are kept, for `replay`.
     """
 
     def __init__(self, target: str):
@@ -27,8 +29,11 @@ class Relay:
         self.silent: set[str] = set()
         self.refusing = False
         self.rate: float | None = None
+        self.recording = False
         self.accepted = 0  # connections so far
+        self.requests = 0  # so far: clients wait for the answer of one before they send the next
         self.passed = dict.fromkeys(WAYS, 0)  # bytes so far
+        self._recorded: list[bytearray] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
@@ -44,6 +49,14 @@ class Relay:
     def half_close(self) -> None:
         """Ends one way (FIN) of all open connections, to both ends, and leaves the other open."""
         self._call(lambda: [writer.write_eof() for writer in self._writers if writer.can_write_eof()])
+
+    def replay(self, count: int) -> None:
+        """Sends the newest recorded requests again, in their order; nobody hears the answers."""
+        for request in self._recorded[-count:]:
+            with contextlib.suppress(OSError), socket.create_connection(self.target, 5) as again:  # the server may be away
+                again.sendall(request)
+                again.settimeout(0.2)  # one that is held is answered to nobody
+                again.recv(CHUNK_BYTES)
 
     def close(self) -> None:
         """Ends all."""
@@ -90,7 +103,8 @@ class Relay:
             return
         self._writers.add(out)
         try:
-            await asyncio.gather(self._pass(reader, out, "up"), self._pass(there, writer, "down"))
+            with contextlib.suppress(asyncio.CancelledError):  # `close()`; asyncio would log it
+                await asyncio.gather(self._pass(reader, out, "up"), self._pass(there, writer, "down"))
         finally:
             for end in (writer, out):
                 self._writers.discard(end)
@@ -98,7 +112,10 @@ class Relay:
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
         with contextlib.suppress(OSError):  # either end may go away at any time: that is what this is for
+            request = bytearray()
             while data := await reader.read(CHUNK_BYTES):
+                if way == "up":
+                    request = self._note(data, request)
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 while way in self.silent:
@@ -110,3 +127,13 @@ class Relay:
                 self.passed[way] += len(data)
             if writer.can_write_eof() and not writer.is_closing():
                 writer.write_eof()
+
+    def _note(self, data: bytes, request: bytearray) -> bytearray:
+        """The request that these bytes belong to: the one before, or a new one."""
+        if data.startswith(METHODS):
+            self.requests += 1
+            request = bytearray()
+            if self.recording:
+                self._recorded.append(request)
+        request += data if self.recording else b""
+        return request
