@@ -195,10 +195,13 @@ def _matches(text: str | None, pattern: str) -> bool:
 
 
 def _lock_for_one_server(path: Path) -> int:
-    """Hold `<path>.lock`: two servers on one SQLite file would both decide. The lock goes with the process."""
+    """Hold `<path>.lock`: two servers on one SQLite file would both decide. The lock goes with the process.
+
+    It lies beside the file itself, as SQLite's own do, whatever links lead there.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(f"{os.path.realpath(path)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Unavailable(f"cannot open {path}: {error.strerror}; give a path that can be written with --database") from None
     try:
