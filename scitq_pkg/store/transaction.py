@@ -29,6 +29,7 @@ class Transaction:
         self.now = time.time() if now is None else now
         self.postgresql = isinstance(db, peewee.PostgresqlDatabase)
         self.for_update = " FOR UPDATE" if self.postgresql else ""  # other servers write too; SQLite has one writer
+        self.lost = False  # the database gave up all of it
         self.woken = False
         self.changed = False
         self.touched: set[int] = set()

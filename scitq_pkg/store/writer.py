@@ -138,7 +138,7 @@ class Writer:
             try:
                 job.result = self._changed(transaction, job.change)
             except Exception as error:  # noqa: BLE001 - its caller gets it; the others of the group go on
-                if self._database.retryable(error):
+                if transaction.lost or self._database.retryable(error):
                     raise
                 job.error = self._database.explain(error) if isinstance(error, self._driver_errors) else error
         if transaction.woken and self.decide is not None:
@@ -160,7 +160,7 @@ class Writer:
         try:
             self._with_savepoint(transaction, self.decide)
         except Exception as error:
-            if self._database.retryable(error):
+            if transaction.lost or self._database.retryable(error):
                 raise
             log.exception("the decider failed; what was asked is recorded, nothing new was assigned")
 
@@ -168,12 +168,20 @@ class Writer:
         transaction.run("SAVEPOINT change")
         try:
             result = change(transaction)
-        except Exception:
-            transaction.run("ROLLBACK TO SAVEPOINT change")
-            transaction.run("RELEASE SAVEPOINT change")
+        except Exception as error:
+            self._undo(transaction, error)
             raise
         transaction.run("RELEASE SAVEPOINT change")
         return result
+
+    def _undo(self, transaction: Transaction, error: Exception) -> None:
+        """Back to the savepoint. A full disk or a lost connection may have taken all the transaction: then nothing of it counts."""
+        try:
+            transaction.run("ROLLBACK TO SAVEPOINT change")
+            transaction.run("RELEASE SAVEPOINT change")
+        except self._driver_errors as second:
+            transaction.lost = True
+            raise (error if isinstance(error, self._driver_errors) else second) from None
 
     def _abandon(self, error: Exception) -> None:
         """Forget the transaction; a broken connection is opened again for the next one."""
