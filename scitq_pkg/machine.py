@@ -1,4 +1,4 @@
-"""What the machine is and how busy: processors, memory, disks, network, GPUs; read from /proc, nothing to install."""
+"""What the machine is and how busy: processors, memory, disks, network, GPUs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import os
 import shutil
 import subprocess
 import time
+import warnings
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from types import ModuleType
 
 MIN_FREE_BYTES = 100 * 10**6  # of the scratch disk; with less, or
 MIN_FREE_SHARE = 0.01  # with less than this share of it, a worker takes no new work
+MOST_DISKS = 20  # that are told
 GPU_SECONDS = 30.0  # asking the driver costs some 50 ms of processor
 _REAL_DISKS = (
     "ext2",
@@ -95,30 +100,54 @@ def share_devices(devices: list[str], slot: int, slots: int) -> str | None:
 
 
 class Meter:
-    """Measures the machine; rates are of the time since the measurement before."""
+    """Measures the machine, from one thread; rates are of the time since the measurement before.
 
-    def __init__(self, scratch: str):
-        self._scratch = scratch
-        self._before: tuple[float, float, float, int, int] | None = None
+    Where psutil cannot be had (musl, for instance) `note` is told so once, and what it would measure is left out.
+    """
+
+    def __init__(self, scratch: str, note: Callable[[str], None] = lambda sentence: None):
+        self._scratch, self._note = scratch, note
+        self._before: tuple[float, int, int] | None = None
         self._gpus: list[dict] | None = None
         self._gpus_at = -math.inf
 
+    @cached_property
+    def _psutil(self) -> ModuleType | None:
+        try:
+            import psutil  # 1 MB and 8 ms that only a worker pays
+
+            return psutil
+        except ImportError as error:
+            self._note(f"processors, memory, network and most disks are not measured here: {error}")
+            return None
+
     def measure(self) -> dict:
-        """Load, processors (percent), memory and disks (bytes), network (bytes per second), GPUs."""
-        now, (busy, total), (received, sent) = time.monotonic(), _cpu_ticks(), _network_bytes()
-        stats: dict = {"load": list(os.getloadavg()), "cpus": cpu_count(), "memory": _memory(), "disks": _disks(self._scratch)}
-        if self._before is not None:
-            then, busy_before, total_before, received_before, sent_before = self._before
-            stats["cpu_percent"] = round(100 * (busy - busy_before) / max(1, total - total_before), 1)
-            seconds = max(1e-3, now - then)
-            stats["network"] = {
-                "received_per_second": round((received - received_before) / seconds),
-                "sent_per_second": round((sent - sent_before) / seconds),
-            }
-        self._before = (now, busy, total, received, sent)
+        """Load, processors (percent), memory and disks (bytes), network (bytes per second), GPUs; as far as they can be known."""
+        now, psutil = time.monotonic(), self._psutil
+        stats: dict = {"load": list(os.getloadavg()), "cpus": cpu_count()}
+        if psutil is not None:
+            with contextlib.suppress(OSError):  # parts of /proc are hidden in some containers
+                stats["memory"] = _memory(psutil)
+                stats |= self._rates(psutil, now)
+        stats["disks"] = _disks([*(_mounts(psutil) if psutil is not None else []), self._scratch])
         if gpus := self._gpu_stats(now):
             stats["gpus"] = gpus
         return stats
+
+    def _rates(self, psutil: ModuleType, now: float) -> dict:
+        """What needs two looks; nothing at the first."""
+        percent = psutil.cpu_percent()  # since the call before, in this thread
+        cards = [card for name, card in psutil.net_io_counters(pernic=True).items() if name != "lo"]
+        received, sent = sum(card.bytes_recv for card in cards), sum(card.bytes_sent for card in cards)
+        before, self._before = self._before, (now, received, sent)
+        if before is None:
+            return {}
+        seconds = max(1e-3, now - before[0])
+        received_rate, sent_rate = max(0, received - before[1]) / seconds, max(0, sent - before[2]) / seconds  # cards come and go
+        return {
+            "cpu_percent": percent,
+            "network": {"received_per_second": round(received_rate), "sent_per_second": round(sent_rate)},
+        }
 
     def _gpu_stats(self, now: float) -> list[dict] | None:
         if self._gpus is None and self._gpus_at > -math.inf:
@@ -128,54 +157,33 @@ class Meter:
         return self._gpus
 
 
-def _cpu_ticks() -> tuple[int, int]:
-    with open("/proc/stat", "rb") as file:
-        ticks = list(map(int, file.readline().split()[1:9]))
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+def _memory(psutil: ModuleType) -> dict:
+    memory = psutil.virtual_memory()
+    with warnings.catch_warnings():  # it may warn that what was swapped is not known: nobody asks for that
+        warnings.simplefilter("ignore", RuntimeWarning)
+        swap = psutil.swap_memory()
+    return {"total": memory.total, "available": memory.available, "swap_total": swap.total, "swap_free": swap.free}
 
 
-def _memory() -> dict:
-    values = {}
-    with open("/proc/meminfo", "rb") as file:
-        for line in file:
-            name, _, rest = line.partition(b":")
-            values[name] = int(rest.split()[0]) * 1024
-    return {
-        "total": values[b"MemTotal"], "available": values.get(b"MemAvailable", values[b"MemFree"]),
-        "swap_total": values.get(b"SwapTotal", 0), "swap_free": values.get(b"SwapFree", 0),
-    }  # fmt: skip
-
-
-def _network_bytes() -> tuple[int, int]:
-    received = sent = 0
-    with contextlib.suppress(OSError), open("/proc/net/dev", encoding="ascii") as file:  # hidden in some containers
-        for line in file.readlines()[2:]:
-            name, _, rest = line.partition(":")
-            if name.strip() != "lo":
-                fields = rest.split()
-                received, sent = received + int(fields[0]), sent + int(fields[8])
-    return received, sent
-
-
-def _disks(scratch: str) -> dict[str, dict]:
-    """Total and free bytes of each mounted disk, and of the scratch directory's."""
+def _disks(mounts: Iterable[str]) -> dict[str, dict]:
+    """Total and free bytes of each disk that is mounted there."""
     found = {}
-    for mount in [*_mounts(), scratch]:
+    for mount in mounts:
         with contextlib.suppress(OSError):  # unmounted meanwhile, or not ours to look at
-            disk = os.statvfs(mount)
-            if disk.f_blocks:
-                found[mount] = {"total": disk.f_blocks * disk.f_frsize, "free": disk.f_bavail * disk.f_frsize}
+            disk = shutil.disk_usage(mount)
+            if disk.total:
+                found[mount] = {"total": disk.total, "free": disk.free}
     return found
 
 
-def _mounts() -> list[str]:
+def _mounts(psutil: ModuleType) -> list[str]:
+    """Where the disks are mounted, each once; network disks too, which psutil does not count as physical."""
     seen: dict[str, str] = {}
-    with contextlib.suppress(OSError), open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            device, mount, kind = line.split()[:3]
-            if kind in _REAL_DISKS and not mount.startswith(_SKIPPED_MOUNTS):
-                seen.setdefault(device if device.startswith("/") else mount, mount)
-    return [mount.replace("\\040", " ") for mount in list(seen.values())[:20]]
+    with contextlib.suppress(OSError):  # hidden in some containers
+        for part in psutil.disk_partitions(all=True):
+            if part.fstype in _REAL_DISKS and not part.mountpoint.startswith(_SKIPPED_MOUNTS):
+                seen.setdefault(part.device if part.device.startswith("/") else part.mountpoint, part.mountpoint)
+    return list(seen.values())[:MOST_DISKS]
 
 
 def _ask_gpus() -> list[dict] | None:

@@ -19,10 +19,12 @@ class Hands:
         self.incarnation, self.sequence = "i", 0
         self.held: dict[int, int] = {}  # execution -> task
 
-    def sync(self, *reports: Report, output=(), problem: str | None = None) -> SyncAnswer:
+    def sync(self, *reports: Report, output=(), problem: str | None = None, stats: dict | None = None) -> SyncAnswer:
         self.sequence += 1
         chunks = [Chunk(i, stream, offset, len(data)) for i, stream, offset, data in output]
-        request = SyncRequest(self.incarnation, self.sequence, "1", problem=problem, executions=list(reports), output=chunks)
+        request = SyncRequest(
+            self.incarnation, self.sequence, "1", problem=problem, stats=stats, executions=list(reports), output=chunks
+        )
         body = wire.encode_request(request, [data for *_, data in output])
         headers = {"Content-Type": wire.SYNC_CONTENT_TYPE}
         answer = self.connection.request("POST", f"/api/v1/workers/{self.row['id']}/sync", body, headers=headers)

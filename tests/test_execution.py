@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 
 import pytest
@@ -271,11 +272,21 @@ def test_processes_of_a_killed_keeper_are_ended_and_no_others(tmp_path):
 
 def test_the_machine_is_measured(tmp_path):
     meter = machine.Meter(str(tmp_path))
-    meter.measure()
+    assert "network" not in meter.measure()
     stats = meter.measure()
-    assert stats["memory"]["total"] >= stats["memory"]["available"] > 0
+    assert stats["memory"]["total"] >= stats["memory"]["available"] > 0 and stats["memory"]["swap_total"] >= 0
+    assert stats["network"]["received_per_second"] >= 0 and len(stats["load"]) == 3
     assert 0 <= stats["cpu_percent"] <= 100 and stats["disks"][str(tmp_path)]["free"] > 0
     assert machine.cpu_count() >= 1 and machine.memory_bytes() > 0
+
+
+def test_without_psutil_what_is_not_measured_is_told_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    told: list[str] = []
+    meter = machine.Meter(str(tmp_path), told.append)
+    meter.measure()
+    assert set(meter.measure()) - {"gpus"} == {"load", "cpus", "disks"}
+    assert len(told) == 1 and "not measured here" in told[0]
 
 
 def test_a_scratch_that_is_not_there_is_told(tmp_path):

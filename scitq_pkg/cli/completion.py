@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
 from . import COMMANDS, shells
 from .options import Option
 from .parser import OneOf, Parser, SomeOf
+from .shells import Choice, Node, Value
 
 SHELLS = ("bash", "zsh", "fish")
 _EPILOG = """how to install it:
@@ -26,43 +25,6 @@ Of the one file, give it the name scitq: ln -s ~/scitq.pyz ~/bin/scitq (after ch
 """
 _FILES = ("FILE", "TABLE", "PATH", "SOURCE", "DESTINATION", "URI")  # what may be a file of this machine
 _FOLDERS = ("DIR",)
-
-
-@dataclass(frozen=True)
-class Value:
-    """What a word may be. `kind`: words, several (words with commas between), file, folder, command or any."""
-
-    kind: str
-    name: str = ""
-    words: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An option. One that is `attached` takes its value, if any, as `--name=value` only."""
-
-    names: tuple[str, ...]
-    about: str
-    value: Value | None = None
-    repeated: bool = False
-    attached: bool = False
-
-
-@dataclass(frozen=True)
-class Node:
-    """A command, or a verb of one: its options, the verbs below it, and the words that follow."""
-
-    path: tuple[str, ...]
-    about: str
-    options: tuple[Choice, ...]
-    children: tuple[Node, ...] = ()
-    rest: Value | None = None
-
-    def all(self) -> Iterable[Node]:
-        """This node and all below it."""
-        yield self
-        for child in self.children:
-            yield from child.all()
 
 
 def main(words: list[str]) -> int:

@@ -8,12 +8,46 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .completion import Choice, Node, Value
+from dataclasses import dataclass
 
 PROGRAMS = ("scitq", "scitq.pyz", "scitq.py")
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a word may be. `kind`: words, several (words with commas between), file, folder, command or any."""
+
+    kind: str
+    name: str = ""
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option. One that is `attached` takes its value, if any, as `--name=value` only."""
+
+    names: tuple[str, ...]
+    about: str
+    value: Value | None = None
+    repeated: bool = False
+    attached: bool = False
+
+
+@dataclass(frozen=True)
+class Node:
+    """A command, or a verb of one: its options, the verbs below it, and the words that follow."""
+
+    path: tuple[str, ...]
+    about: str
+    options: tuple[Choice, ...]
+    children: tuple[Node, ...] = ()
+    rest: Value | None = None
+
+    def all(self) -> Iterable[Node]:
+        """This node and all below it."""
+        yield self
+        for child in self.children:
+            yield from child.all()
 
 
 def _links(root: Node) -> list[str]:

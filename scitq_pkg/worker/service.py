@@ -51,7 +51,7 @@ class Service:
         self.options, self.home = options, home
         self.connection = Connection(options.server, find_token(options.server, options.token))
         self.concurrency = machine.cpu_count() if options.concurrency is None else options.concurrency
-        self.meter = machine.Meter(home.path)
+        self.meter = machine.Meter(home.path, self._note)
         self.stop = asyncio.Event()
         self.kill = False
         self._errand = Errand("registers")

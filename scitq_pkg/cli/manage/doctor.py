@@ -192,7 +192,9 @@ def _workers(workers: list[dict], url: str) -> Iterator[Finding]:
         return
     here = [worker for worker in workers if worker["state"] in ("online", "draining")]
     slots = sum(worker["concurrency"] for worker in here)
-    yield Finding("workers", OK if here else WARN, f"{len(here)} of {len(workers)} online, {slots} slots")
+    yield Finding(
+        "workers", OK if here else WARN, f"{len(here)} of {len(workers)} online, {slots} slot{'' if slots == 1 else 's'}"
+    )
     for worker in workers:
         if worker["state"] == "unfit":
             yield Finding("workers", FAIL, f"{worker['name']} takes no work", worker["problem"])
