@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from .errors import TransferFailed
 
@@ -52,6 +52,8 @@ def unzip(archive: Path, folder: Path) -> list[Path]:
 
 def gunzip(archive: Path, target: Path) -> None:
     """Unpacks one file of gzip; `target` is there when it is whole. Raises TransferFailed."""
+    if archive.stat().st_size == 0:
+        raise TransferFailed(f"{archive.name} is no whole gzip file: it is empty")
     part = target.with_name(f".{target.name[:180]}.scitq-gunzip")
     room = _Room(target.parent, archive)
     try:
@@ -75,61 +77,83 @@ class _Member:
 def _unpacked(archive: Path, folder: Path, members: Callable[[Path], Iterator[_Member]]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=".scitq-unpack-", dir=folder))
-    room = _Room(folder, archive)
     try:
+        unpacking = _Unpacking(beside, archive, _Room(folder, archive))
         for member in members(archive):
-            _make(member, beside, archive, room)
+            unpacking.make(member)
         tops = sorted(beside.iterdir())
         for top in tops:
             _move(top, folder / top.name)
         return [folder / top.name for top in tops]
+    except TransferFailed:
+        raise
     except _BROKEN as error:
         raise TransferFailed(f"{archive.name} is no whole archive of its kind: {error}") from error
+    except OSError as error:
+        raise TransferFailed(f"{archive.name} cannot be unpacked: {error.strerror}: {error.filename}") from error
     finally:
         _make_removable(beside)
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _make(member: _Member, root: Path, archive: Path, room: _Room) -> None:
-    path = _inside(root, member.name, archive)
-    if path == root:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if member.kind == "folder":
-        path.mkdir(exist_ok=True)
-        return
-    if path.is_dir() and not path.is_symlink():
-        raise TransferFailed(f"{archive.name}: {member.name!r:.200} is a folder and a file in it: refused")
-    path.unlink(missing_ok=True)
-    room.count(0)
-    if member.kind == "link":
-        _inside(root, os.path.join(os.path.dirname(member.name), member.target), archive, member.name)
-        os.symlink(member.target, path)
-    elif member.kind == "hard link":
-        source = _inside(root, member.target, archive, member.name)
-        if source.is_symlink() or not source.is_file():
-            raise TransferFailed(f"{archive.name}: {member.name!r:.200} is a link to what is no file in it: refused")
-        os.link(source, path)
-    else:
-        assert member.opened is not None
-        with member.opened() as source, open(path, "xb") as file:
-            _copy(source, file, room)
-        path.chmod(member.mode & 0o755 | 0o600)
+class _Unpacking:
+    """One archive that is unpacked into an empty folder."""
 
+    def __init__(self, root: Path, archive: Path, room: _Room):
+        self.root, self.archive, self.room = os.path.realpath(root), archive, room
+        self.folders = {self.root}  # surely in there: nothing takes the place of a folder
 
-def _inside(root: Path, name: str, archive: Path, link: str | None = None) -> Path:
-    """The path of a name in the folder. Raises TransferFailed if it, or a link on the way, leads out."""
-    told = f"the link {link!r:.200} to {name!r:.200}" if link else f"{name!r:.200}"
-    if name.startswith(("/", "\\")) or "\0" in name:
-        raise TransferFailed(f"{archive.name}: {told} would lead out of the folder: refused")
-    path = root / name
-    real_root = os.path.realpath(root)
-    real = os.path.realpath(
-        os.path.join(root, name) if link else os.path.join(root, os.path.dirname(os.path.normpath(name)) or ".")
-    )
-    if os.path.commonpath([real_root, real]) != real_root or os.path.normpath(name).split(os.sep)[0] == "..":
-        raise TransferFailed(f"{archive.name}: {told} would lead out of the folder: refused")
-    return Path(os.path.normpath(path))
+    def make(self, member: _Member) -> None:
+        """Makes one member. Raises TransferFailed if it is hostile."""
+        path = self._inside(member.name)
+        if path == self.root:
+            return
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if member.kind == "folder":
+            os.makedirs(path, exist_ok=True)
+            return
+        if os.path.isdir(path) and not os.path.islink(path):
+            self._refuse(f"{member.name!r:.200} is a folder and a file in it")
+        with contextlib.suppress(FileNotFoundError):  # as it should be: an archive may hold a name twice
+            os.unlink(path)
+        self.room.count(0)
+        if member.kind == "link":
+            self._check_target(member)
+            os.symlink(member.target, path)
+        elif member.kind == "hard link":
+            source = self._inside(member.target)
+            if os.path.islink(source) or not os.path.isfile(source):
+                self._refuse(f"{member.name!r:.200} is a link to what is no file in it")
+            os.link(source, path)
+        else:
+            assert member.opened is not None
+            with member.opened() as stream, open(path, "xb") as file:
+                _copy(stream, file, self.room)
+            os.chmod(path, member.mode & 0o755 | 0o600)
+
+    def _inside(self, name: str) -> str:
+        """The path of a name; refused if it, or a link on the way, leads out."""
+        path = os.path.normpath(os.path.join(self.root, name))
+        if name.startswith(("/", "\\")) or "\0" in name or ".." in name.split("/"):
+            self._refuse(f"{name!r:.200} would lead out of the folder")
+        parent = os.path.dirname(path)
+        if path != self.root and parent not in self.folders:
+            if not self._is_inside(parent):
+                self._refuse(f"{name!r:.200} would lead out of the folder")
+            if os.path.isdir(parent) and not os.path.islink(parent):
+                self.folders.add(parent)
+        return path
+
+    def _check_target(self, member: _Member) -> None:
+        target = os.path.join(self.root, os.path.dirname(member.name), member.target)
+        if member.target.startswith("/") or not self._is_inside(target):
+            self._refuse(f"the link {member.name!r:.200} to {member.target!r:.200} would lead out of the folder")
+
+    def _is_inside(self, path: str) -> bool:
+        return os.path.commonpath([self.root, os.path.realpath(path)]) == self.root
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise TransferFailed(f"{self.archive.name}: {why}: refused")
 
 
 def _copy(source: BinaryIO, file: BinaryIO, room: _Room) -> None:
@@ -144,19 +168,20 @@ class _Room:
 
     def __init__(self, folder: Path, archive: Path):
         self.folder, self.archive = folder, archive
-        self.bytes, self.files = _ROOM_EVERY, _ROOM_FILES
+        disk = os.statvfs(folder)
+        size = disk.f_blocks * disk.f_frsize
+        self.every = min(_ROOM_EVERY, size // 20)
+        self.spare = self.every + min(SPARE_BYTES, SPARE_SHARE * size)
+        self.bytes, self.files = self.every, 0
 
     def count(self, size: int) -> None:
         """So many bytes (0: one file) are more. Raises TransferFailed when there is no room for much more."""
         self.bytes, self.files = self.bytes + size, self.files + (size == 0)
-        if self.bytes < _ROOM_EVERY and self.files < _ROOM_FILES:
+        if self.bytes < self.every and self.files < _ROOM_FILES:
             return
         self.bytes = self.files = 0
         disk = os.statvfs(self.folder)
-        spare = min(SPARE_BYTES, SPARE_SHARE * disk.f_blocks * disk.f_frsize) + min(
-            _ROOM_EVERY, 0.1 * disk.f_blocks * disk.f_frsize
-        )
-        if disk.f_bavail * disk.f_frsize < spare or (disk.f_files and disk.f_favail < SPARE_FILES):
+        if disk.f_bavail * disk.f_frsize < self.spare or (disk.f_files and disk.f_favail < SPARE_FILES):
             raise TransferFailed(f"{self.archive.name}: the disk of {self.folder} has no room for all that is in it")
 
 

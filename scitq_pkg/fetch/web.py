@@ -88,7 +88,7 @@ class Place(Scheme):
         left = most
         try:
             while left is None or left > 0:
-                data = answer.raw.read(CHUNK_BYTES, decode_content=False)
+                data = answer.raw.read1(CHUNK_BYTES, decode_content=False)  # what is there, without waiting for more
                 if not data:
                     return
                 passed = min(skip, len(data))
