@@ -117,7 +117,7 @@ class Meter:
             import psutil  # 1 MB and 8 ms that only a worker pays
 
             return psutil
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # OSError: the one file finds no place to unpack it
             self._note(f"processors, memory, network and most disks are not measured here: {error}")
             return None
 
