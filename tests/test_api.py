@@ -284,7 +284,9 @@ def test_no_substitution_makes_a_command_that_cannot_be(env, batch, pattern, rep
 
 
 def test_a_substitution_is_about_the_tasks_that_it_changes(env, batch):
-    runs_old, runs_new, ended_old, ended_new = env.create(*({"command": c, "batch": batch} for c in ("old 1", "x 1", "old 2", "x 2")))
+    runs_old, runs_new, ended_old, ended_new = env.create(
+        *({"command": c, "batch": batch} for c in ("old 1", "x 1", "old 2", "x 2"))
+    )
     worker = Hands(env, batch, batch)
     worker.sync()
     for task in (ended_old, ended_new):
@@ -294,6 +296,18 @@ def test_a_substitution_is_about_the_tasks_that_it_changes(env, batch):
     assert (answer["ids"], [one["id"] for one in answer["skipped"]]) == ([ended_old], [runs_old])
     assert [env.task(task)["priority"] for task in (runs_new, ended_old, ended_new)] == [0, 3, 0]
     assert env.state(ended_new) == "failed" and env.task(ended_old)["command"] == "new 2"
+
+
+def test_a_substitution_that_takes_years_stops_nobody(env, batch):
+    (task,) = env.create({"command": f"{'a' * 60}!", "batch": batch})
+    body = {"ids": [task], "sub": {"pattern": "(a+)+$", "replacement": "b"}}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        asked = pool.submit(refused, env_with_its_own_connection(env), "POST", "/tasks/edit", body)
+        while not asked.done():
+            start = time.monotonic()
+            assert env.task(task)["state"] == "pending" and env.api("POST", "/tasks/cancel", {"ids": [task + 10**6]})["skipped"]
+            assert time.monotonic() - start < 3
+    assert (error := asked.result())["field"] == "sub.pattern" and "takes longer than" in error["message"]
 
 
 def test_a_substitution_in_some_places(env, batch):
@@ -374,5 +388,3 @@ def env_with_its_own_connection(env: Env) -> Env:
     other = copy.copy(env)
     other._connection = None
     return other
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import Conflict
 from ..explain import explain as explain_task
 from ..protocol import API
+from ..rewriting import rewritten
 from ..store import Transaction, tasks
 from .answers import page, with_iso_times
 from .call import Call, known_id
@@ -102,19 +103,18 @@ def explain(call: Call, id: int) -> dict:
     "POST", f"{PATH}/edit", USER, "Changes many tasks; a dry run shows each change of a command", body=EditBody, answer=BulkAnswer
 )
 def edit(call: Call) -> dict:
-    """What runs is left out, and told in `skipped`."""
+    """What runs is left out, and told in `skipped`. What the commands become is found before the transaction: nobody waits for it."""
     body = call.body
-    return call.write(
-        lambda tx: tasks.edit(
-            tx,
-            selected(tx, body),
-            call.who,
-            set=body.get("set"),
-            sub=body.get("sub"),
-            relaunch=body["relaunch"],
-            dry_run=body["dry_run"],
-        )
-    )
+    sub = body.get("sub")
+    becomes = _rewritten(call, body) if sub else None
+    change = {"set": body.get("set"), "rewritten": becomes, "relaunch": body["relaunch"], "detail": {"sub": sub}}
+    return call.write(lambda tx: tasks.edit(tx, selected(tx, body), call.who, dry_run=body["dry_run"], **change))
+
+
+def _rewritten(call: Call, body: dict) -> dict[int, tuple[str, str]]:
+    """Before and after of the commands that the substitution changes."""
+    before = call.read(lambda tx: tasks.commands(tx, selected(tx, body)))
+    return {task_id: (before[task_id], after) for task_id, after in rewritten(before, **body["sub"]).items()}
 
 
 @route("POST", f"{PATH}/relaunch", USER, "Queues ended tasks again", body=BulkBody, answer=BulkAnswer)

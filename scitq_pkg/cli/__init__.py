@@ -20,6 +20,7 @@ COMMANDS = {
     "run": (".run", "a server, a worker and a batch file or command in one, here and now"),
     "completion": (".completion", "print the completion script for bash, zsh or fish"),
     "keeper": ("..keeper", ""),  # started by a worker only: owns its processes
+    "rewrite": ("..rewriting", ""),  # started by a server only: replaces in commands
 }
 LONG_LIVED = ("server", "worker", "run", "keeper")
 INTERRUPTED = 130

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 
 from ..errors import InvalidRequest
@@ -28,7 +27,6 @@ from .schema import Task
 from .transaction import Transaction, marks
 
 PART = 500  # ids in one statement
-MAX_COMMAND = 1_000_000  # characters that substitutions put into one
 SIGNALS = {"suspend": SUSPEND, "resume": RUN, "term": TERM, "kill": KILL}
 
 _JSON = ("input", "resource", "env")
@@ -208,32 +206,46 @@ def _shown(tx: Transaction, rows: list[dict]) -> list[dict]:
 # --- changing ---------------------------------------------------------------------------------------------------------------
 
 
-def edit(
-    tx: Transaction, task_ids: list[int], who: str, set: dict | None = None, sub: dict | None = None, relaunch: bool = False,
-    dry_run: bool = False,
-) -> dict:  # fmt: skip
-    """Set fields, and replace a pattern in commands, of tasks that no worker holds; `relaunch` queues the ended ones again.
+def commands(tx: Transaction, task_ids: list[int]) -> dict[int, str]:
+    """The commands of these tasks, of those that are there."""
+    return {
+        row["id"]: row["command"]
+        for part in _parts(task_ids)
+        for row in tx.all(f"SELECT id, command FROM task WHERE id IN ({marks(part)})", part)
+    }
 
-    With a pattern it is about the tasks whose commands it changes, and no others.
-    Raises InvalidRequest (no such required task, a cycle, a wrong pattern).
+
+def edit(
+    tx: Transaction, task_ids: list[int], who: str, set: dict | None = None, rewritten: dict[int, tuple[str, str]] | None = None,
+    relaunch: bool = False, dry_run: bool = False, detail: dict | None = None,
+) -> dict:  # fmt: skip
+    """Set fields of tasks that no worker holds, and rewrite their commands; `relaunch` queues the ended ones again.
+
+    With `rewritten`, the commands before and after by the ids of tasks, it is about these tasks and no others. `detail` is for
+    the event log. Raises InvalidRequest (no such required task, a cycle).
     """
-    changed, commands = set or {}, {}
+    changed = set or {}
     rows, skipped = _chosen(tx, task_ids, lambda row: None)
-    if sub is not None:
-        commands = _replacements(rows, sub)
-        rows = [row for row in rows if row["id"] in commands]
+    if rewritten is not None:
+        rows = [row for row in rows if row["id"] in rewritten]
+        stale = [row["id"] for row in rows if row["command"] != rewritten[row["id"]][0]]
+        skipped += [{"id": task_id, "why": "has another command since a moment ago: look again"} for task_id in stale]
+        rows = [row for row in rows if row["command"] == rewritten[row["id"]][0]]
     held = [row for row in rows if row["state"] in LIVE]
     skipped += [{"id": row["id"], "why": f"is {row['state']}: cancel it, or wait for its end"} for row in held]
     rows = [row for row in rows if row["state"] not in LIVE]
-    done = {"ids": [row["id"] for row in rows], "skipped": skipped}
-    if sub is not None:
-        done["changes"] = [{"id": row["id"], "before": row["command"], "after": commands[row["id"]]} for row in rows]
+    done: dict = {"ids": [row["id"] for row in rows], "skipped": skipped}
+    becomes = {row["id"]: rewritten[row["id"]][1] for row in rows} if rewritten is not None else {}
+    if rewritten is not None:
+        done["changes"] = [{"id": row["id"], "before": row["command"], "after": becomes[row["id"]]} for row in rows]
     if not dry_run and rows:
-        _apply(tx, rows, changed, commands)
+        _apply(tx, rows, changed, becomes)
         again = [row["id"] for row in rows if row["state"] in FINAL] if relaunch else []
         moved = [row["id"] for row in rows if row["state"] in (PENDING, WAITING)] if "require" in changed else []
         queue.requeue(tx, again + moved)
-        events.add(tx, who, "task.edit", "task", done["ids"], {"set": _without_values(changed), "sub": sub, "relaunch": relaunch})
+        events.add(
+            tx, who, "task.edit", "task", done["ids"], {"set": _without_values(changed), **(detail or {}), "relaunch": relaunch}
+        )
         tx.wake()
     return done
 
@@ -241,38 +253,6 @@ def edit(
 def _without_values(changed: dict) -> dict:
     """As the event log tells it: of variables, which may be passwords, the names."""
     return changed | {"env": sorted(changed["env"])} if "env" in changed else changed
-
-
-def _replacements(rows: list[dict], sub: dict) -> dict[int, str]:
-    """The commands that a substitution changes, as they become, by the ids of their tasks. Raises InvalidRequest."""
-    try:
-        pattern = re.compile(sub["pattern"])
-    except (re.error, OverflowError, RecursionError) as error:
-        raise InvalidRequest(f"{sub['pattern']!r:.80} is no regular expression: {error}", field="sub.pattern") from None
-    try:
-        pattern.sub(sub["replacement"], "")  # a wrong one is told even where nothing is replaced
-        found = {row["id"]: _replaced(pattern, sub, row["command"]) for row in rows}
-    except (re.error, IndexError) as error:
-        raise InvalidRequest(f"{sub['replacement']!r:.80} is no replacement: {error}", field="sub.replacement") from None
-    for row in rows:
-        if "\0" in found[row["id"]] or not found[row["id"]].strip():
-            raise InvalidRequest(f"task {row['id']} would have a command that is empty or holds a NUL", field="sub.replacement")
-    return {row["id"]: found[row["id"]] for row in rows if found[row["id"]] != row["command"]}
-
-
-def _replaced(pattern: re.Pattern, sub: dict, command: str) -> str:
-    """Piece by piece, so that it ends when the command gets too long, and not when the memory is full."""
-    left = MAX_COMMAND
-
-    def expand(match: re.Match) -> str:
-        nonlocal left
-        text = match.expand(sub["replacement"])
-        left -= len(text)
-        if left < 0:
-            raise InvalidRequest(f"a command would be longer than {MAX_COMMAND} characters", field="sub.replacement")
-        return text
-
-    return pattern.sub(expand, command, count=sub.get("count", 0))
 
 
 def _apply(tx: Transaction, rows: list[dict], changed: dict, commands: dict[int, str]) -> None:
