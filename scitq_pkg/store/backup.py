@@ -24,6 +24,7 @@ def copy(database: Database, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # of one that was killed
         _copy(database.path, part)
         os.replace(part, path)
     except (sqlite3.Error, OSError) as error:

@@ -1,0 +1,130 @@
+"""The schema: made at once, brought up to date in whole steps, refused when it is newer; and killed in between."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import subprocess
+import sys
+
+import pytest
+from scitq.errors import Conflict
+from scitq.store import Store, migrations, tasks
+from scitq.store.filters import Filter
+from scitq.store.schema import VERSION
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from scitq.store import Store, transaction
+
+left = int(sys.argv[3])
+run = transaction.Transaction._execute
+
+def count_down(self, sql, params=()):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), 9)
+    return run(self, sql, params)
+
+transaction.Transaction._execute = count_down
+Store.open(sys.argv[1], Path(sys.argv[2])).close()
+print("whole")
+"""
+
+
+def schema_of(store: Store) -> str:
+    return store.read(lambda tx: tx.value("SELECT value FROM setting WHERE name = 'schema'"))
+
+
+def test_opened_again_nothing_changes(database_url, tmp_path):
+    store = Store.open(database_url, tmp_path)
+    (task_id,) = store.write(lambda tx: tasks.add(tx, [{"command": "kept"}], "ann"))
+    before = store.read(lambda tx: tx.all("SELECT * FROM setting ORDER BY name"))
+    store.close()
+    again = Store.open(database_url, tmp_path)
+    assert again.read(lambda tx: tx.all("SELECT * FROM setting ORDER BY name")) == before
+    assert again.read(lambda tx: tasks.get(tx, task_id))["command"] == "kept"
+    again.close()
+
+
+def test_a_newer_schema_is_refused_and_left_alone(database_url, tmp_path):
+    store = Store.open(database_url, tmp_path)
+    store.write(lambda tx: tx.run("UPDATE setting SET value = ? WHERE name = 'schema'", (str(VERSION + 1),)))
+    store.close()
+    for _ in range(2):
+        with pytest.raises(Conflict, match=f"schema {VERSION + 1}, this program knows {VERSION}"):
+            Store.open(database_url, tmp_path)
+
+
+@pytest.fixture
+def two_steps(monkeypatch):
+    """The program two versions later; what the steps do may be changed."""
+    steps = {
+        VERSION + 1: lambda tx: tx.run("ALTER TABLE task ADD COLUMN colour TEXT"),
+        VERSION + 2: lambda tx: tx.run("UPDATE task SET colour = 'blue'"),
+    }
+    monkeypatch.setattr(migrations, "STEPS", steps)
+    return steps
+
+
+def test_an_older_schema_is_brought_up_to_date_step_by_step(database_url, tmp_path, two_steps, monkeypatch):
+    store = Store.open(database_url, tmp_path)
+    (task_id,) = store.write(lambda tx: tasks.add(tx, [{"command": "kept"}], "ann"))
+    store.close()
+    monkeypatch.setattr(migrations, "VERSION", VERSION + 2)
+    for _ in range(2):
+        later = Store.open(database_url, tmp_path)
+        assert schema_of(later) == str(VERSION + 2)
+        assert later.read(lambda tx: tx.all("SELECT id, colour FROM task")) == [{"id": task_id, "colour": "blue"}]
+        later.close()
+
+
+def test_a_step_that_fails_leaves_the_database_as_it_was(database_url, tmp_path, two_steps, monkeypatch):
+    Store.open(database_url, tmp_path).close()
+
+    def fail(tx):
+        tx.run("ALTER TABLE batch ADD COLUMN half TEXT")
+        raise ZeroDivisionError("a mistake")
+
+    whole = two_steps[VERSION + 2]
+    two_steps[VERSION + 2] = fail
+    monkeypatch.setattr(migrations, "VERSION", VERSION + 2)
+    with pytest.raises(ZeroDivisionError):
+        Store.open(database_url, tmp_path)
+    monkeypatch.setattr(migrations, "VERSION", VERSION)
+    before = Store.open(database_url, tmp_path)
+    assert schema_of(before) == str(VERSION), "the older program can still serve it"
+    before.close()
+    two_steps[VERSION + 2] = whole
+    monkeypatch.setattr(migrations, "VERSION", VERSION + 2)
+    after = Store.open(database_url, tmp_path)
+    assert schema_of(after) == str(VERSION + 2)
+    after.close()
+
+
+def test_killed_at_any_moment_of_its_making_it_is_made_the_next_time(database_url, tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    outcomes = []
+    for statement in (1, 5, 16, 22, 1000):
+        words = [sys.executable, str(tmp_path / "killed.py"), database_url, str(tmp_path), str(statement)]
+        done = subprocess.run(words, check=False, capture_output=True, text=True, env=variables)
+        outcomes.append(done.stdout or done.returncode)
+    assert outcomes[:3] == [-9] * 3 and outcomes[-1] == "whole\n", outcomes
+    store = Store.open(database_url, tmp_path)
+    (task_id,) = store.write(lambda tx: tasks.add(tx, [{"command": "x"}], "ann"))
+    assert task_id == 1 and store.read(lambda tx: tasks.counts(tx, Filter())) == {"pending": 1}
+    assert store.read(lambda tx: tx.column("SELECT name FROM batch")) == ["Default"]
+    store.close()
+
+
+def test_several_at_once_on_an_empty_database(postgres, tmp_path):
+    url = postgres.new_database()
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        stores = list(pool.map(lambda _: Store.open(url, tmp_path), range(6)))
+    ids = {store.read(lambda tx: tx.value("SELECT value FROM setting WHERE name = 'server_id'")) for store in stores}
+    for store in stores:
+        store.close()
+    assert len(ids) == 1
