@@ -7,13 +7,15 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
-from env import PROGRAM, Env, Process, ServerProcess
+from env import PROGRAM, ROOT, Env, Process, ServerProcess
 from scitq.errors import ScitqError
 from scitq.transport import Connection
 
@@ -42,6 +44,15 @@ def start_struck(process: Process, calls: str, when: int) -> None:
         Process.start(process)  # one that waits for nothing: it may end before it is ready
     finally:
         process.program = PROGRAM
+
+
+def copied_program(directory: Path) -> list[str]:
+    """How to start a copy of the checkout under test, which may be changed; it is made in this directory unless it is there."""
+    checkout = Path(PROGRAM[-1]).parent if PROGRAM[-1].endswith(".py") else ROOT
+    if not directory.exists():
+        shutil.copytree(checkout / "scitq_pkg", directory / "scitq_pkg", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(checkout / "scitq.py", directory)
+    return [sys.executable, str(directory / "scitq.py")]
 
 
 def ready_or_dead(server: ServerProcess, seconds: float = 20.0) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-import sys
 from pathlib import Path
 
 import pytest
-from env import PROGRAM, ROOT, Env, Process, ServerProcess
-from strikes import Submitters, ready_or_dead, start_struck
+from env import PROGRAM, Env, Process, ServerProcess
+from strikes import Submitters, copied_program, ready_or_dead, start_struck
 
 FRAME_BYTES = 24 + 4096  # of a WAL with pages of 4,096 bytes
 
@@ -125,14 +124,13 @@ STEPS[VERSION] = _step
 
 def next_version(directory: Path) -> list[str]:
     """The program as of the next version, whose schema has one more step; a long one."""
-    shutil.copytree(ROOT / "scitq_pkg", directory / "scitq_pkg", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "scitq.py", directory)
+    program = copied_program(directory)
     schema, migrations = (directory / "scitq_pkg" / "store" / name for name in ("schema.py", "migrations.py"))
     text = schema.read_text()
     number = int(text.partition("\nVERSION = ")[2].split()[0])
     schema.write_text(text.replace(f"\nVERSION = {number}\n", f"\nVERSION = {number + 1}\n"))
     migrations.write_text(migrations.read_text() + NEXT_STEP)
-    return [sys.executable, str(directory / "scitq.py")]
+    return program
 
 
 def test_killed_while_the_schema_is_changed(env_on_each):

@@ -9,19 +9,18 @@ import contextlib
 import os
 import random
 import re
-import shutil
 import signal
-import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from env import PROGRAM, ROOT, Env
+from env import PROGRAM, Env
 from scitq.errors import ScitqError
 from scitq.protocol import FINAL
 from scitq.transport import Connection
+from strikes import copied_program
 
 WATCHED = """
 exec 9>>"$WATCH/$SCITQ_TASK_ID"
@@ -70,9 +69,9 @@ def test_two_servers_of_one_database_and_their_workers(tmp_path, postgres):
         second, watch = env.server(name="second"), Watch(env)
         env.worker(4, "--prefetch", "4")
         env.worker(4, "--prefetch", "4", server=second.url)
-        ids = env.create(*[watch.spec()] * 60)
+        ids = env.create(*[watch.spec()] * 30)
         with Connection(second.url, env.token) as connection:
-            body = {"tasks": [watch.spec()] * 60}
+            body = {"tasks": [watch.spec()] * 30}
             ids += connection.request("POST", "/api/v1/tasks", body).json()["ids"]
         env.wait_state(ids, seconds=30)
         for task in ids:
@@ -88,7 +87,7 @@ def test_given_back_while_it_starts(env):
     env.server()
     watch, chance = Watch(env), random.Random(7)
     workers = [env.worker(2, "--prefetch", "6") for _ in range(3)]
-    ids = env.create(*[watch.spec("sleep 0.02")] * 150)
+    ids = env.create(*[watch.spec("sleep 0.02")] * 80)
     while any(state not in FINAL for state in env.api("GET", "/tasks/counts")["counts"]):
         row = chance.choice(workers).row
         env.api("PATCH", f"/workers/{row['id']}", {"concurrency": chance.randrange(4), "draining": chance.random() < 0.3})
@@ -109,15 +108,14 @@ QUICKER = {"OFFLINE_SECONDS": 4.0, "START_LEASE_SECONDS": 2.0, "POLL_SECONDS": 1
 
 def quicker_program(directory: Path) -> list[str]:
     """The program with shorter times, in the same proportions."""
-    shutil.copytree(ROOT / "scitq_pkg", directory / "scitq_pkg", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "scitq.py", directory)
+    program = copied_program(directory)
     protocol = directory / "scitq_pkg" / "protocol.py"
     text = protocol.read_text()
     for name, seconds in QUICKER.items():
         text, count = re.subn(rf"^{name} = [\d.]+", f"{name} = {seconds}", text, flags=re.MULTILINE)
         assert count == 1
     protocol.write_text(text)
-    return [sys.executable, str(directory / "scitq.py")]
+    return program
 
 
 @pytest.mark.slow
@@ -133,7 +131,7 @@ def test_a_worker_cut_off_does_not_start_what_was_given_to_another(env):
     cut_off.program = server.program
     cut_off.start()
     go = env.directory / "go"
-    first, second = env.create(watch.spec(f"while [ ! -e {go}1 ]; do sleep 0.05; done"), watch.spec(f"while [ ! -e {go}2 ]; do sleep 0.05; done"))
+    first, second = env.create(*[watch.spec(f"while [ ! -e {go}{n} ]; do sleep 0.05; done") for n in (1, 2)])
     env.wait_state(first, "running")
     env.wait_state(second, "accepted")
     relay.silent = {"up", "down"}
@@ -201,12 +199,9 @@ class Nemesis:
 
     def upgrade(self) -> None:
         """Server and worker go on from another copy of the program, or from the first one again."""
-        copy = self.env.directory / "copy"
-        if not copy.exists():
-            shutil.copytree(ROOT / "scitq_pkg", copy / "scitq_pkg", ignore=shutil.ignore_patterns("__pycache__"))
-            shutil.copy(ROOT / "scitq.py", copy)
+        copy = copied_program(self.env.directory / "copy")
         for process in (self.server, self.chance.choice(self.workers)):
-            process.program = [sys.executable, str(copy / "scitq.py")] if process.program == PROGRAM else PROGRAM
+            process.program = copy if process.program == PROGRAM else PROGRAM
             process.restart()
 
     def pause_worker(self) -> None:
