@@ -262,7 +262,8 @@ def test_a_typing_error_is_mended_in_all_that_failed(lab, seeds):
     look = manage(lab, *words, "--dry-run").stdout
     assert f"task {ids[1]}\n- ecko 1/1\n+ echo <1> 1\n" in look and lab.task(ids[1])["command"] == "ecko 1/1"
     done = manage(lab, *words, "--yes").stdout
-    assert done == look.replace(f"would edit 3 tasks ({ids[0]}-{ids[2]})", f"edit: 3 tasks ({ids[0]}-{ids[2]})")
+    asked = f"would edit 3 tasks ({ids[0]}-{ids[2]}), and queue again what has ended"
+    assert asked in look and done == look.replace(asked, f"edit: 3 tasks ({ids[0]}-{ids[2]})")
     assert [lab.task(task)["command"] for task in ids] == [f"echo <{i}> {i}" for i in range(3)]
     lab.wait_state(ids, "failed", "succeeded")
 
@@ -317,7 +318,10 @@ def test_what_a_filter_cannot_change_is_told_and_no_failure(lab, seeds):
 
 def test_properties_are_set_back(lab):
     (task,) = lab.create({"command": "true", "batch": "u", "container": "x", "retry": 3, "run_timeout": 5, "env": {"A": "1"}})
-    manage(lab, "task", "update", task, "--yes", "--unset", "retry", "--unset", "run-timeout", "--shell")
+    words = ("task", "update", task, "--unset", "retry", "--unset", "run-timeout", "--shell")
+    look = manage(lab, *words, "-t").stdout
+    assert look == f"would update task {task}: shell=sh, retry back to its default, run_timeout back to its default\n"
+    manage(lab, *words, "--yes")
     assert lab.task(task).items() >= {"container": "x", "retry": 0, "run_timeout": None, "shell": "sh"}.items()
     manage(lab, "task", "edit", task, "--yes", "--unset", "shell,env", "--set", "container=")
     assert lab.task(task).items() >= {"container": None, "shell": None, "env": {}}.items()

@@ -24,6 +24,7 @@ _LISTS = ("input", "resource", "require", "env")
 _TEXTS = ("command", "name", "batch", "container", "container_options", "output", "workdir")
 _CHOICES = {"shell": ("sh", "bash"), "use_cache": ("yes", "no")}
 FIELDS = (*_TEXTS, *_LISTS, *_NUMBERS, *_TIMES, *_CHOICES)
+_MOST_TOLD = 300  # characters about new values in a question
 _HEADER_LINES = 3  # of a unified difference: two names and the first place
 _RED, _GREEN, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
@@ -131,7 +132,17 @@ def _update(server: Server, arguments) -> int:
     if not changed and not arguments.relaunch:
         raise InvalidRequest("update changes nothing: give at least one property (-h lists them)")
     body = {"relaunch": arguments.relaunch} | ({"set": changed} if changed else {})
-    return selection.change("update", server.tasks_edit, arguments, **body)
+    return selection.change("update", server.tasks_edit, arguments, _how(changed, arguments.relaunch), **body)
+
+
+def _how(changed: dict, relaunch: bool) -> str:
+    """`: retry=3, name back to its default; queued again`."""
+    parts = [
+        f"{name} back to its default" if value is RESET else f"{name}={tables.plain(value)}" for name, value in changed.items()
+    ]
+    told = tables.safe(", ".join(parts))
+    told = told if len(told) <= _MOST_TOLD else told[: _MOST_TOLD - 1] + "…"
+    return (f": {told}" if told else "") + (", and queue again what has ended" if relaunch else "")
 
 
 # --- edit: many tasks at once, with a diff --------------------------------------------------------------------------------
@@ -159,7 +170,8 @@ def _edit(server: Server, arguments) -> int:
     if len(body) == 1:
         raise InvalidRequest("edit changes nothing: give --sub 's/OLD/NEW/', --set FIELD=VALUE or --unset FIELD")
     none = "no task passes the filter and has a command that this changes"
-    return selection.change("edit", server.tasks_edit, arguments, _show_changes, none, **body)
+    how = _how(changed, arguments.relaunch)
+    return selection.change("edit", server.tasks_edit, arguments, how, _show_changes, none, **body)
 
 
 def fields_of(words: list[str]) -> dict:

@@ -103,12 +103,12 @@ def agree(question: str, arguments) -> bool:
 
 
 def change(
-    verb: str, bulk: Callable, arguments, look: Callable[[dict], None] | None = None, none: str = _NONE, **body
+    verb: str, bulk: Callable, arguments, how: str = "", look: Callable[[dict], None] | None = None, none: str = _NONE, **body
 ) -> int:  # fmt: skip
     """A change of many tasks: looks, shows, asks, and changes the very ones that were shown; the exit code.
 
-    `bulk` is a method of `lib.Server`; `look(answer)` shows more of what is to come. `verb` is one word, `relaunch`; `none` says
-    what it means that no task is left.
+    `bulk` is a method of `lib.Server`; `look(answer)` shows more of what is to come. `verb` is one word, `relaunch`; `how` follows
+    the tasks in the question; `none` says what it means that no task is left.
     """
     wanted = some_filters(arguments, verb)
     which = {"ids": ids_of(wanted["ids"])} if _names_each(wanted) else wanted
@@ -120,7 +120,7 @@ def change(
         raise NotFound(f"{'there is no such task' if seen['skipped'] else none}: nothing was changed")
     if look:
         look(seen)
-    if not agree(f"{verb} {some(seen['ids'])}", arguments):
+    if not agree(f"{verb} {some(seen['ids'])}{how}", arguments):
         return 0 if arguments.dry_run else 1
     changed = bulk(ids=seen["ids"], **body)
     _tell_skipped(changed["skipped"])
