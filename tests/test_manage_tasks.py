@@ -362,8 +362,10 @@ def test_running_ones_are_signaled_canceled_and_deleted(lab, seeds):
     lab.until(lambda: " running " in manage(lab, "task", "list", task).stdout)
     done = manage(lab, "task", "relaunch", task, "--yes", code=1)
     assert f"left out task {task}: is running" in done.stderr
+    assert manage(lab, "task", "delete", task, "-t").stdout == f"would delete task {task}, 1 running\n"
     assert manage(lab, "task", "cancel", task, "--yes").stdout == f"cancel: task {task}\n"
     lab.wait_state(task, "canceled")
+    assert manage(lab, "task", "delete", task, "-t").stdout == f"would delete task {task}\n"
     manage(lab, "task", "delete", task, "--yes")
     assert manage(lab, "task", "get", task, code=3).stderr == f"scitq: there is no task {task}\n"
 

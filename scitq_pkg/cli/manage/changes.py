@@ -10,7 +10,9 @@ from argparse import SUPPRESS
 from collections.abc import Callable
 
 from ...errors import InvalidRequest, nearest
+from ...lib.objects import LONGEST_QUERY
 from ...lib.server import RESET, Server
+from ...protocol import RUNNING
 from ...uris import uris
 from ..options import duration, pair, whole_number
 from ..parser import OneOf, Parser
@@ -66,11 +68,20 @@ def _relaunch(server: Server, arguments) -> int:
 
 
 def _cancel(server: Server, arguments) -> int:
-    return selection.change("cancel", server.tasks_cancel, arguments)
+    return selection.change("cancel", server.tasks_cancel, arguments, _running(server, arguments))
 
 
 def _delete(server: Server, arguments) -> int:
-    return selection.change("delete", server.tasks_delete, arguments)
+    return selection.change("delete", server.tasks_delete, arguments, _running(server, arguments))
+
+
+def _running(server: Server, arguments) -> str:
+    """`, 3 running`: what would be stopped."""
+    wanted = selection.filters(arguments)
+    if not wanted or len(wanted.get("ids", "")) > LONGEST_QUERY:
+        return ""
+    count = server.counts(**wanted)["counts"].get(RUNNING, 0)
+    return f", {count} running" if count else ""
 
 
 def _signal_options(parser: Parser) -> None:
