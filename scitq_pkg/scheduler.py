@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from .protocol import OFFLINE_SECONDS, RETURN
-from .store import Store, Transaction, queue
+from .store import Store, Transaction, queue, requests
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,7 @@ DECIDER = "scheduler"  # its name in the event log and in `asked_by`
 LOST_AFTER_SECONDS = 1800.0
 FLUSH_SECONDS = 5.0  # between two writes of the workers' last contacts
 TICK_SECONDS = 1.0
+FORGET_SECONDS = 3600.0  # between two looks for answers to requests that nobody will repeat
 
 
 # --- pure decisions ----------------------------------------------------------------------------------------------------
@@ -188,6 +189,7 @@ class Monitor:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._flushed = clock()
+        self._forgot = float("-inf")
         self.ticked_at = clock()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
@@ -225,6 +227,9 @@ class Monitor:
         silent = self._silences(now) if self._store.leads else []
         if any(silence > limit for _, silence, limit in silent):
             self._store.write(lambda tx: self._declare(tx, silent))
+        if now - self._forgot >= FORGET_SECONDS:
+            self._store.write(requests.forget_old)
+            self._forgot = now
         self.ticked_at = now
 
     def _flush(self) -> None:
