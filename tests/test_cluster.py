@@ -86,7 +86,7 @@ def test_when_the_decider_is_killed_another_takes_over(cluster):
         worker = cluster.worker(1, server=servers[-1].url, ready=False)
         (task,) = ask(cluster, asked, "POST", "/tasks", {"command": "true"})["ids"]
         cluster.until(
-            lambda task=task: ask(cluster, asked, "GET", f"/tasks/{task}")["state"] == "succeeded", what="the task ended"
+            lambda asked=asked, task=task: ask(cluster, asked, "GET", f"/tasks/{task}")["state"] == "succeeded", what="the task ended"
         )
         worker.stop()
     assert one_decides(cluster, servers) is servers[0]

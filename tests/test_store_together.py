@@ -133,7 +133,7 @@ def test_an_end_that_comes_with_its_worker_declared_lost_counts_once(house, othe
 
 
 def test_the_stronger_of_two_orders_stands(house, other, pair):
-    (task_id, execution_id, _), _ = pair
+    (_, execution_id, _), _ = pair
     interleave(
         house,
         lambda tx: queue.order(tx, [execution_id], "kill", "ann"),

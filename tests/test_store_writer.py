@@ -86,7 +86,7 @@ def test_a_change_is_there_for_the_next_and_for_the_decider_before_the_commit(st
     while not store.leads:
         version = store.changes.wait(version, 10)
     seen.clear()
-    first, second = together(
+    _, second = together(
         store, lambda tx: (note("a")(tx), tx.wake()), lambda tx: tx.column("SELECT name FROM batch ORDER BY id")
     )
     assert second == ["Default", "a"] and seen == [2], "it looks once for all of the group"
