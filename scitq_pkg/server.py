@@ -22,9 +22,12 @@ from .api.polls import SPARE_THREADS, Bells, Seats
 from .api.readiness import Readiness
 from .errors import InvalidRequest, ScitqError, StorageFull, Unavailable
 from .settings import Settings
-from .store import Store, Transaction, requests, tokens
+from .store import Store, Transaction, tokens
 
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+LAST_WRITES_SECONDS = 0.5  # for a database that stands still when the server stops
 
 
 def serve(settings: Settings, quiet: bool = False) -> None:
@@ -38,7 +41,8 @@ def serve(settings: Settings, quiet: bool = False) -> None:
         server.start()
         if not quiet:
             server.greet()
-        stop.wait()
+        while not stop.wait(LOOK_SECONDS):  # the kernel may give a signal to another thread: then this one has to look
+            pass
     finally:
         server.stop()
 
@@ -103,7 +107,6 @@ class Server:
     def start(self) -> None:
         """Begin to decide and to answer."""
         self._started = True
-        self.store.write(requests.forget_old)
         self.store.start(scheduler.decide, self.service.bells.ring)
         self.monitor.start()
         self.http.start(SPARE_THREADS)
@@ -121,11 +124,12 @@ class Server:
         self.store.changes.bump()
         self.http.stop()
         try:
+            self.store.write(lambda tx: None, timeout=LAST_WRITES_SECONDS)
             self.monitor.stop()
             self._forget_own_token()
         except ScitqError as error:
             log.warning("while stopping: %s", error)
-        self.store.close()
+        self.store.close(LAST_WRITES_SECONDS)
         log.info("stopped")
 
     def greet(self) -> None:

@@ -31,7 +31,7 @@ IDLE_SECONDS = 120  # a connection without a request is closed after that
 HEADER_BYTES = 64 * 1024
 BACKLOG = 1024
 HANDSHAKE_SECONDS = 15.0
-FINISH_SECONDS = 3.0  # that requests have to end when the server stops
+FINISH_SECONDS = 2.5  # that requests have to end when the server stops
 RELAY_BYTES = 256 * 1024
 
 
@@ -138,6 +138,8 @@ class HttpServer:
         self._server.pull_trigger()
         self._loop.join(timeout=1)
         self.dispatcher.shutdown(timeout=0.5)
+        if not self.dispatcher.threads:  # one that still answers would write to what has the number of a closed descriptor then
+            wasyncore.close_all(self._map)
 
     def _is_busy(self) -> bool:
         """Whether a request is being received or answered, or an answer is not yet sent."""
@@ -147,7 +149,6 @@ class HttpServer:
     def _run(self) -> None:
         while not self._stopping:
             wasyncore.poll2(timeout=5.0, map=self._map)
-        wasyncore.close_all(self._map)
 
 
 def _has_started(channel: HTTPChannel) -> bool:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import socket
 import sqlite3
 import threading
 import time
@@ -18,7 +16,7 @@ from env import Env
 from scitq.api.callers import FAILURES, Caller, Callers
 from scitq.api.polls import SPARE_THREADS, Bells, Seats
 from scitq.auth import hash_token
-from scitq.errors import InvalidRequest, NotAuthenticated, TooManyRequests, Unavailable
+from scitq.errors import InvalidRequest, NotAuthenticated, TooManyRequests
 from scitq.protocol import SyncAnswer, SyncRequest
 from scitq.transport import Connection, raise_for
 
@@ -78,47 +76,6 @@ def test_it_says_where_it_is_and_leaves_nothing(env):
 def test_quiet_says_nothing(env):
     server = env.server("--quiet")
     assert server.output() == ""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_in_order_while_requests_wait(env, number):
-    """Held requests are answered, slow and silent connections hold nobody up, and what was answered is there again."""
-    server = env.server()
-    identity = Identity(env)
-    (task,) = env.create({"command": "true", "batch": "nobody"})
-    identity.sync(0.0)
-    version = env.api("GET", "/tasks/counts")["version"]
-    counts, token = f"/api/v1/tasks/counts?version={version}&wait=30", env.token
-    held = [lambda: identity.sync(20.0), *[lambda: Connection(env.url, token).request("GET", counts, timeout=40)] * 5]
-    waiting = [threading.Thread(target=quietly, args=(call,)) for call in held]
-    for thread in waiting:
-        thread.start()
-    time.sleep(0.3)  # they are held now; a shorter time makes the test easier, never wrong
-    silent, slow = connect(server), connect(server)
-    slow.sendall(b"POST /api/v1/tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-    began = time.monotonic()
-    server.ended_by_test = True
-    server.signal(number)
-    assert server.wait_exit(5.0) == 0
-    assert time.monotonic() - began < 5.0
-    for thread in waiting:
-        thread.join(5)
-        assert not thread.is_alive()
-    silent.close()
-    slow.close()
-    server.start()
-    assert env.state(task) == "pending"
-
-
-def quietly(call) -> None:
-    """A request that may come too late for a server that stops."""
-    with contextlib.suppress(OSError, Unavailable):
-        call()
-
-
-def connect(server) -> socket.socket:
-    parts = urlsplit(server.url)
-    return socket.create_connection((parts.hostname, parts.port), 10)
 
 
 def test_a_port_in_use_is_one_line(env):

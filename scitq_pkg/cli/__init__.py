@@ -19,6 +19,7 @@ COMMANDS = {
     "fetch": (".fetch", "move data between here and anywhere"),
     "run": (".run", "a server, a worker and a batch file or command in one, here and now"),
     "completion": (".completion", "print the completion script for bash, zsh or fish"),
+    "courier": ("..courier", ""),  # started by a worker only: moves its data
     "keeper": ("..keeper", ""),  # started by a worker only: owns its processes
     "rewrite": ("..rewriting", ""),  # started by a server only: replaces in commands
 }
@@ -31,9 +32,13 @@ def main(argv: list[str] | None = None) -> int:
     words = _own_words() if argv is None else list(argv)
     try:
         code = _run(words)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         _flush()
         return code
     except KeyboardInterrupt:
+        if argv is None:
+            _leave_at_once()
         return INTERRUPTED
     except BrokenPipeError as error:
         return 0 if _reader_is_gone() else _failed(error, words)
@@ -142,6 +147,13 @@ def _forget_output_that_cannot_be_written() -> None:
             sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _leave_at_once() -> None:
+    """A thread may be writing to somebody who has stopped reading: the interpreter would wait for it, or abort."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def _failed(error: Exception, words: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -13,6 +14,8 @@ from .databases import Database, Postgresql, open_database
 from .migrations import migrate
 from .transaction import Transaction
 from .writer import Changes, Writer
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -99,12 +102,14 @@ class Store:
         with self.database.reader() as transaction:
             return question(transaction)
 
-    def close(self) -> None:
-        """Let the writes that wait be done, then close every connection."""
+    def close(self, seconds: float | None = None) -> None:
+        """Let the writes that wait be done, then close every connection. A database that stands still is left after so long."""
         if self._cluster is not None:
-            self._cluster.stop()
-        self._writer.stop()
-        self.database.close()
+            self._cluster.stop(seconds)
+        if self._writer.stop(seconds):
+            self.database.close()
+        else:
+            log.warning("the database stands still: it is left as it is, nothing of what it did not take was acknowledged")
 
 
 __all__ = ["Store", "Transaction"]

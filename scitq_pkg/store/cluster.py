@@ -46,12 +46,13 @@ class Cluster:
         """Begin to listen and to stand for election."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread; the lock goes with its connection."""
+    def stop(self, seconds: float | None = None) -> None:
+        """End the thread, for which it has so long; the lock goes with its connection."""
         self._stopping.set()
         self._mouth.close()
-        self._thread.join()
-        self._ear.close()
+        self._thread.join(seconds)
+        if not self._thread.is_alive():
+            self._ear.close()
 
     def payload(self, touched: set[int], woken: bool) -> str:
         """What a commit of this process tells the others."""

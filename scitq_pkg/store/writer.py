@@ -85,11 +85,12 @@ class Writer:
         self._jobs.put(job)
         return job.future
 
-    def stop(self) -> None:
-        """Do what is queued, then end."""
+    def stop(self, seconds: float | None = None) -> bool:
+        """Do what is queued, then end; whether that was done within so long."""
         self._stopped = True
         self._jobs.put(None)
-        self._thread.join()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         going = True
