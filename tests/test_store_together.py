@@ -9,7 +9,7 @@ import pytest
 from house import WHO, House
 from scitq.errors import InvalidRequest
 from scitq.protocol import Chunk, Report, SyncRequest
-from scitq.store import Store, queue, tasks
+from scitq.store import Store, batches, queue, tasks
 
 AWHILE = 0.3  # seconds that a transaction is held open, for the other one to come in between
 
@@ -189,6 +189,22 @@ def test_a_batch_made_on_two_servers_at_once_is_one(house, other):
     spec = [{"command": "x", "batch": "new"}]
     (one,), (two,) = interleave(house, lambda tx: tasks.add(tx, spec, WHO), other, lambda tx: tasks.add(tx, spec, WHO))
     assert len(house.rows("batch", "name = 'new'")) == 1 and one != two
+
+
+@pytest.mark.parametrize("deleted_first", [False, True])
+def test_a_task_put_into_a_batch_that_is_deleted_goes_with_it_or_into_a_new_one(house, other, deleted_first):
+    house.add({"command": "x", "batch": "b"})
+
+    def add(tx):
+        return tasks.add(tx, [{"command": "y", "batch": "b"}], WHO)
+
+    def delete(tx):
+        batches.delete(tx, "b", WHO)
+
+    interleave(house, delete if deleted_first else add, other, add if deleted_first else delete)
+    known = {row["id"] for row in house.rows("batch")}
+    left = house.rows("task")
+    assert len(left) == deleted_first and {row["batch_id"] for row in left} <= known
 
 
 def test_transactions_that_block_each_other_are_done_again(house, other):

@@ -15,7 +15,8 @@ _ORDERS = {"suspend": SUSPEND, "term": TERM, "kill": KILL}
 
 def ensure(tx: Transaction, name: str) -> int:
     """The id of the batch of this name, which is made if there is none."""
-    found = tx.value("SELECT id FROM batch WHERE name = ?", (name,))
+    locking = " FOR KEY SHARE" if tx.postgresql else ""  # no server deletes it before this is committed
+    found = tx.value(f"SELECT id FROM batch WHERE name = ?{locking}", (name,))
     if found is not None:
         return found
     (batch_id,) = tx.new_ids("batch", 1)
@@ -100,6 +101,7 @@ def delete(tx: Transaction, name: str, who: str) -> None:
     from . import tasks  # which uses this module
 
     batch_id = _row(tx, name)["id"]
+    tx.column(f"SELECT id FROM batch WHERE id = ?{tx.for_update}", (batch_id,))  # what other servers put into it is there, or waits
     tasks.remove(tx, tx.column("SELECT id FROM task WHERE batch_id = ?", (batch_id,)))
     default = ensure(tx, "Default")
     for worker_id in tx.column("SELECT id FROM worker WHERE batch_id = ?", (batch_id,)):
