@@ -16,7 +16,7 @@ from .program import command
 
 LONGEST_SECONDS = 5.0
 MAX_CHARACTERS = 1_000_000  # of a text
-_MOST_CHARACTERS = 100_000_000  # that are put into all of them
+_MOST_CHARACTERS = 20_000_000  # that are put into all of them
 _MOST_CPU_SECONDS = 10
 _MOST_BYTES = 4 * 2**30  # of the process's memory
 
@@ -68,20 +68,29 @@ class _Refused(Exception):
 def _changes(texts: list, pattern: re.Pattern, replacement: str, count: int):
     """(id, text) of those that change."""
     left = _MOST_CHARACTERS
-
-    def expand(match: re.Match) -> str:
-        nonlocal left
-        text = match.expand(replacement)
-        left -= len(text)
+    for number, text in texts:
+        after, put = _replaced(text, pattern, replacement, count)
+        left -= put
         if left < 0:
             raise _Refused(f"more than {_MOST_CHARACTERS} characters would be put into the commands: choose fewer")
-        return text
-
-    for number, text in texts:
-        after = pattern.sub(expand, text, count=count)
-        if len(after) > MAX_CHARACTERS or "\0" in after or not after.strip():
-            raise _Refused(
-                f"task {number} would have a command that is empty, holds a NUL or is longer than {MAX_CHARACTERS} characters"
-            )
+        if after is None or len(after) > MAX_CHARACTERS or "\0" in after or not after.strip():
+            fault = f"is empty, holds a NUL or is longer than {MAX_CHARACTERS} characters"
+            raise _Refused(f"task {number} would have a command that {fault}")
         if after != text:
             yield number, after
+
+
+def _replaced(text: str, pattern: re.Pattern, replacement: str, count: int) -> tuple[str | None, int]:
+    """What becomes of a text (None: more than can be), and how many characters were put into it."""
+    put = 0
+
+    def expand(match: re.Match) -> str:
+        nonlocal put
+        if put > MAX_CHARACTERS:
+            return ""
+        piece = match.expand(replacement) if "\\" in replacement else replacement  # the former reads it anew each time
+        put += len(piece)
+        return piece
+
+    after = pattern.sub(expand, text, count=count)
+    return (after if put <= MAX_CHARACTERS else None), put
