@@ -164,6 +164,7 @@ def test_each_shell_offers_what_fits(scripts, shell):
 
 
 def test_bash_offers_values_after_an_equals_sign(scripts):
+    need("bash")
     lines = [
         "scitq manage task list --format=js",
         "scitq launch --shell=",
