@@ -13,6 +13,7 @@ from env import PROGRAM
 from scitq.errors import InvalidRequest, NotAllowed, NotFound, TransferFailed
 from scitq.fetch import Uri, copy, delete, get, info, list_content, put, sync, transfer
 from services import Ftp, Nginx, needed
+from stores import S3, Variables
 
 NAMES = ("plain", "with space", "ü%41", "a+b&c=d", "deep/er/file", "-dash", "'quote'", "semi;colon", "empty")
 BIG = 70 * 2**20 + 12345  # three parts
@@ -68,7 +69,31 @@ class PlainFtpPlace(FtpPlace):
     plain = True
 
 
-PLACES = {"file": LocalPlace, "http": WebPlace, "ftp": FtpPlace, "plain ftp": PlainFtpPlace}
+class S3Place:
+    """Objects, looked at with boto3 itself."""
+
+    writes = lists = True
+    uri = "s3://bucket/"
+
+    def __init__(self, folder: Path):
+        self.service = S3(folder)
+        self.variables = Variables(self.service.variables)
+
+    def put_raw(self, name: str, data: bytes) -> None:
+        self.service.client.put_object(Bucket="bucket", Key=name, Body=data)
+
+    def get_raw(self, name: str) -> bytes | None:
+        try:
+            return self.service.client.get_object(Bucket="bucket", Key=name)["Body"].read()
+        except self.service.client.exceptions.NoSuchKey:
+            return None
+
+    def close(self) -> None:
+        self.variables.restore()
+        self.service.close()
+
+
+PLACES = {"file": LocalPlace, "http": WebPlace, "ftp": FtpPlace, "plain ftp": PlainFtpPlace, "s3": S3Place}
 
 
 @pytest.fixture(scope="module", params=PLACES)

@@ -14,6 +14,7 @@ KNOWN = {
     "http": ".web",
     "https": ".web",
     "ftp": ".ftp",
+    "s3": ".s3",
 }
 PLUGINS = "scitq.fetch"  # entry points: scheme -> a module with a class `Place(Scheme)`
 

