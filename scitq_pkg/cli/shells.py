@@ -57,7 +57,7 @@ def _links(root: Node) -> list[str]:
 
 def _short(about: str) -> str:
     """What fits beside an option in a menu."""
-    first = re.split(r"[:;(]", about)[0].strip()
+    first = re.split(r": |; | \(", about)[0]
     return first if len(first) <= 70 else first[:69] + "…"
 
 
