@@ -19,7 +19,9 @@ def main() -> None:
     options = _options()
     surroundings.provide()
     import peers
-    import scenarios.side_by_side  # noqa: F401 (a scenario is known once its module is imported)
+    import scenarios.presence
+    import scenarios.side_by_side
+    import scenarios.volume  # noqa: F401 (a scenario is known once its module is imported)
     from results import Results
     from scenarios import ALL, Bench
 

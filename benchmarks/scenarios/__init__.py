@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -59,8 +60,10 @@ class Bench:
 
     def _works(self, system, ask: Callable) -> bool:
         """Calls `ask(system)`. A peer may fail: that is told below the table. scitq may not."""
+        start = time.perf_counter()
         try:
             ask(system)
+            self.say(f"  {system.title}: {time.perf_counter() - start:.1f} s")
             return True
         except Exception as error:
             if system.title == OURS:

@@ -1,0 +1,64 @@
+"""Many: tasks submitted at once, tasks in the queue, rows in a list."""
+
+from __future__ import annotations
+
+import time
+
+from measure import median
+from results import OURS
+
+from . import Bench, scenario
+
+MANY = 100_000
+PEERS_MANY = 10_000
+FEW, QUEUED = 1_000, 10_000
+LOOKS = 20
+PAGE = 100
+
+
+@scenario
+def bulk(bench: Bench) -> None:
+    """100,000 tasks submitted (peers: 10,000), no worker there."""
+
+    def ask(system) -> None:
+        count = MANY if system.title == OURS else PEERS_MANY
+        bench.results.add("bulk", "submitted", "/s", system.title, count / system.submit(count))
+
+    with bench.running(workers=False) as systems:
+        bench.warm(systems, lambda system: system.submit(10))
+        bench.alternate(systems, ask, min(3, bench.rounds))
+    bench.results.at_least("bulk", "submitted", 15_000, "/s", bench.results.median("bulk", "submitted"))
+
+
+@scenario
+def queued(bench: Bench) -> None:
+    """scitq alone: 10,000 queued tasks against 1,000, and the first page of a list over 100,000."""
+    few, many = f"{FEW:,} queued", f"{QUEUED:,} queued"
+
+    def ask(system) -> None:
+        for what, count in ((few, FEW), (many, QUEUED)):
+            bench.results.add("queued", what, "/s", OURS, count / system.burst(count))
+
+    with bench.running("scitq") as systems:
+        bench.warm(systems, lambda system: system.burst(200))
+        bench.alternate(systems, ask, min(3, bench.rounds))
+    ratio = bench.results.median("queued", many) / bench.results.median("queued", few)
+    bench.results.at_least("queued", f"tasks/s with {many} against {few}", 0.9, "x", ratio)
+    with bench.running("scitq", workers=False) as systems:
+        systems["scitq"].submit(MANY)
+        _look(bench, systems["scitq"].client)
+
+
+def _look(bench: Bench, client) -> None:
+    """The pages that people look at first."""
+    for what, query in {
+        "first page": {}, "newest first": {"order": "-id"}, "first page of pending": {"state": "pending"},
+        "first page of failed (none)": {"state": "failed"}, "first page by name (none)": {"name": "x*"},
+    }.items():  # fmt: skip
+        times = []
+        for _ in range(LOOKS):
+            start = time.perf_counter()
+            client.get("/tasks", limit=PAGE, **query)
+            times.append(1000 * (time.perf_counter() - start))
+        bench.results.add("queued", f"{what}, p50", "ms", OURS, median(times))
+    bench.results.at_most("queued", "first page, p50", 50, "ms")
