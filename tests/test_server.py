@@ -139,25 +139,6 @@ def test_the_same_port_keeps_its_token(env):
     assert first  # of a port that was chosen for one run: forgotten when it ended
 
 
-# --- health -----------------------------------------------------------------------------------------------------------------
-
-
-def test_ready_is_true_to_the_facts(env):
-    """A database that takes no write makes it unready, and nothing else; it recovers by itself."""
-    server = env.server()
-    with Connection(server.url) as connection:
-        assert connection.request("GET", "/health/ready").status == 200
-        blocker = sqlite3.connect(server.data / "scitq.db", isolation_level=None, timeout=10)
-        blocker.execute("BEGIN IMMEDIATE")
-        env.until(lambda: connection.request("GET", "/health/ready", timeout=40).status == 503, 40, "unready")
-        told = connection.request("GET", "/health/ready", timeout=40).json()
-        assert not told["ready"] and "took no write" in told["reasons"][0]
-        assert connection.request("GET", "/health/live").status == 200
-        blocker.execute("ROLLBACK")
-        blocker.close()
-        env.until(lambda: connection.request("GET", "/health/ready", timeout=40).status == 200, 40, "ready again")
-
-
 # --- a worker's sync --------------------------------------------------------------------------------------------------------
 
 

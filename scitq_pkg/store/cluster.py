@@ -15,6 +15,7 @@ import threading
 import uuid
 from collections.abc import Callable
 
+from ..errors import ScitqError
 from .databases import Postgresql
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Cluster:
             try:
                 with contextlib.closing(self._database.connect()) as connection:
                     self._listen(connection)
-            except self._database.driver_errors() as error:
+            except (ScitqError, *self._database.driver_errors()) as error:
                 log.warning("listening to the database goes on after: %s", str(error).strip())
             self.leads = False
             self._stopping.wait(RETRY_SECONDS)

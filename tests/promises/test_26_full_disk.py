@@ -132,14 +132,6 @@ def test_an_end_that_a_full_database_cannot_take_comes_when_it_can(place, tmp_pa
     assert ran.read_text() == "once\n" and len(env.executions(task)) == 1
 
 
-def test_a_full_disk_is_no_secret_to_health(sqlite_place):
-    """Of PostgreSQL's disk a server hears only when it writes; its own it sees."""
-    place = sqlite_place
-    place.disk.fill()
-    _, told = place.env.until(lambda: (found := place.health())[0] == 503 and found, what="not ready")
-    assert not told["ready"] and "full" in told["reasons"][0] and "make room" in told["reasons"][0]
-
-
 def test_a_server_that_starts_on_a_full_disk_says_so(sqlite_place):
     """It serves what it has, or refuses in a line; what was acknowledged stays."""
     place = sqlite_place
