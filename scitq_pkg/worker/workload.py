@@ -25,6 +25,7 @@ from .errand import Errand
 
 KEPT_AT_MOST = 1000  # directories of failed executions
 KEPT_FREE_SHARE = 0.1  # of the scratch disk: with less, the oldest of them go
+_LEAST_SHARE_BYTES = 32 * 1024  # of the output of one execution in a request: the quiet are not drowned by the loud
 LAST_BYTES = 32  # of what was sent, remembered to tell when a command emptied its own output
 TRY_AGAIN_SECONDS = 2.0  # after the machine had no room for a process
 
@@ -356,6 +357,7 @@ class Workload:
         """All that is held; with `carry` also output, at most `output_bytes` of it."""
         said, now, budget = Said(), boot_seconds(), output_bytes
         held = list(self.executions.values())
+        behind = sum(one.behind for one in held) if carry else 0
         if held and carry:
             self._turn = (self._turn + 1) % len(held)  # so that one that writes much does not silence the others
             held = held[self._turn :] + held[: self._turn]
@@ -363,7 +365,8 @@ class Workload:
             if carry and one.id in self._unprobed:
                 self._probe(one, said)
             elif carry and one.behind:
-                budget -= self._carry(one, said, budget)
+                budget -= self._carry(one, said, min(budget, max(_LEAST_SHARE_BYTES, budget // behind)))
+                behind -= 1
             whole = not one.live and one.id not in self._unprobed and self._is_carried(one, said)
             said.reports.append(one.report(now, whole))
         return said
@@ -375,16 +378,14 @@ class Workload:
         said.probed.append(one)
 
     def _carry(self, one: Execution, said: Said, budget: int) -> int:
-        """Adds its next output; how many bytes."""
+        """Adds its next output, half of it of each stream; how many bytes."""
         carried = 0
-        for name in STREAMS:
-            stream = one.output[name]
-            if not stream.behind:
-                continue
+        streams = [(name, stream) for name, stream in one.output.items() if stream.behind]
+        for left, (name, stream) in zip(range(len(streams), 0, -1), streams):
             if budget - carried <= 0:
                 said.full = True
                 break
-            offset, data = stream.read(budget - carried)
+            offset, data = stream.read(-(-(budget - carried) // left))
             if data:
                 said.chunks.append(Chunk(one.id, name, offset, len(data)))
                 said.data.append(data)

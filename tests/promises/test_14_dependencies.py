@@ -202,7 +202,8 @@ def test_a_long_chain_and_a_wide_fan(env):
     env.server()
     env.worker(4)
     chain = env.create(*[{"command": "true", "require": [f"#{n - 1}"] if n else []} for n in range(100)])
-    fan = env.create(*[{"command": "true"}] * 200, {"command": "true", "require": [f"#{n}" for n in range(200)] + ["#7", chain[-1]]})
+    needs = [*(f"#{n}" for n in range(200)), "#7", chain[-1]]
+    fan = env.create(*[{"command": "true"}] * 200, {"command": "true", "require": needs})
     env.wait_state([*chain, *fan], seconds=30)
     starts = [env.executions(task)[0]["id"] for task in chain]
     assert starts == sorted(starts)
