@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
@@ -89,15 +88,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.tasks[row["id"]] = ModelTask(0, [])
         for slots, prefetch in concurrency:
             name = f"{self.batch}-w{len(self.workers)}"
-            body = {
-                "name": name,
-                "key": f"{name:->20}",
-                "hostname": "h",
-                "concurrency": slots,
-                "prefetch": prefetch,
-                "batch": self.batch,
-            }
-            self.workers.append(ModelWorker(self.env, self.env.api("POST", "/workers", body)))
+            body = {"name": name, "key": f"{name:->20}", "hostname": "h", "concurrency": slots, "prefetch": prefetch}
+            self.workers.append(ModelWorker(self.env, self.env.api("POST", "/workers", body | {"batch": self.batch})))
 
     @rule(count=st.integers(1, 4), retry=st.integers(0, 2), priority=st.integers(-1, 1), chained=st.booleans(), data=st.data())
     def submit(self, count, retry, priority, chained, data):
@@ -231,11 +223,10 @@ class QueueMachine(RuleBasedStateMachine):
 _numbers = itertools.count()
 
 
-@pytest.mark.parametrize("steps", [25])
-def test_the_queue_is_what_its_model_says(env, steps):
+def test_the_queue_is_what_its_model_says(env):
     env.server()
     QueueMachine.env = env
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     run_state_machine_as_test(
-        QueueMachine, settings=settings(max_examples=40, stateful_step_count=steps, deadline=None, suppress_health_check=checks)
+        QueueMachine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=checks)
     )

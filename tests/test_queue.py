@@ -239,6 +239,15 @@ def test_a_failed_requirement_keeps_its_dependents_waiting_until_it_is_relaunche
     assert q.state(last) == "assigned"
 
 
+@pytest.mark.parametrize("state", ["canceled", "failed", "succeeded", "running"])
+def test_only_what_waits_is_released(q, state):
+    worker_id, first = q.worker(), q.task()
+    last = q.needing(first)
+    q.store.write(lambda tx: tx.run("UPDATE task SET state = ? WHERE id = ?", (state, last)))
+    q.sync(worker_id, ended(q.given(worker_id)))
+    assert q.state(last) == state
+
+
 def test_what_was_released_waits_again_when_its_requirement_is_relaunched(q):
     worker_id, first = q.worker(), q.task()
     running, waiting = q.needing(first), q.needing(first)
