@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 DECIDER = "scheduler"  # its name in the event log and in `asked_by`
 LOST_AFTER_SECONDS = 1800.0
-FLUSH_SECONDS = 5.0  # between two writes of the workers' last contacts
+FLUSH_SECONDS = 5.0  # between two writes of the workers' last contacts, at most
 TICK_SECONDS = 1.0
 FORGET_SECONDS = 3600.0  # between two looks for answers to requests that nobody will repeat
 
@@ -183,6 +183,7 @@ class Monitor:
     def __init__(self, store: Store, lost_after_seconds: float = LOST_AFTER_SECONDS, clock: Callable[[], float] = time.monotonic):
         self._store = store
         self._lost_after = lost_after_seconds
+        self._flush_seconds = min(FLUSH_SECONDS, lost_after_seconds / 4)  # another server process may be the one that watches
         self._clock = clock
         self._presence = Presence(clock())
         self._contacts: set[int] = set()
@@ -221,7 +222,7 @@ class Monitor:
         now = self._clock()
         with self._lock:
             self._presence.tick(now, pause_seconds=5 * TICK_SECONDS)
-        if now - self._flushed >= FLUSH_SECONDS:
+        if now - self._flushed >= self._flush_seconds:
             self._flush()
             self._flushed = now
         silent = self._silences(now) if self._store.leads else []

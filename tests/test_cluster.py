@@ -23,10 +23,10 @@ def cluster(tmp_path, postgres):
     made.close()
 
 
-def servers_of(cluster: Env, *names: str) -> list[ServerProcess]:
+def servers_of(cluster: Env, *names: str, options: tuple[str, ...] = ()) -> list[ServerProcess]:
     """Servers that are started at the same moment."""
     with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
-        return list(pool.map(lambda name: cluster.server(name=name), names))
+        return list(pool.map(lambda name: cluster.server(*options, name=name), names))
 
 
 def ask(cluster: Env, server: ServerProcess, method: str, path: str, body=None, token: str | None = None, **query):
@@ -86,10 +86,30 @@ def test_when_the_decider_is_killed_another_takes_over(cluster):
         worker = cluster.worker(1, server=servers[-1].url, ready=False)
         (task,) = ask(cluster, asked, "POST", "/tasks", {"command": "true"})["ids"]
         cluster.until(
-            lambda asked=asked, task=task: ask(cluster, asked, "GET", f"/tasks/{task}")["state"] == "succeeded", what="the task ended"
+            lambda asked=asked, task=task: ask(cluster, asked, "GET", f"/tasks/{task}")["state"] == "succeeded",
+            what="the task ended",
         )
         worker.stop()
     assert one_decides(cluster, servers) is servers[0]
+
+
+def test_the_decider_hears_of_workers_that_speak_to_others(cluster):
+    """It takes none for lost that is there, and each that is gone."""
+    servers = servers_of(cluster, "one", "two", options=("--lost-after", "4"))
+    decider = one_decides(cluster, servers)
+    (polled,) = (server for server in servers if server is not decider)
+    worker = cluster.worker(1, server=polled.url)
+    (task,) = cluster.create("sleep 5.5; echo done")
+    cluster.wait_state(task)
+    assert len(cluster.executions(task)) == 1 and worker.row["state"] == "online"
+    (task,) = cluster.create("sleep 60")
+    cluster.wait_state(task, "running")
+    worker.pause()
+    cluster.until(lambda: cluster.executions(task)[0]["state"] == "lost", 10, "its worker is taken for lost")
+    worker.resume()
+    cluster.until(lambda: len(cluster.executions(task)) == 2, what="it is tried again")
+    cluster.api("POST", "/tasks/cancel", {"ids": [task]})
+    cluster.wait_state(task, "canceled")
 
 
 def test_no_task_runs_twice_while_servers_die(cluster):

@@ -207,6 +207,14 @@ def test_a_task_put_into_a_batch_that_is_deleted_goes_with_it_or_into_a_new_one(
     assert len(left) == deleted_first and {row["batch_id"] for row in left} <= known
 
 
+def test_the_locks_of_a_server_that_went_dark_are_not_kept_for_hours(house):
+    shown = [
+        house.read(lambda tx, name=name: tx.value(f"SHOW {name}"))
+        for name in ("tcp_keepalives_idle", "idle_in_transaction_session_timeout")
+    ]
+    assert shown == ["20", "1min"]
+
+
 def test_transactions_that_block_each_other_are_done_again(house, other):
     one, two = house.add("a", "b")
     both, tried = threading.Barrier(2, timeout=10), []
