@@ -8,6 +8,7 @@ network. The same sources and the same Python give the same bytes. Needs the sta
 
 import argparse
 import concurrent.futures
+import contextlib
 import hashlib
 import io
 import os
@@ -105,10 +106,26 @@ def apt_install(*packages: str, why: str) -> None:
         sys.exit(f"{why} is missing here: install it (apt-get install {names}) and run this again")
     print(f"installing {names} with apt-get", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        done = subprocess.run(["apt-get", "-qq", *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with _no_services_started():
+        for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+            done = subprocess.run(["apt-get", "-qq", *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         sys.exit(f"apt-get install {names} failed:\n{done.stdout}")
+
+
+@contextlib.contextmanager
+def _no_services_started():
+    """What apt-get installs meanwhile is not started as a service of this machine (Debian's `policy-rc.d`)."""
+    policy = pathlib.Path("/usr/sbin/policy-rc.d")
+    if policy.exists():
+        yield
+        return
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        policy.unlink()
 
 
 def core_files(wheels, locked) -> "dict[str, bytes]":

@@ -27,6 +27,7 @@ KEPT_FILE = "kept.json"
 FOLDERS = ("input", "output", "resource", "temp")
 WORKER_STOPS = "worker"  # `asked` of a command that is ended because its worker is
 _NAMES = {*records.RECORDS, *STREAMS, *FOLDERS}  # all that is in the directory of an execution that has ended
+_LEAVES_OUTPUT = (ends.EXITED, ends.SIGNALED, ends.TIMEOUT, ends.STOPPED)
 _USAGE = ("cpu_seconds", "peak_memory_bytes", "read_bytes", "written_bytes")
 
 
@@ -39,6 +40,7 @@ class Execution:
         self.directory = directory
         self.state = ACCEPTED
         self.desired = RUN
+        self.fetched = not (self.task.get("input") or self.task.get("resource"))  # what it needs is in its folders
         self.starting = False  # the keeper was told to run it
         self.suspended = False
         self.obeyed: str | None = None  # the newest order that the keeper was told
@@ -49,6 +51,7 @@ class Execution:
         self.exit_code: int | None = None
         self.signal: int | None = None
         self.reason: str | None = None
+        self.verdict: tuple[str, str | None] | None = None  # state and reason it will end with when its outputs were sent
         self.untidy = False  # something of its tree may still run
         self.usage: dict[str, float] = {}
         self.output = {name: Output(os.path.join(directory, name)) for name in STREAMS}
@@ -59,7 +62,7 @@ class Execution:
     def accept(cls, spec: dict, base: str, spares: Spares | None = None) -> Execution:
         """A new execution with its directory in `base`. Raises OSError; then nothing of it remains."""
         one = cls(spec, os.path.join(base, str(int(spec["id"]))))
-        reused = one._is_ordinary and spares is not None and spares.give(one.directory)
+        reused = one.is_ordinary and spares is not None and spares.give(one.directory)
         if not reused:
             os.mkdir(one.directory, 0o711)
         try:
@@ -81,7 +84,7 @@ class Execution:
         return cls(spec, directory)
 
     @property
-    def _is_ordinary(self) -> bool:
+    def is_ordinary(self) -> bool:
         """Whether its directories are the worker's own user's."""
         return self.task.get("uid") is None and self.task.get("gid") is None
 
@@ -89,7 +92,7 @@ class Execution:
         path = os.path.join(self.directory, name)
         os.mkdir(path, 0o700)
         uid, gid = self.task.get("uid"), self.task.get("gid")
-        if not self._is_ordinary and os.geteuid() == 0:
+        if not self.is_ordinary and os.geteuid() == 0:
             group = gid if gid is not None else ends.primary_group(uid)
             os.chown(path, -1 if uid is None else uid, group)
             if uid is None:
@@ -101,7 +104,7 @@ class Execution:
             if (
                 spares is not None
                 and self.state == SUCCEEDED
-                and self._is_ordinary
+                and self.is_ordinary
                 and not self.untidy
                 and spares.take(self.directory)
             ):
@@ -124,13 +127,14 @@ class Execution:
     # --- its command ----------------------------------------------------------------------------------------------
 
     def unsupported(self) -> str | None:
-        """Why its inputs, resources, container or outputs cannot be dealt with, in a sentence; None if it has none."""
-        wants = {"container": "run containers", "input": "fetch inputs", "resource": "fetch resources", "output": "send outputs"}
-        for name, verb in wants.items():
-            if value := self.task.get(name):
-                shown = value if isinstance(value, str) else " ".join(value)
-                return f"this version of the worker cannot {verb} ({name}: {shown:.200})"
+        """Why its container cannot be dealt with, in a sentence; None if it has none."""
+        if image := self.task.get("container"):
+            return f"this version of the worker cannot run containers (container: {image:.200})"
         return None
+
+    def folder(self, name: str) -> str:
+        """One of the FOLDERS that its command sees."""
+        return os.path.join(self.directory, name)
 
     def order(self, deadline: float, grace: float, cpus: int, devices: str | None) -> dict:
         """What the keeper is to run. `devices` are its GPUs. Raises ValueError if the command cannot be split."""
@@ -175,6 +179,11 @@ class Execution:
         return self.state not in ENDED
 
     @property
+    def ready(self) -> bool:
+        """Whether its command may start."""
+        return self.state == ACCEPTED and self.desired == RUN and self.fetched and not self.starting
+
+    @property
     def occupies(self) -> bool:
         """Whether it holds a run slot."""
         return self.starting or self.state == RUNNING
@@ -199,7 +208,23 @@ class Execution:
         self.exit_code, self.signal = end.get("exit_code"), end.get("signal")
         self.usage |= {name: max(end[name], self.usage.get(name, 0)) for name in _USAGE if name in end}
         self.state, self.reason = _outcome(end)
+        if self.task.get("output") and end["kind"] in _LEAVES_OUTPUT and self.state in (SUCCEEDED, FAILED):
+            self.verdict, self.state, self.reason = (self.state, self.reason), UPLOADING, None
         self.look()
+
+    def fetch_failed(self, why: str) -> None:
+        """What it needs cannot be had."""
+        if self.live:
+            self.end_as(FAILED, why)
+
+    def has_sent(self, fault: str | None) -> None:
+        """Its outputs are where they should be, or never will be."""
+        if self.state != UPLOADING or self.verdict is None:
+            return
+        self.state, self.reason = self.verdict
+        if fault:
+            self.reason = f"{self.reason}; {fault}" if self.reason else fault
+            self.state = FAILED
 
     def end_as(self, state: str, reason: str) -> None:
         """It ends without (or before) a word of the keeper."""
@@ -212,6 +237,10 @@ class Execution:
     def give_back(self, why: str) -> None:
         """It has not started; the server may give it to another worker."""
         self.end_as(LOST, why)
+
+    def stop_sending(self) -> None:
+        """It is to end, and its outputs are still on their way."""
+        self.end_as(CANCELED if self.desired == CANCEL else FAILED, "ended on request before all its outputs were sent")
 
     def stop_unstarted(self) -> None:
         """It is to end and its command has not started."""
@@ -234,10 +263,10 @@ class Execution:
         said = Report(self.id, self.state, suspended=self.suspended, pid=self.pid, **self.usage)
         if self.started is not None:
             said.started_ago = round(max(0.0, now - self.started), 6)
-        if self.live:
-            return said
         if self.ended is not None:
             said.ended_ago = round(max(0.0, now - self.ended), 6)
+        if self.live:
+            return said
         if not whole:
             said.state = UPLOADING
             return said

@@ -20,6 +20,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 SERVICES = {  # Debian package: a program of it
     "postgresql": "/usr/lib/postgresql/*/bin/initdb",
+    "nginx-light": "/usr/sbin/nginx",
+    "aria2": "/usr/bin/aria2c",
     "zsh": "/usr/bin/zsh",
     "fish": "/usr/bin/fish",
 }

@@ -18,7 +18,8 @@ worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log w
 events {{ worker_connections 256; }}
 http {{
   access_log {folder}/access.log; client_body_temp_path {folder}/tmp; proxy_temp_path {folder}/tmp;
-  fastcgi_temp_path {folder}/tmp; uwsgi_temp_path {folder}/tmp; scgi_temp_path {folder}/tmp; default_type application/octet-stream; autoindex on;
+  fastcgi_temp_path {folder}/tmp; uwsgi_temp_path {folder}/tmp; scgi_temp_path {folder}/tmp;
+  default_type application/octet-stream; autoindex on;
   server {{
     listen 127.0.0.1:{port}; root {root};
     location /slow/ {{ alias {root}/; limit_rate 2m; }}
@@ -34,16 +35,18 @@ PASSWORD = "secret"
 _FTP = """
 import sys
 from pyftpdlib.authorizers import DummyAuthorizer
-from pyftpdlib.handlers import DTPHandler, FTPHandler
+from pyftpdlib.handlers import FTPHandler, ThrottledDTPHandler
 from pyftpdlib.servers import ThreadedFTPServer
 
-port, root, drop_after, plain = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "plain"
+port, root, drop_after, plain, limit = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "plain", int(sys.argv[5])
 authorizer = DummyAuthorizer()
 authorizer.add_user("ann", "secret", root, perm="elradfmwMT")
 authorizer.add_anonymous(root)
 dropped = []
 
-class Dropping(DTPHandler):
+class Dropping(ThrottledDTPHandler):
+    read_limit = limit
+
     def send(self, data):
         sent = super().send(data)
         if drop_after and not dropped and self.get_transmitted_bytes() >= drop_after:
@@ -97,11 +100,23 @@ class Nginx:
 
 
 class Ftp:
-    """An FTP server over `root`: anonymous for reading, `ann` for writing. `drop_after` bytes its first transfer is cut off."""
+    """An FTP server over `root`: anonymous for reading, `ann` for writing.
 
-    def __init__(self, folder: Path, drop_after: int = 0, plain: bool = False):
+    `drop_after` bytes its first transfer is cut off; it takes `limit` bytes a second.
+    """
+
+    def __init__(self, folder: Path, drop_after: int = 0, plain: bool = False, limit: int = 0):
         self.root, self.port = folder, free_port()
-        words = [sys.executable, "-c", _FTP, str(self.port), str(folder), str(drop_after), "plain" if plain else "full"]
+        words = [
+            sys.executable,
+            "-c",
+            _FTP,
+            str(self.port),
+            str(folder),
+            str(drop_after),
+            "plain" if plain else "full",
+            str(limit),
+        ]
         self.process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
         wait_for_port(self.port, self.process)
         self.url = f"ftp://127.0.0.1:{self.port}/"

@@ -126,7 +126,7 @@ def _show(arguments, no_rec: bool) -> None:
                 "-" if entry.size is None else str(entry.size),
                 entry.modified_at.isoformat() if entry.modified_at else "-",
             ]
-        print("\t".join([*columns, entry.path if no_rec else str(entry.uri)]))
+        print("\t".join([*columns, entry.path if no_rec else entry.uri.text]))
 
 
 def _info_options(parser: Parser) -> None:
@@ -138,7 +138,7 @@ def _info(arguments) -> None:
     from ..fetch import info
 
     entry = info(arguments.uri, arguments.md5)
-    print(f"uri       {entry.uri}\nsize      {'unknown' if entry.size is None else entry.size}")
+    print(f"uri       {entry.uri.text}\nsize      {'unknown' if entry.size is None else entry.size}")
     for name, value in (
         ("modified", entry.modified_at and entry.modified_at.isoformat()),
         ("md5", entry.md5),

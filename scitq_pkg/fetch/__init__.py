@@ -29,11 +29,13 @@ from .uri import Uri
 __all__ = ["Entry", "Uri", "copy", "delete", "get", "info", "list_content", "put", "sync"]
 
 
-def get(uri: str, destination: str | Path = ".", parallel: int | None = None, show_progress: bool = False) -> list[Path]:
+def get(
+    uri: str, destination: str | Path = ".", parallel: int | None = None, show_progress: bool = False, meter: Meter | None = None
+) -> list[Path]:  # fmt: skip
     """Fetches a file, or with a final `/` all below; then does its actions. The files that are there now.
 
     Into `destination` if that is a folder (it is there, or ends in `/`, or a folder is fetched), else to that very path.
-    `parallel`: files at once.
+    `parallel`: files at once. A `meter` counts, and its `stop` ends it.
     """
     source = Uri.of(uri)
     scheme = scheme_of(source)
@@ -41,7 +43,7 @@ def get(uri: str, destination: str | Path = ".", parallel: int | None = None, sh
     root = Path(destination)
     into = source.is_folder or str(destination).endswith("/") or root.is_dir()
     targets = [(entry, below(root, entry.path) if into else root) for entry in entries]
-    with _metered([entry for entry, _ in targets], show_progress) as meter:
+    with _metered(entries, show_progress, meter) as meter:
         together(lambda pair: download(scheme, *pair, meter), targets, _threads(scheme, parallel), meter)
     files = [target for _, target in targets]
     for action in source.actions:
@@ -49,11 +51,21 @@ def get(uri: str, destination: str | Path = ".", parallel: int | None = None, sh
     return files
 
 
-def put(source: str | Path, uri: str, parallel: int | None = None, show_progress: bool = False) -> None:
-    """Sends a file, or a folder with all below (into `uri`, as if that ended in `/`)."""
+def put(
+    source: str | Path, uri: str, parallel: int | None = None, show_progress: bool = False, meter: Meter | None = None,
+    within: Path | None = None,
+) -> None:  # fmt: skip
+    """Sends a file, or a folder with all below (into `uri`, as if that ended in `/`).
+
+    `within`: links that lead out of this folder are left out. A `meter` counts, and its `stop` ends it.
+    """
     path, target = Path(source), Uri.of(uri)
-    here = Uri.of(f"{path.absolute()}/" if path.is_dir() else str(path.absolute()))
-    _send(_entries(scheme_of(here), here), target, parallel, show_progress)
+    here = Uri("file", f"{path.absolute()}/" if path.is_dir() else str(path.absolute()))
+    entries = _entries(scheme_of(here), here)
+    if within is not None:
+        root = within.resolve()
+        entries = [entry for entry in entries if Path(entry.uri.place).resolve().is_relative_to(root)]
+    _send(entries, target, parallel, show_progress, meter)
 
 
 def copy(source: str, destination: str, parallel: int | None = None, show_progress: bool = False) -> None:
@@ -97,7 +109,7 @@ def delete(uri: str, include: Iterable[str] = (), dry_run: bool = False) -> list
     entries = [entry for entry in _entries(scheme, target) if _included(entry, globs)]
     if entries and not dry_run:
         scheme.delete(entries)
-    return [str(entry.uri) for entry in entries]
+    return [entry.uri.text for entry in entries]
 
 
 def list_content(uri: str, no_rec: bool = False, md5: bool = False) -> list[Entry]:
@@ -166,11 +178,11 @@ def _target(entry: Entry, uri: Uri, alone: bool) -> Uri:
     return uri.without_actions() if alone and not uri.is_folder else uri.child(entry.path)
 
 
-def _send(entries: list[Entry], target: Uri, parallel: int | None, show: bool) -> None:
+def _send(entries: list[Entry], target: Uri, parallel: int | None, show: bool, meter: Meter | None = None) -> None:
     """Local files to elsewhere."""
     scheme = scheme_of(target)
     alone = len(entries) == 1 and entries[0].path == entries[0].uri.name
-    with _metered(entries, show) as meter:
+    with _metered(entries, show, meter) as meter:
         together(
             lambda entry: upload(scheme, Path(entry.uri.place), _target(entry, target, alone), meter),
             entries, _threads(scheme, parallel), meter,
@@ -217,8 +229,8 @@ def _threads(scheme: Scheme, parallel: int | None) -> int:
 
 
 @contextlib.contextmanager
-def _metered(entries: list[Entry], show: bool) -> Iterator[Meter]:
-    meter = Meter(show)
+def _metered(entries: list[Entry], show: bool, meter: Meter | None = None) -> Iterator[Meter]:
+    meter = meter or Meter(show)
     meter.expect(len(entries), sum(entry.size or 0 for entry in entries))
     try:
         yield meter

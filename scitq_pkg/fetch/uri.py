@@ -14,6 +14,8 @@ from ..errors import InvalidRequest, nearest
 ACTIONS = ("gunzip", "untar", "unzip", "mv:FOLDER")
 _URI = re.compile(r"([A-Za-z0-9][A-Za-z0-9+. _-]*)((?:@[A-Za-z0-9_]+)*)://(.*)", re.DOTALL)
 _PATH = re.compile(r"(.*?)((?:\|(?:gunzip|untar|unzip|mv:[^|]+))*)", re.DOTALL)  # of a plain path only what is one is an action
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
+_SIGNATURE = re.compile(r"([?&](?:sig|signature|token|x-amz-signature|x-amz-security-token)=)[^&|]*", re.IGNORECASE)
 _CONTROL = re.compile("[\0-\x1f\x7f]")
 
 
@@ -61,9 +63,15 @@ class Uri:
         """The place alone."""
         return replace(self, actions=())
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """As it is written."""
         options = "".join(f"@{option}" for option in self.options)
         return f"{self.scheme}{options}://{self.place}" + "".join(f"|{action}" for action in self.actions)
+
+    def __str__(self) -> str:
+        """To be shown: without a password, and without what signs a URL."""
+        return _SIGNATURE.sub(r"\1...", _PASSWORD.sub(r"\1:...@", self.text))
 
 
 def _absolute(path: str, text: str | None = None) -> str:

@@ -76,6 +76,7 @@ class Service:
             await self._work()
             return await self._end()
         finally:
+            await self.workload.cargo.close()
             self.workload.runner.close()
 
     # --- start ----------------------------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from ..execution import WORKER_STOPS, Execution, Spares, end_leftovers, find_lef
 from ..keeper import BEFORE, LATE, NOT_NOW, records
 from ..keeper.processes import TICKS_PER_SECOND, boot_id, boot_seconds, bytes_moved, descendants, processes
 from ..protocol import (
-    ACCEPTED, CANCEL, FAILED, KILL, KILL_GRACE_SECONDS, LOST, RETURN, RUN, RUNNING, STREAMS, SUSPEND, TERM, Chunk, Order, Report,
-    SyncAnswer,
+    CANCEL, FAILED, KILL, KILL_GRACE_SECONDS, LOST, RETURN, RUN, RUNNING, STREAMS, SUSPEND, TERM, UPLOADING, Chunk, Order,
+    Report, SyncAnswer,
 )  # fmt: skip
 from ..runner import Runner
+from .cargo import Cargo
 from .errand import Errand
 
 KEPT_AT_MOST = 1000  # directories of failed executions
@@ -63,6 +64,7 @@ class Workload:
         self._room_problem: str | None = None
         self._leftovers: set[asyncio.Task] = set()
         self._janitor = Errand("removes directories")
+        self.cargo = Cargo(os.path.dirname(base), self._cargo_done)
         self._spares = Spares(os.path.join(os.path.dirname(base), "spare"))
         self._devices = machine.gpu_devices()
         self._cpus = machine.cpu_count()
@@ -101,11 +103,12 @@ class Workload:
                 if one.suspended and one.desired == RUN:
                     one.desired = SUSPEND  # until the server says what it wants of it now
             elif end := ended.get(one.id) or (records.read(one.directory, records.END_FILE, one.id) if one.live else None):
-                one.has_ended(end)
+                self._has_ended(one, end)
             elif one.live and records.was_started(one.directory, one.id):
                 gone.append(one)
             elif one.live:
                 one.starting = False
+                self.cargo.bring(one)
         for number in running.keys() - self.executions.keys():
             self.runner.signal(number, "kill")
         for number in ended.keys() - self.executions.keys():
@@ -146,7 +149,17 @@ class Workload:
         if one is None:
             self.runner.forget(message["id"])  # it was fenced: nobody wants its result
             return
-        one.has_ended(message)
+        self._has_ended(one, message)
+        self._changed(True)
+        self._start_ready()
+
+    def _has_ended(self, one: Execution, end: dict) -> None:
+        one.has_ended(end)
+        if one.state == UPLOADING:
+            self.cargo.send(one)
+
+    def _cargo_done(self, one: Execution) -> None:
+        """Its inputs are there, its outputs are gone, or neither will ever be."""
         self._changed(True)
         self._start_ready()
 
@@ -237,6 +250,7 @@ class Workload:
                 self._changed(True)
             else:
                 self._changed(False)
+                self.cargo.bring(one)
         self.executions[one.id] = one
         return one
 
@@ -251,10 +265,17 @@ class Workload:
             return
         if one.occupies:
             self._signal(one)
+        elif one.state == UPLOADING:
+            if one.desired in (KILL, CANCEL):
+                self.cargo.drop(one)
+                one.stop_sending()
+                self._changed(True)
         elif one.desired == RETURN:
+            self.cargo.drop(one)
             one.give_back("given back before it started")
             self._changed(True)
         elif one.desired in (TERM, KILL, CANCEL):
+            self.cargo.drop(one)
             one.stop_unstarted()
             self._changed(True)
         one.obeyed = one.desired
@@ -278,6 +299,7 @@ class Workload:
         if one is None or one.live:
             return
         del self.executions[number]
+        self.cargo.drop(one)
         self.runner.forget(number)
         if one.state == FAILED:
             one.keep()
@@ -292,6 +314,7 @@ class Workload:
         if one is None:
             return
         self._unprobed.discard(number)
+        self.cargo.drop(one)
         if one.occupies:
             self.runner.signal(number, "kill")
         self.runner.forget(number)
@@ -303,6 +326,7 @@ class Workload:
 
     def prune(self) -> None:
         """Removes the oldest kept directories when they are many or the disk fills."""
+        self.cargo.prune()
         while self._kept and (len(self._kept) > KEPT_AT_MOST or machine.free_share(self.base) < KEPT_FREE_SHARE):
             _remove_tree(self._kept.pop(0))
 
@@ -321,7 +345,7 @@ class Workload:
         free = self.concurrency - sum(one.occupies for one in self.executions.values())
         if free <= 0 or not self.greeted.is_set() or self.stopping or self.trouble():
             return
-        waiting = [one for one in self.executions.values() if one.state == ACCEPTED and one.desired == RUN and not one.starting]
+        waiting = [one for one in self.executions.values() if one.ready]
         if waiting and boot_seconds() > self.start_until:
             self._changed(True)  # its answer renews the lease
             return
@@ -439,7 +463,7 @@ class Workload:
         for one in self.executions.values():
             if one.live and one.occupies:
                 self.runner.signal(one.id, "kill", asked=WORKER_STOPS)
-            elif one.live:
+            elif one.live and one.state != UPLOADING:
                 one.give_back("its worker was stopped")
         self._changed(True)
 

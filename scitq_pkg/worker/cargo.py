@@ -1,0 +1,231 @@
+"""The data of executions: inputs and resources come before the command starts, outputs go after it ended.
+
+The courier process does the moving (`scitq_pkg/courier.py`); here is who waits for what, how often it is tried, what it means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import subprocess
+from collections.abc import Callable
+
+from .. import program
+from ..errors import TransferFailed
+from ..execution import Execution
+from ..resources import Resources
+from ..runner import inherited_environment
+from .errand import Errand
+
+LOG_FILE = "courier.log"
+ROUNDS = 6  # of a transfer that may succeed later; each of them tries for a while itself
+FIRST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 300.0
+IDLE_SECONDS = 60.0  # without work the courier ends
+ENOUGH_SHARE = 0.1  # of the scratch disk: with less, resources that nobody uses go
+
+
+class Cargo:
+    """Moves the data of one worker's executions. `done(execution)` is called when one is ready to run, or has ended."""
+
+    def __init__(self, home: str, done: Callable[[Execution], None]):
+        self._done = done
+        self._errand = Errand("links resources")
+        self._resources = Resources(os.path.join(home, "resources"))
+        self._courier = _Courier(os.path.join(home, LOG_FILE))
+        self._tasks: dict[int, asyncio.Task] = {}
+        self._coming: dict[str, asyncio.Task] = {}  # resources, by URI
+        self._using: dict[int, set[str]] = {}
+
+    def bring(self, one: Execution) -> None:
+        """Begins to fetch what an execution needs, if there is anything."""
+        if not one.fetched and one.id not in self._tasks:
+            self._using[one.id] = set(one.task.get("resource") or ())
+            self._begin(one, self._bring(one))
+
+    def send(self, one: Execution) -> None:
+        """Begins to send what an execution has left in its output folder."""
+        self._begin(one, self._send(one))
+
+    def drop(self, one: Execution) -> None:
+        """Whatever is moved for it is not wanted any more."""
+        self._using.pop(one.id, None)
+        if task := self._tasks.pop(one.id, None):
+            task.cancel()
+
+    def prune(self) -> None:
+        """Removes resources that nobody uses when the disk fills."""
+        used = set(self._coming).union(*self._using.values())
+        self._errand.post(self._resources.prune, used, ENOUGH_SHARE)
+
+    async def close(self) -> None:
+        """Ends the courier; what it has not finished begins again with the next worker."""
+        for task in [*self._tasks.values(), *self._coming.values()]:
+            task.cancel()
+        await self._courier.close()
+
+    def _begin(self, one: Execution, work) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[one.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(one.id, None) if self._tasks.get(one.id) is task else None)
+
+    # --- before the command -------------------------------------------------------------------------------------------
+
+    async def _bring(self, one: Execution) -> None:
+        seconds = one.task.get("download_timeout")
+        try:
+            await asyncio.wait_for(self._fetch(one), seconds)
+        except asyncio.TimeoutError:
+            one.fetch_failed(f"its inputs and resources took longer than {seconds:g} s (download_timeout)")
+        except TransferFailed as error:
+            one.fetch_failed(str(error))
+        except OSError as error:
+            one.give_back(f"its worker could not put its inputs in place: {error.strerror}: {error.filename}")
+        else:
+            one.fetched = True
+        self._done(one)
+
+    async def _fetch(self, one: Execution) -> None:
+        """All of it at once; the first that fails ends the others."""
+        inputs = [self._insist("input", get=uri, to=one.folder("input")) for uri in one.task.get("input") or ()]
+        uris = list(dict.fromkeys(one.task.get("resource") or ()))
+        await _all([*inputs, *(self._have(uri) for uri in uris)])
+        for uri in uris:
+            await self._errand.do(self._resources.show, uri, one.folder("resource"))
+
+    async def _have(self, uri: str) -> None:
+        """Waits until a resource is here; the first who asks fetches it for all."""
+        if uri not in self._coming:
+            task = self._coming[uri] = asyncio.get_running_loop().create_task(self._get_resource(uri))
+            task.add_done_callback(lambda _: self._coming.pop(uri, None))
+        await asyncio.shield(self._coming[uri])
+
+    async def _get_resource(self, uri: str) -> None:
+        if not await self._errand.do(self._resources.has, uri):
+            await self._insist("resource", get=uri, to=await self._errand.do(self._resources.coming, uri))
+            await self._errand.do(self._resources.keep, uri)
+
+    # --- after the command --------------------------------------------------------------------------------------------
+
+    async def _send(self, one: Execution) -> None:
+        within = None if one.is_ordinary else one.directory
+        try:
+            await self._insist("output", put=one.folder("output"), to=one.task["output"].rstrip("/") + "/", within=within)
+        except TransferFailed as error:
+            one.has_sent(str(error))
+        else:
+            one.has_sent(None)
+        self._done(one)
+
+    async def _insist(self, noun: str, **job) -> None:
+        """Has it moved, again after a failure that may pass, with longer and longer pauses. Raises TransferFailed."""
+        pause = FIRST_PAUSE_SECONDS
+        for left in reversed(range(ROUNDS)):
+            try:
+                await self._courier.do(job)
+                return
+            except TransferFailed as error:
+                if not (error.again and left):
+                    raise TransferFailed(f"{noun} {error}") from None
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret: it spreads the workers
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+async def _all(works: list) -> None:
+    """Does all at once; the first error cancels the others and is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+class _Courier:
+    """The courier process: started when there is work, ended when there is none for a while."""
+
+    def __init__(self, log: str):
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+        self._starting = asyncio.Lock()
+        self._open: dict[int, asyncio.Future] = {}
+        self._count = 0
+        self._reader: asyncio.Task | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def do(self, job: dict) -> dict:
+        """Has one thing moved: what it was, in files, bytes and seconds. Raises TransferFailed."""
+        async with self._starting:
+            if self._process is None:
+                await self._start()
+        self._count += 1
+        number, answer = self._count, asyncio.get_running_loop().create_future()
+        self._open[number] = answer
+        self._say({"job": number, **{key: value for key, value in job.items() if value is not None}})
+        try:
+            told = await answer
+        except asyncio.CancelledError:
+            self._say({"stop": number})
+            raise
+        finally:
+            self._open.pop(number, None)
+            self._watch_idle()
+        if "fault" in told:
+            raise TransferFailed(told["fault"], again=told["again"])
+        return told
+
+    async def _start(self) -> None:
+        with open(self._log, "ab") as log:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *program.command("courier"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd="/",
+                    env=inherited_environment(), start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                raise TransferFailed(f"no process can be started that moves data: {error.strerror}", again=True) from None
+        self._reader = asyncio.get_running_loop().create_task(self._listen(self._process))
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            told = json.loads(line)
+            if (answer := self._open.get(told["job"])) and not answer.done():
+                answer.set_result(told)
+        await process.wait()
+        if self._process is process:
+            self._process = None
+            lost = {"fault": "the process that moves data ended", "again": True}
+            for answer in self._open.values():
+                if not answer.done():
+                    answer.set_result(lost)
+
+    def _say(self, message: dict) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError, RuntimeError):  # it has ended: `_listen` tells all who wait
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")
+
+    def _watch_idle(self) -> None:
+        if self._idle:
+            self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        if not self._open and self._process is not None and self._process.stdin is not None:
+            process, self._process = self._process, None
+            process.stdin.close()
+
+    async def close(self) -> None:
+        if self._idle:
+            self._idle.cancel()
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(process.wait(), 5.0)
+            if process.returncode is None:
+                process.kill()
+        if self._reader:
+            self._reader.cancel()

@@ -1,0 +1,268 @@
+"""The data of tasks on a worker: inputs, resources and outputs, under kills, cuts and wrong words; with real services."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import tarfile
+from pathlib import Path
+
+import pytest
+from services import Ftp, Nginx
+
+
+@pytest.fixture
+def web(tmp_path):
+    made = Nginx(tmp_path / "nginx")
+    (made.root / "file").write_bytes(os.urandom(2**20))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A folder that stands for somebody's storage."""
+    made = tmp_path / "store"
+    made.mkdir()
+    return made
+
+
+def gets(web: Nginx, path: str) -> int:
+    return sum(f'"GET {path}' in line for line in web.requests())
+
+
+def couriers(env) -> list[int]:
+    return [pid for pid, line in env.leftovers().items() if line.split()[-1:] == ["courier"]]
+
+
+def script(text: str, **more) -> dict:
+    return {"command": text, "shell": "sh", **more}
+
+
+# --- there and back ---------------------------------------------------------------------------------------------------
+
+
+def test_data_comes_and_goes(env, store):
+    (store / "in/deep").mkdir(parents=True)
+    (store / "in/a b").write_text("one")
+    (store / "in/deep/c").write_text("two")
+    with tarfile.open(store / "db.tgz", "w:gz") as tar:
+        tar.add(store / "in", "db")
+    env.server()
+    env.worker(2)
+    command = 'cd $OUTPUT; cat "$INPUT/a b" $INPUT/deep/c $RESOURCE/ref/db/deep/c > all; mkdir sub; echo x > sub/ü; exit 3'
+    [task] = env.create(
+        script(
+            command, input=[f"file://{store}/in/"], resource=[f"file://{store}/db.tgz|untar|mv:ref"], output=f"file://{store}/out"
+        )
+    )
+    env.wait_state(task, "failed")
+    assert env.task(task)["exit_code"] == 3 and env.task(task)["reason"] is None
+    assert (store / "out/all").read_text() == "onetwotwo" and (store / "out/sub/ü").read_text() == "x\n"
+
+
+def test_nothing_written_is_nothing_sent(env, store):
+    env.server()
+    env.worker(1)
+    [task] = env.create(script("true", output=f"file://{store}/out/"))
+    env.wait_state(task)
+    assert not (store / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"input": ["file:///no/such/file"]}, "input file:///no/such/file: there is no such file"),
+        ({"resource": ["s4://b/x"]}, "resource s4://b/x: there is no scheme 's4'"),
+        ({"resource": ["file:///etc/hostname|untar"]}, "resource hostname is no whole archive"),
+        ({"input": ["file:///etc/hostname|unpack"]}, "there is no action |unpack"),
+        ({"output": "http://127.0.0.1:1/x"}, "cannot be written"),
+        ({"input": ["ftp://ann:geheim@127.0.0.1:1/x"], "download_timeout": 2}, "took longer than 2 s"),
+    ],
+)
+def test_what_cannot_be_had_fails_the_task_in_a_sentence(env, spec, words):
+    env.server()
+    env.worker(2)
+    wrong, right = env.create(script("echo done > $OUTPUT/f", **spec), script("true"))
+    env.wait_state(wrong, "failed")
+    env.wait_state(right)
+    reason = env.task(wrong)["reason"]
+    assert words in reason and "geheim" not in reason
+
+
+# --- resources --------------------------------------------------------------------------------------------------------
+
+
+def test_a_resource_is_fetched_once_and_remembered(env, web):
+    env.server()
+    worker = env.worker(3)
+    tasks = env.create(
+        *(script("cmp $RESOURCE/file " + str(web.root / "file"), resource=[web.url + "slow/file"]) for _ in range(6))
+    )
+    env.wait_state(tasks)
+    worker.kill9()
+    worker.start()
+    tasks = env.create(*(script("cat $RESOURCE/file | wc -c", resource=[web.url + "slow/file"]) for _ in range(2)))
+    env.wait_state(tasks)
+    assert gets(web, "/slow/file") == 1 and env.stdout(tasks[0]) == b"1048576\n"
+
+
+def test_resources_of_tasks_do_not_mix_and_cannot_be_spoilt_for_others(env, web):
+    (web.root / "other").write_text("other")
+    env.server()
+    env.worker(1)
+    one, two = (
+        env.create(script("ls $RESOURCE; test ! -w $RESOURCE/* || test $(id -u) = 0", resource=[web.url + name]))[0]
+        for name in ("file", "other")
+    )
+    env.wait_state([one, two])
+    assert (env.stdout(one), env.stdout(two)) == (b"file\n", b"other\n")
+    spoils, after = env.create(
+        script("chmod u+w $RESOURCE/other; echo spoilt > $RESOURCE/other", resource=[web.url + "other"]),
+        script("cat $RESOURCE/other", resource=[web.url + "other"]),
+    )
+    env.wait_state([spoils, after])
+    assert env.stdout(after) == b"other" and gets(web, "/other") == 2
+
+
+def test_two_resources_with_one_name_are_told(env, web, store):
+    (store / "file").write_text("mine")
+    env.server()
+    env.worker(1)
+    [task] = env.create(script("true", resource=[web.url + "file", f"file://{store}/file"]))
+    env.wait_state(task, "failed")
+    assert "two resources of the task have a file file" in env.task(task)["reason"]
+    [task] = env.create(script("cat $RESOURCE/mine/file", resource=[web.url + "file", f"file://{store}/file|mv:mine"]))
+    env.wait_state(task)
+    assert env.stdout(task) == b"mine"
+
+
+def test_a_worker_killed_while_a_resource_comes_fetches_it_whole(env, web):
+    (web.root / "big").write_bytes(os.urandom(2**20) * 5)
+    env.server()
+    worker = env.worker(1)
+    [task] = env.create(script("cmp $RESOURCE/big " + str(web.root / "big"), resource=[web.url + "slow/big"]))
+    env.until(lambda: any(path.stat().st_size > 2**20 for path in worker.directory.glob("resources/*/new/.big*")))
+    worker.kill9()
+    env.until(lambda: not couriers(env), what="the courier ends with its worker")
+    worker.start()
+    env.wait_state(task)
+    assert any('" 206 ' in line for line in web.requests()), "it went on where it was"
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def test_inputs_of_the_next_task_come_while_the_slot_is_taken(env, web):
+    env.server()
+    env.worker(1, "--prefetch", "1")
+    first, second = env.create(script("sleep 100"), script("cat $INPUT/file | wc -c", input=[web.url + "file"]))
+    env.wait_state(first, "running")
+    env.until(lambda: gets(web, "/file"))
+    assert env.state(second) == "accepted"
+    env.api("POST", "/tasks/cancel", {"ids": [first]})
+    env.wait_state(second)
+    assert env.stdout(second) == b"1048576\n"
+
+
+def test_a_canceled_task_stops_its_download(env, web):
+    (web.root / "big").write_bytes(bytes(40 * 2**20))
+    env.server()
+    worker = env.worker(1)
+    [task] = env.create(script("true", input=[web.url + "slow/big"]))
+    env.until(lambda: list(worker.directory.glob("executions/*/input/.big*")))
+    env.api("POST", "/tasks/cancel", {"ids": [task]})
+    env.wait_state(task, "canceled", seconds=5)
+    env.until(lambda: gets(web, "/slow/big"), what="nginx writes its line when the transfer is over")
+    env.until(lambda: not list(worker.directory.glob("executions/*")), what="its directory is gone")
+
+
+def test_a_courier_that_is_killed_is_started_again(env, web):
+    (web.root / "big").write_bytes(os.urandom(2**20) * 5)
+    env.server()
+    worker = env.worker(1)
+    [task] = env.create(script("cmp $INPUT/big " + str(web.root / "big"), input=[web.url + "slow/big"]))
+    env.until(lambda: list(worker.directory.glob("executions/*/input/.big*")))
+    for pid in couriers(env):
+        os.kill(pid, signal.SIGKILL)
+    env.wait_state(task, seconds=40)
+
+
+# --- outputs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_ftp(store):
+    """Takes 300 kB a second."""
+    made = Ftp(store, limit=300_000)
+    yield made
+    made.close()
+
+
+def test_the_slot_is_free_while_outputs_are_sent(env, slow_ftp, store):
+    env.server()
+    env.worker(1)
+    first, second = env.create(
+        script("head -c 1500000 /dev/urandom > $OUTPUT/f", output=slow_ftp.writable + "out/"), script("true")
+    )
+    env.wait_state(first, "uploading")
+    env.wait_state(second)
+    assert env.state(first) == "uploading"
+    env.wait_state(first)
+    assert (store / "out/f").stat().st_size == 1_500_000
+
+
+def test_a_worker_killed_while_outputs_are_sent_sends_them_and_does_not_run_again(env, slow_ftp, store, tmp_path):
+    env.server()
+    worker = env.worker(1)
+    command = f"echo run >> {tmp_path}/runs; head -c 1500000 /dev/zero > $OUTPUT/f; exit 4"
+    [task] = env.create(script(command, output=slow_ftp.writable + "out/"))
+    env.wait_state(task, "uploading")
+    env.until(lambda: list(store.glob("out/.f*")))
+    worker.kill9()
+    worker.start()
+    env.wait_state(task, "failed")
+    assert (tmp_path / "runs").read_text() == "run\n" and (store / "out/f").read_bytes() == bytes(1_500_000)
+    assert env.task(task)["exit_code"] == 4
+
+
+def test_outputs_that_cannot_be_sent_fail_the_task_and_stay(env):
+    env.server()
+    worker = env.worker(1)
+    [task] = env.create(script("echo precious > $OUTPUT/f", output="http://127.0.0.1:1/out/"))
+    env.wait_state(task, "failed")
+    assert env.task(task)["exit_code"] == 0 and env.task(task)["reason"].startswith("output http://127.0.0.1:1/out/f")
+    assert [path.read_text() for path in worker.directory.glob("executions/*/output/f")] == ["precious\n"]
+
+
+def test_a_task_is_ended_while_its_outputs_are_sent(env, slow_ftp, store):
+    env.server()
+    env.worker(1)
+    [task] = env.create(script("head -c 9000000 /dev/zero > $OUTPUT/f", output=slow_ftp.writable + "out/"))
+    env.wait_state(task, "uploading")
+    env.api("POST", "/tasks/cancel", {"ids": [task]})
+    env.wait_state(task, "canceled", seconds=5)
+    env.until(lambda: not list(store.glob("out/*")), what="nothing half is left")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="other users' tasks want root")
+def test_links_of_another_users_task_lead_nowhere(env, store, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    env.server()
+    for parent in (tmp_path, *tmp_path.parents):
+        with contextlib.suppress(OSError):
+            parent.chmod(parent.stat().st_mode | 0o111)
+    env.worker(1)
+    [task] = env.create(
+        script(
+            f"ln -s {secret} $OUTPUT/stolen; echo mine > $OUTPUT/own; ln -s own $OUTPUT/link",
+            uid=65534,
+            gid=65534,
+            output=f"file://{store}/out/",
+        )
+    )
+    env.wait_state(task)
+    assert sorted(path.name for path in Path(store / "out").iterdir()) == ["link", "own"]
