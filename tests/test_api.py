@@ -306,7 +306,7 @@ def test_a_substitution_that_takes_years_stops_nobody(env, batch):
         while not asked.done():
             start = time.monotonic()
             assert env.task(task)["state"] == "pending" and env.api("POST", "/tasks/cancel", {"ids": [task + 10**6]})["skipped"]
-            assert time.monotonic() - start < 3
+            assert time.monotonic() - start < 10
     assert (error := asked.result())["field"] == "sub.pattern" and "takes longer than" in error["message"]
 
 

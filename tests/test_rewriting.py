@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
-import time
 
 import pytest
 from env import PROGRAM
@@ -52,11 +52,9 @@ def test_what_is_wrong_is_told(pattern, replacement, field, told):
 
 
 def test_what_takes_years_is_ended(monkeypatch):
-    monkeypatch.setattr(rewriting, "LONGEST_SECONDS", 1.5)
-    start = time.monotonic()
-    with pytest.raises(InvalidRequest, match="takes longer than 1.5 s"):
+    monkeypatch.setattr(rewriting, "LONGEST_SECONDS", 1)
+    with pytest.raises(InvalidRequest, match="takes longer than 1 s on 1 command:"):
         changed(["a" * 60 + "!"], "(a+)+$", "b")
-    assert time.monotonic() - start < 10
 
 
 def test_memory_is_bounded():
@@ -64,9 +62,8 @@ def test_memory_is_bounded():
         changed(["a"] * 30, "a", "x" * 1_000_000)
 
 
-@pytest.mark.slow
 def test_left_alone_it_ends_by_itself():
     """Should the server be killed meanwhile."""
     request = '{"texts": [[1, "%s!"]], "pattern": "(a+)+$", "replacement": "", "count": 0}' % ("a" * 60)
-    done = subprocess.run([*PROGRAM, "rewrite"], input=request.encode(), capture_output=True, timeout=60, check=False)
-    assert done.returncode < 0 and done.stdout == b""
+    done = subprocess.run([*PROGRAM, "rewrite", "1"], input=request.encode(), capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGXCPU and done.stdout == b""
