@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "dist" / "scitq.pyz"))
 
-from scitq import __version__  # noqa: E402 (found through the path above)
-from scitq.protocol import API, POLL_SECONDS, SUCCEEDED, Report, SyncAnswer, SyncRequest  # noqa: E402
-from scitq.wire import SYNC_CONTENT_TYPE, decode_answer, encode_request  # noqa: E402
+from scitq.protocol import API, POLL_SECONDS, SUCCEEDED, Report, SyncAnswer, SyncRequest
+from scitq.wire import SYNC_CONTENT_TYPE, decode_answer, encode_request
+
+from scitq import __version__
 
 AT_ONCE = 16  # that register at the same time
 

@@ -67,7 +67,7 @@ def provide_peers(environment: Path) -> None:
 
 
 def _quiet(*words) -> int:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+    done = subprocess.run([str(word) for word in words], check=False, capture_output=True, text=True)
     if done.returncode:
         print(f"{' '.join(map(str, words))}: {done.stderr.strip()[-300:]}", file=sys.stderr)
     return done.returncode
@@ -92,4 +92,4 @@ def _installed(name: str) -> bool:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(["git", *words], check=False, cwd=ROOT, capture_output=True, text=True).stdout.strip()

@@ -11,13 +11,21 @@ import time
 
 os.environ["RUST_LIB_BACKTRACE"] = "0"  # a refusal would carry a backtrace
 
-from hyperqueue.client import Client  # noqa: E402
-from hyperqueue.job import Job  # noqa: E402
+from hyperqueue.client import Client
+from hyperqueue.job import Job
+from measure import until
 
-from measure import until  # noqa: E402
-
-from .base import (  # noqa: E402
-    LONGEST_SECONDS, POLL_SECONDS, PYTHON, SHORT_POLL_SECONDS, SLOTS, STAMP, Base, seconds_since, stamped, writer,
+from .base import (
+    LONGEST_SECONDS,
+    POLL_SECONDS,
+    PYTHON,
+    SHORT_POLL_SECONDS,
+    SLOTS,
+    STAMP,
+    Base,
+    seconds_since,
+    stamped,
+    writer,
 )  # fmt: skip
 
 HOST = """

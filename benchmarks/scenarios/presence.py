@@ -41,18 +41,20 @@ def idle(bench: Bench) -> None:
 @scenario
 def workers(bench: Bench) -> None:
     """500 more idle workers: how long a command takes to start; on the real worker beside them, and on any of them."""
+
+    def add(what: str, value: float) -> None:
+        bench.results.add("workers", what, "ms", OURS, value)
+
     with bench.running("scitq") as systems:
         system = systems["scitq"]
-        bench.results.add("workers", "no other worker: submit to start, p50", "ms", OURS, _starts(system))
-        with _crowd(system, "elsewhere", 1):
-            bench.results.add("workers", "500 of another batch: submit to start, p50", "ms", OURS, _starts(system))
-    with bench.running("scitq") as systems:
-        with _crowd(systems["scitq"], "Default", 0):
-            bench.results.add("workers", "500 of its batch, without slots: submit to start, p50", "ms", OURS, _starts(systems["scitq"]))
-    with bench.running("scitq", workers=False) as systems:
-        with _crowd(systems["scitq"], "Default", 1) as crowd:
-            bench.results.add("workers", "any of 500: submit to order, p50", "ms", OURS, _orders(systems["scitq"], crowd))
-    for figure in [f for f in bench.results.figures if f.scenario == "workers" and "500" in f.what]:
+        add("no other worker: submit to start, p50", _starts(system))
+        with _Crowd(system, "elsewhere", 1):
+            add("500 of another batch: submit to start, p50", _starts(system))
+    with bench.running("scitq") as systems, _Crowd(systems["scitq"], "Default", 0):
+        add("500 of its batch, without slots: submit to start, p50", _starts(systems["scitq"]))
+    with bench.running("scitq", workers=False) as systems, _Crowd(systems["scitq"], "Default", 1) as crowd:
+        add("any of 500: submit to order, p50", _orders(systems["scitq"], crowd))
+    for figure in [figure for figure in bench.results.figures if figure.what.startswith(("500", "any of 500"))]:
         bench.results.at_most("workers", figure.what, 100, "ms")
 
 
@@ -80,7 +82,7 @@ def _orders(system, crowd: subprocess.Popen) -> float:
     return median(times)
 
 
-class _crowd:
+class _Crowd:
     """500 idle workers while the block runs; returns when all hold their poll."""
 
     def __init__(self, system, batch: str, concurrency: int):

@@ -10,7 +10,7 @@ from results import OURS
 from . import Bench, scenario
 
 MANY = 100_000
-PEERS_MANY = 10_000
+PEERS_MANY = 5_000
 FEW, QUEUED = 1_000, 10_000
 LOOKS = 20
 PAGE = 100
@@ -18,7 +18,7 @@ PAGE = 100
 
 @scenario
 def bulk(bench: Bench) -> None:
-    """100,000 tasks submitted (peers: 10,000), no worker there."""
+    """100,000 tasks submitted (peers: 5,000), no worker there."""
 
     def ask(system) -> None:
         count = MANY if system.title == OURS else PEERS_MANY
