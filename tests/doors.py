@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -92,10 +93,12 @@ def raw(url: str, request: str | bytes, timeout: float = 10.0) -> str:
     """The whole answer to bytes that no client would send."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname, parts.port), timeout) as connection:
-        connection.sendall(request.encode() if isinstance(request, str) else request)
         received = b""
-        while piece := connection.recv(65536):
-            received += piece
+        with contextlib.suppress(ConnectionError):  # a refusal may come before all was sent, and the end after it
+            connection.sendall(request.encode() if isinstance(request, str) else request)
+        with contextlib.suppress(ConnectionError):
+            while piece := connection.recv(65536):
+                received += piece
     return received.decode("latin-1")
 
 

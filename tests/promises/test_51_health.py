@@ -1,4 +1,4 @@
-"""Promise 51: health is true: alive, and ready only while the database takes writes and the scheduler ticks. On both databases."""
+"""Promise 51: health is true: alive; ready while the database takes writes and the scheduler ticks, and only then."""
 
 from __future__ import annotations
 
