@@ -21,6 +21,7 @@ DECIDER = "scheduler"  # its name in the event log and in `asked_by`
 LOST_AFTER_SECONDS = 1800.0
 FLUSH_SECONDS = 5.0  # between two writes of the workers' last contacts, at most
 TICK_SECONDS = 1.0
+PAUSE_SECONDS = 2.0  # this process was stopped, or waited for its database: time that counts for nobody
 FORGET_SECONDS = 3600.0  # between two looks for answers to requests that nobody will repeat
 
 
@@ -221,13 +222,13 @@ class Monitor:
         """One look at everybody."""
         now = self._clock()
         with self._lock:
-            self._presence.tick(now, pause_seconds=5 * TICK_SECONDS)
+            self._presence.tick(now, PAUSE_SECONDS)
         if now - self._flushed >= self._flush_seconds:
             self._flush()
             self._flushed = now
         silent = self._silences(now) if self._store.leads else []
         if any(silence > limit for _, silence, limit in silent):
-            self._store.write(lambda tx: self._declare(tx, silent))
+            self._store.write(lambda tx: self._declare(tx, silent, now))
         if now - self._forgot >= FORGET_SECONDS:
             self._store.write(requests.forget_old)
             self._forgot = now
@@ -249,7 +250,9 @@ class Monitor:
     def _limit(self, worker: dict) -> float:
         return self._lost_after if worker["offline"] else min(OFFLINE_SECONDS, self._lost_after)
 
-    def _declare(self, tx: Transaction, silent: list[tuple[dict, float, float]]) -> None:
+    def _declare(self, tx: Transaction, silent: list[tuple[dict, float, float]], looked_at: float) -> None:
+        if self._clock() - looked_at > PAUSE_SECONDS:
+            return  # this write had to wait, and so had what the workers said meanwhile: the next look knows more
         for worker, silence, limit in silent:
             if silence <= limit:
                 continue
