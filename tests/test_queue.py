@@ -304,6 +304,72 @@ def test_an_idle_sync_is_no_news_and_writes_nothing(q):
     assert queue.is_news(q.store.read(lambda tx: queue.answer(tx, worker_id, request)), request)
 
 
+def test_a_suspended_process_is_shown_so_until_it_goes_on(q):
+    worker_id, _ = q.worker(), q.task()
+    execution_id = q.given(worker_id)
+    for suspended in (True, False):
+        q.sync(worker_id, Report(execution_id, "running", suspended=suspended))
+        assert bool(q.row("execution", execution_id)["suspended"]) is suspended
+    q.sync(worker_id, Report(execution_id, "running", suspended=True))
+    q.sync(worker_id, ended(execution_id, "failed"))
+    assert not q.row("execution", execution_id)["suspended"], "what has ended is not suspended"
+
+
+def test_usage_and_times_are_by_the_servers_clock(q):
+    worker_id, _ = q.worker(), q.task()
+    execution_id = q.given(worker_id)
+    q.sync(worker_id, Report(execution_id, "running", pid=77, started_ago=100.0, cpu_seconds=1.0, peak_memory_bytes=5))
+    assert q.row("execution", execution_id)["cpu_seconds"] == 1.0
+    usage = {"cpu_seconds": 9.5, "peak_memory_bytes": 2**40, "read_bytes": 3, "written_bytes": 4}
+    q.sync(worker_id, ended(execution_id, started_ago=5.0, ended_ago=1.0, **usage))
+    row = q.row("execution", execution_id)
+    assert {name: row[name] for name in usage} == usage and row["pid"] == 77
+    assert row["started_at"] == pytest.approx(row["assigned_at"] - 100, abs=5), "a start is told once"
+    assert row["ended_at"] == pytest.approx(row["finished_at"] - 1)
+
+
+def test_a_worker_that_was_silent_is_given_work_again(q):
+    worker_id, task_id = q.worker(offline=True), q.task()
+    assert q.state(task_id) == "pending"
+    q.sync(worker_id)
+    assert q.state(task_id) == "assigned" and not q.row("worker", worker_id)["offline"]
+
+
+def test_a_worker_with_a_problem_gets_nothing_until_it_is_over(q):
+    worker_id = q.worker()
+    q.sync(worker_id, problem="its disk is full")
+    task_id = q.task()
+    assert (q.state(task_id), q.row("worker", worker_id)["problem"]) == ("pending", "its disk is full")
+    q.sync(worker_id)
+    assert q.state(task_id) == "assigned"
+
+
+def test_of_a_silent_worker_only_what_has_not_started_is_taken(q):
+    worker_id, started, held = q.worker(concurrency=2), q.task(), q.task()
+    first, second = q.sync(worker_id).orders
+    q.sync(worker_id, Report(first.id, "running", started_ago=0.0), Report(second.id, "accepted"))
+    q.store.write(lambda tx: tx.run("UPDATE worker SET offline = ?", (True,)))
+    assert q.store.write(lambda tx: queue.declare_lost(tx, [worker_id], "silent", only_not_started=True)) == 1
+    assert (q.state(started), q.state(held)) == ("running", "pending")
+    assert q.store.write(lambda tx: queue.declare_lost(tx, [worker_id], "silent")) == 1
+    assert q.state(started) == "pending"
+
+
+def test_a_specification_is_sent_until_the_worker_lists_it(q):
+    worker_id, _ = q.worker(), q.task()
+    (order,) = q.sync(worker_id).orders
+    (again,) = q.sync(worker_id).orders
+    assert order.spec == again.spec is not None, "an answer may be lost"
+    assert q.sync(worker_id, Report(order.id, "accepted")).orders[0].spec is None
+
+
+def test_an_upload_holds_no_slot(q):
+    worker_id, first, second = q.worker(), q.task(), q.task()
+    execution_id = q.given(worker_id)
+    q.sync(worker_id, Report(execution_id, "uploading", started_ago=1.0, ended_ago=0.0))
+    assert (q.state(first), q.state(second)) == ("uploading", "assigned")
+
+
 def test_a_prefetched_task_goes_to_a_worker_that_idles(q):
     busy = q.worker(concurrency=1, prefetch=1)
     q.task(), q.task()

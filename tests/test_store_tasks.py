@@ -195,6 +195,21 @@ def test_commands_are_rewritten_unless_they_changed_meanwhile(house):
     assert modified == [True, False, False]
 
 
+def test_a_worker_is_woken_by_every_change_of_its_orders(house):
+    house.worker("w", concurrency=2)
+    house.worker("idle", batch="b")
+    house.rung.clear()
+    (task_id,) = house.add("x")
+    assert house.rung == [{1}]
+    house.run(1, task_id)
+    house.rung.clear()
+    house.write(tasks.signal, [task_id], "suspend", WHO)
+    house.write(tasks.signal, [task_id], "suspend", WHO)
+    assert house.rung == [{1}], "nothing changed the second time"
+    house.write(tasks.cancel, [task_id], WHO)
+    assert house.rung == [{1}, {1}]
+
+
 def test_other_requirements_move_a_task_between_waiting_and_pending(house):
     first, second, third = house.add("a", "b", {"command": "c", "require": ["#0"]})
     house.write(tasks.edit, [third], WHO, {"require": []})
