@@ -114,8 +114,8 @@ def _config() -> Iterator[Finding]:
 
 
 def _parts() -> Iterator[Finding]:
-    """The native ones: pure ones are always there."""
-    for name in layers.PACKAGES:
+    """The native ones of the heart: pure ones are always there."""
+    for name in _NEEDED_FOR:
         try:
             yield Finding("parts", OK, f"{name} {import_module(name).__version__.split()[0]}")
         except ImportError as error:
