@@ -22,6 +22,7 @@ SERVICES = {  # Debian package: a program of it
     "postgresql": "/usr/lib/postgresql/*/bin/initdb",
     "nginx-light": "/usr/sbin/nginx",
     "aria2": "/usr/bin/aria2c",
+    "rclone": "/usr/bin/rclone",
     "zsh": "/usr/bin/zsh",
     "fish": "/usr/bin/fish",
 }

@@ -93,7 +93,25 @@ class S3Place:
         self.service.close()
 
 
-PLACES = {"file": LocalPlace, "http": WebPlace, "ftp": FtpPlace, "plain ftp": PlainFtpPlace, "s3": S3Place}
+class RclonePlace(LocalPlace):
+    """A remote of rclone's configuration."""
+
+    def __init__(self, folder: Path):
+        needed("rclone", "rclone")
+        super().__init__(folder / "served")
+        self.root.mkdir()
+        (folder / "rclone.conf").write_text(f"[My Remote]\ntype = alias\nremote = {self.root}\n")
+        self.uri = "My Remote://"
+        self._before = os.environ.get("RCLONE_CONFIG")
+        os.environ["RCLONE_CONFIG"] = str(folder / "rclone.conf")
+
+    def close(self) -> None:
+        del os.environ["RCLONE_CONFIG"]
+        if self._before is not None:
+            os.environ["RCLONE_CONFIG"] = self._before
+
+
+PLACES = {"rclone": RclonePlace, "file": LocalPlace, "http": WebPlace, "ftp": FtpPlace, "plain ftp": PlainFtpPlace, "s3": S3Place}
 
 
 @pytest.fixture(scope="module", params=PLACES)

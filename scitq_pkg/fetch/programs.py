@@ -27,8 +27,9 @@ def program(name: str, how: str) -> str:
     return path
 
 
-def run(words: list[str], came: Callable[[], int], meter: Meter, stall_seconds: float = STALL_SECONDS, **options) -> None:
-    """Runs a program to its end. `came()` says how many bytes are there: the meter counts them, and silence ends the program.
+def run(words: list[str], came: Callable[[], int], meter: Meter, stall_seconds: float | None = STALL_SECONDS, **options) -> None:
+    """Runs a program to its end. `came()` says how many bytes are there: the meter counts them, and silence ends the program
+    (None: it looks after that itself).
 
     Raises TransferFailed (`again`) with its last words if it fails or is silent.
     """
@@ -45,7 +46,7 @@ def run(words: list[str], came: Callable[[], int], meter: Meter, stall_seconds: 
             if now != before:
                 meter.add(now - before)
                 before, moved = now, time.monotonic()
-            elif time.monotonic() - moved > stall_seconds:
+            elif stall_seconds is not None and time.monotonic() - moved > stall_seconds:
                 raise TransferFailed(f"{words[0]}: no byte for {stall_seconds:g} s", again=True)
         meter.add(came() - before)
         reader.join(_GRACE_SECONDS)
