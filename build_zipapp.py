@@ -30,10 +30,16 @@ PLATFORMS = {  # from the oldest glibc that each project still builds for
     "x86_64": ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64"),
     "aarch64": ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_27_aarch64", "manylinux_2_28_aarch64"),
 }
-NATIVE = {"psutil": "psutil", "psycopg2-binary": "psycopg2"}  # distribution -> layer
+NATIVE = {"cffi": "cffi", "cryptography": "cryptography", "psutil": "psutil", "psycopg2-binary": "psycopg2"}  # distribution -> layer
+FOR_ONE_PYTHON = ("cffi", "psycopg2-binary")  # of these, the others are built for every CPython
+SELDOM = {  # pure, but large and not always needed: a layer -> its distributions
+    "azure": ("azure-core", "azure-storage-blob", "isodate"),
+    "s3": ("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six"),
+}
+AWS_SERVICES = ("s3", "signin", "sso", "sso-oidc", "sts")  # of the descriptions of all of AWS that botocore comes with
 DOCUMENTATION = "swagger-ui-bundle"
 DOCUMENTATION_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
-NOT_NEEDED = ("jinja2", "markupsafe")  # for a template of swagger-ui-bundle that is not taken
+NOT_NEEDED = ("jinja2", "markupsafe", "pycparser")  # for a template of swagger-ui-bundle, for writing wrappers of C
 
 DATE = (1980, 1, 1, 0, 0, 0)
 MAIN = '''\
@@ -75,9 +81,9 @@ def read_lock(text: str) -> "dict[str, str]":
 def fetch(locked: "dict[str, str]", pythons, machines) -> "dict[tuple[str, str], list[pathlib.Path]]":
     """The wheels for each (Python, machine); what is the same for all comes with the first."""
     pairs = [(python, machine) for python in pythons for machine in machines]
-    wanted = {pair: ["psycopg2-binary"] for pair in pairs}
+    wanted = {pair: list(FOR_ONE_PYTHON) for pair in pairs}
     for machine in machines:
-        wanted[pythons[0], machine].append("psutil")
+        wanted[pythons[0], machine] = list(NATIVE)
     wanted[pairs[0]] = [name for name in locked if name not in NOT_NEEDED]
     pip = None if all(_is_here(pair, names, locked) for pair, names in wanted.items()) else find_pip()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -131,7 +137,8 @@ def _no_services_started():
 def core_files(wheels, locked) -> "dict[str, bytes]":
     """What is imported straight from the zip: this package, its pure dependencies, and a `.pyc` beside each source."""
     files = {"scitq/" + path: data for path, data in package_files().items()}
-    pure = [name for name in locked if name not in (*NATIVE, DOCUMENTATION, *NOT_NEEDED)]
+    elsewhere = {*NATIVE, DOCUMENTATION, *NOT_NEEDED, *(name for names in SELDOM.values() for name in names)}
+    pure = [name for name in locked if name not in elsewhere]
     for wheel in wheels[next(iter(wheels))]:
         if _distribution(wheel) in pure:
             files.update(_wheel_files(wheel))
@@ -164,6 +171,8 @@ def compiled(files: "dict[str, bytes]") -> "dict[str, bytes]":
 def layer_files(wheels, machines) -> "dict[str, bytes]":
     """The zips in the zip, each distinct file in them once."""
     layers = {"_layers/docs-any.zip": _documentation(_all_of(wheels, DOCUMENTATION)[0])}
+    for layer, names in SELDOM.items():
+        layers[f"_layers/{layer}-any.zip"] = zipped(_seldom([_all_of(wheels, name)[0] for name in names]))
     for name, layer in NATIVE.items():
         for machine in machines:
             here = {pair: found for pair, found in wheels.items() if pair[1] == machine}
@@ -280,6 +289,18 @@ def _native(wheels: "list[pathlib.Path]") -> "dict[str, bytes]":
     for tag, found in contents.items():
         files.update({f"{tag}/{path}": data for path, data in found.items() if path not in common})
     return files
+
+
+def _seldom(wheels: "list[pathlib.Path]") -> "dict[str, bytes]":
+    """The wheels of pure projects as `any/`, without what nobody calls here."""
+    contents = {path: data for wheel in wheels for path, data in _wheel_files(wheel).items()}
+    return {f"any/{path}": data for path, data in contents.items() if not _is_of_another_service(path)}
+
+
+def _is_of_another_service(path: str) -> bool:
+    """Whether it describes a service of AWS that is not used, or is for asyncio."""
+    found = re.match(r"(?:botocore|boto3)/data/([^/]+)/", path)
+    return (found is not None and found[1] not in AWS_SERVICES) or "/aio/" in path or "/examples-" in path
 
 
 def _documentation(wheel: pathlib.Path) -> bytes:

@@ -1,6 +1,7 @@
-"""What cannot be imported from inside the one file: native packages, unpacked to a cache when they are first needed.
+"""What cannot be imported from inside the one file, or is too large for it: packages that are unpacked to a cache when first needed.
 
-The one file holds `_layers/NAME-MACHINE.zip`; in it `any/` is for every Python, `abi3/` for every usual CPython, `cp312/` for that one alone.
+The one file holds `_layers/NAME-MACHINE.zip` (native) and `_layers/NAME-any.zip` (pure); in it `any/` is for every Python, `abi3/` for
+every usual CPython, `cp312/` for that one alone.
 An unpacked layer is named by the content of its zip, so versions live side by side. Installed with pip, none of this is used.
 """
 
@@ -9,7 +10,15 @@ from __future__ import annotations
 import os
 import sys
 
-PACKAGES = {"psutil": "psutil", "psycopg2": "psycopg2"}  # importable package -> layer
+PACKAGES = {  # importable package -> layer
+    "psutil": "psutil",
+    "psycopg2": "psycopg2",
+    **dict.fromkeys(("cffi", "_cffi_backend"), "cffi"),
+    "cryptography": "cryptography",
+    **dict.fromkeys(("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six"), "s3"),
+    **dict.fromkeys(("azure", "isodate"), "azure"),
+}
+PURE = ("azure", "s3")  # layers that are the same on every machine
 
 
 class Layers:
@@ -25,7 +34,7 @@ class Layers:
         from importlib.machinery import PathFinder
 
         try:
-            return PathFinder.find_spec(name, [self.unpacked(PACKAGES[name])])
+            return PathFinder.find_spec(name, [self.unpacked(PACKAGES[name]), *sys.path])  # an `azure` may lie in several places
         except NotForThisPython as why:
             installed = PathFinder.find_spec(name)
             if installed:
@@ -34,8 +43,8 @@ class Layers:
 
     def unpacked(self, layer: str) -> str:
         """The folder with the layer's packages for this Python; raises NotForThisPython, and ImportError when no folder can hold it."""
-        part = Part(self.read(f"{layer}-{machine()}"))
-        return _in_some_cache(f"{layer}-{part.digest}-{'-'.join(part.tags)}", part)
+        part = Part(self.read(f"{layer}-{'any' if layer in PURE else machine()}"))
+        return _in_some_cache("-".join([layer, part.digest, *part.tags]), part)
 
     def read(self, layer: str) -> bytes:
         try:
@@ -54,7 +63,7 @@ class Part:
         self.digest = hashlib.sha256(data).hexdigest()[:16]
         has = {name.partition("/")[0] for name in self.archive.namelist()}
         self.tags = [tag for tag in _tags() if tag in has]
-        if not self.tags:
+        if not self.tags and has != {"any"}:
             python = sys.version.split()[0]
             raise NotForThisPython(f"this file has it for {', '.join(sorted(has - {'any'}))} and this Python is {python}")
         self.entries = {}

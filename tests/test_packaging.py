@@ -207,6 +207,29 @@ def test_four_at_once_the_first_time(alone, tmp_path):
     assert sorted(path.name.partition("-")[0] for path in (tmp_path / "cache" / "layers").iterdir()) == ["psutil", "psycopg2"]
 
 
+STORES = """
+import scitq, boto3, azure.storage.blob, cryptography
+for service in ("s3", "sso", "sso-oidc", "sts"):  # what credentials may need
+    boto3.client(service, region_name="us-east-1")
+azure.storage.blob.BlobServiceClient("http://127.0.0.1:1/x", credential="a2V5")
+print(boto3.__file__, azure.storage.blob.__file__, cryptography.__file__, sep="\\n")
+"""
+
+
+def test_clients_of_stores_come_out_of_the_file(alone, tmp_path):
+    env = clean(tmp_path, PYTHONPATH=str(alone))
+    for line in python("-S", "-W", "error", "-c", STORES, env=env).stdout.splitlines():
+        assert line.startswith(str(tmp_path / "cache" / "layers"))
+
+
+def test_an_azure_of_the_user_is_found_beside_ours(alone, tmp_path):
+    """`azure` is a name that several projects share."""
+    (tmp_path / "theirs" / "azure" / "other").mkdir(parents=True)
+    (tmp_path / "theirs" / "azure" / "other" / "__init__.py").touch()
+    env = clean(tmp_path, PYTHONPATH=f"{alone}:{tmp_path / 'theirs'}")
+    python("-S", "-c", "import scitq, azure.other, azure.storage.blob", env=env)
+
+
 def test_a_part_that_lost_a_file_is_unpacked_again(alone, tmp_path):
     env = clean(tmp_path, PYTHONPATH=str(alone))
     python("-S", "-c", IMPORT_NATIVE, env=env)
@@ -246,8 +269,13 @@ def test_the_documentation_page_has_its_files(shape, tmp_path):
 
 def test_licences_are_in_the_file(built):
     names = zipfile.ZipFile(built).namelist()
-    for name in ("bottle", "peewee", "waitress", "marshmallow", "apispec", "packaging", "pyyaml"):
+    for name in ("bottle", "peewee", "waitress", "marshmallow", "apispec", "packaging", "pyyaml", "requests", "urllib3", "certifi"):
         assert any(re.match(rf"{name}-[\d.]+\.dist-info/METADATA", entry) for entry in names), name
+    for layer, words in build_zipapp.SELDOM.items():
+        with zipfile.ZipFile(built) as archive, archive.open(f"_layers/{layer}-any.zip") as inner:
+            names = zipfile.ZipFile(inner).namelist()
+        for name in words:
+            assert any(re.match(rf"any/{name.replace('-', '.')}-[\w.]+\.dist-info/METADATA", entry) for entry in names), name
 
 
 def test_old_pythons_get_one_line(alone, tmp_path):
@@ -334,7 +362,7 @@ def test_four_long_lived_at_once_make_one_copy(alone, tmp_path):
 
 # -- what the launch path loads --
 
-HEAVY = {"asyncio", "bottle", "concurrent.futures", "importlib.metadata", "logging", "marshmallow", "multiprocessing", "peewee", "psutil"}
+HEAVY = {"asyncio", "azure", "boto3", "botocore", "bottle", "concurrent.futures", "importlib.metadata", "logging", "marshmallow", "multiprocessing", "peewee", "psutil"}
 HEAVY |= {"psycopg2", "requests", "sqlite3", "subprocess", "tempfile", "unittest", "waitress", "yaml"}
 
 
@@ -378,7 +406,7 @@ def test_every_python_imports_everything(executable, whole, tmp_path):
     script = """
         import importlib, pkgutil, sys, warnings
         warnings.simplefilter("error")
-        import scitq, psutil, psycopg2.extras, yaml, bottle, peewee, waitress, marshmallow, apispec.ext.marshmallow
+        import scitq, psutil, psycopg2.extras, yaml, bottle, peewee, waitress, marshmallow, apispec.ext.marshmallow, requests
         for module in pkgutil.walk_packages(scitq.__path__, "scitq."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
@@ -386,13 +414,15 @@ def test_every_python_imports_everything(executable, whole, tmp_path):
         print("all")"""
     env = clean(tmp_path, PYTHONPATH=str(whole))
     assert python("-S", "-c", textwrap.dedent(script), env=env, executable=executable, cwd=tmp_path).stdout == "all\n"
+    python("-S", "-W", "error", "-c", STORES, env=env, executable=executable, cwd=tmp_path)
 
 
 @pytest.mark.slow
 def test_the_whole_file_has_every_native_part(whole):
     with zipfile.ZipFile(whole) as archive:
         for machine in build_zipapp.PLATFORMS:
-            with archive.open(f"_layers/psycopg2-{machine}.zip") as layer:
-                tags = {name.partition("/")[0] for name in zipfile.ZipFile(layer).namelist()}
-            assert tags == {"any", *(f"cp{python}" for python in build_zipapp.PYTHONS)}
-            assert f"_layers/psutil-{machine}.zip" in archive.namelist()
+            for layer_name in ("cffi", "psycopg2"):
+                with archive.open(f"_layers/{layer_name}-{machine}.zip") as layer:
+                    tags = {name.partition("/")[0] for name in zipfile.ZipFile(layer).namelist()}
+                assert tags == {"any", *(f"cp{python}" for python in build_zipapp.PYTHONS)}
+            assert {f"_layers/{name}-{machine}.zip" for name in ("cryptography", "psutil")} <= set(archive.namelist())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from urllib.parse import urlsplit
 
 import boto3
@@ -15,6 +16,7 @@ from botocore.parsers import ResponseParserError
 from .. import __version__
 from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferFailed
 from .scheme import STALL_SECONDS
+from .web import certificates
 from .uri import Uri
 
 CONNECT_SECONDS = 15.0
@@ -50,10 +52,11 @@ class Connection:
             self.session = botocore.session.get_session()
             self.signed = self.session.get_credentials() is not None
             config = _config(connections, self.signed)
-            opened = boto3.Session(botocore_session=self.session)
-            self.client = opened.client("s3", config=config)
+            trusted = None if self.session.get_config_variable("ca_bundle") else certificates()
+            opened = partial(boto3.Session(botocore_session=self.session).client, "s3", verify=trusted)
+            self.client = opened(config=config)
             if _has_own_names(self.client) and not _says_how_to_address(self.session):
-                self.client = opened.client("s3", config=config.merge(Config(s3={"addressing_style": "path"})))
+                self.client = opened(config=config.merge(Config(s3={"addressing_style": "path"})))
         except (exceptions.BotoCoreError, ValueError) as error:
             raise InvalidRequest(f"the configuration of S3 is wrong: {error}: look at AWS_* and ~/.aws/config") from error
 

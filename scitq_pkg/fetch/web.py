@@ -34,9 +34,7 @@ class Place(Scheme):
         adapter = requests.adapters.HTTPAdapter(pool_connections=self.files, pool_maxsize=self.files * self.streams)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
-        trusted = ssl.get_default_verify_paths().cafile
-        if trusted and os.path.exists(trusted):
-            self._session.verify = trusted  # the machine's own certificates rather than those of a package
+        self._session.verify = certificates() or True
 
     def info(self, uri: Uri) -> Entry:
         answer = self._ask("HEAD", uri)
@@ -101,6 +99,12 @@ class Place(Scheme):
             raise TransferFailed(f"{entry.uri}: the connection was lost ({_cause(error)})", again=True) from error
         except Exception as error:  # urllib3's own kinds: a body that is cut off, a silent server
             raise TransferFailed(f"{entry.uri}: the connection was lost ({_cause(error)})", again=True) from error
+
+
+def certificates() -> str | None:
+    """The file of those whom this machine trusts, rather than that of a package; None where there is none."""
+    trusted = ssl.get_default_verify_paths().cafile
+    return trusted if trusted and os.path.exists(trusted) else None
 
 
 def _entry(uri: Uri, answer: requests.Response) -> Entry:
