@@ -9,7 +9,7 @@ import time
 import pytest
 from env import Env, WorkerProcess
 
-LOST_AFTER = 3.0  # seconds; whoever is silent for longer is lost
+LOST_AFTER = 4.0  # seconds; whoever is silent for longer is lost
 LATE_SECONDS = 3.0  # ticks of the watch, and a slow machine, come on top
 
 
@@ -41,11 +41,12 @@ def test_time_without_the_server_counts_for_nobody(env, how):
     tasks = [running_on(env, worker) for worker in workers]
     slow.pause()
     dead.pause()
+    time.sleep(LOST_AFTER / 3)  # so long they are silent already, and the server has noted it
     server.pause() if how == "stopped" else server.kill9()
-    time.sleep(LOST_AFTER + 1.5)  # nobody watches
+    time.sleep(LOST_AFTER)  # nobody watches
     back = time.monotonic()
     server.resume() if how == "stopped" else server.start()
-    time.sleep(LOST_AFTER / 3)  # the slow one needs that long
+    time.sleep(LOST_AFTER / 4)  # the slow one needs that long
     slow.resume()
     lost_at = wait_lost(env, tasks[2])
     assert lost_at - back > LOST_AFTER / 2, "the dead one had its time too"
@@ -53,21 +54,6 @@ def test_time_without_the_server_counts_for_nobody(env, how):
     assert [worker.row["state"] for worker in workers] == ["online", "online", "offline"]
     dead.resume()  # it is told, and goes on with other work
     env.until(lambda: env.state(tasks[2]) == "running" and len(env.executions(tasks[2])) == 2)
-
-
-@pytest.mark.slow
-def test_a_server_that_stutters_loses_nobody(env):
-    """It is stopped more often than it runs, for seconds each time."""
-    server = env.server("--lost-after", f"{LOST_AFTER}s")
-    task = running_on(env, env.worker(1, name="w", batch="w"))
-    for _ in range(2):
-        server.pause()
-        time.sleep(LOST_AFTER + 0.3)
-        server.resume()
-        time.sleep(0.2)
-    env.until(lambda: env.answer("GET", "/server").status == 200)
-    time.sleep(1.5)  # a look of the watch
-    check_untouched(env, task)
 
 
 @pytest.mark.slow
@@ -80,7 +66,7 @@ def test_a_database_that_stands_still_loses_nobody(env):
     with contextlib.closing(sqlite3.connect(server.data / "scitq.db", isolation_level=None, timeout=10)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         gate.touch()
-        time.sleep(LOST_AFTER + 2.5)
+        time.sleep(LOST_AFTER + 1.5)
         holder.execute("ROLLBACK")
     env.until(lambda: env.stdout(task), what="the report that waited")
     time.sleep(1.5)  # a look of the watch
