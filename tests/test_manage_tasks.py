@@ -22,6 +22,8 @@ from scitq.errors import InvalidRequest
 from scitq.lib.server import RESET
 from terminal import on_terminal
 
+from scitq import cli
+
 
 @pytest.fixture(scope="module")
 def seeds(lab):
@@ -168,6 +170,15 @@ def test_output_is_byte_for_byte(lab, seeds):
     lab.wait_state(task)
     done = subprocess.run([*PROGRAM, "manage", "task", "output", str(task)], env=lab.variables, capture_output=True, check=True)
     assert done.stdout == b"\0\xff\x1b[31m\r\n" + bytes(3_000_000) and done.stderr == b""
+
+
+@pytest.mark.parametrize("follow", ["", "-f"])
+def test_output_ends_quietly_when_nobody_reads_on(lab, seeds, follow):
+    task = lab.create({"command": "head -c 3000000 /dev/zero", "batch": "seeds"})[0]
+    lab.wait_state(task)
+    line = f"{' '.join(PROGRAM)} manage task output {task} {follow} | head -c 5; echo ${{PIPESTATUS[0]}} >&2"
+    done = subprocess.run(["bash", "-c", line], env=lab.variables, capture_output=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (bytes(5), b"0\n")
 
 
 def test_each_attempt_has_its_output(lab, seeds):
@@ -402,10 +413,13 @@ def test_running_ones_are_signaled_canceled_and_deleted(lab, seeds):
         (["update", "3", "--shell", "zsh", "--yes"], 2, "--shell cannot be 'zsh'"),
     ],
 )
-def test_what_is_wrong_is_told_in_a_line(lab, seeds, words, code, told):
-    done = manage(lab, "task", *words, code=code)
-    assert told in done.stderr and done.stdout == "" and done.stderr.splitlines()[-1].startswith("scitq: ")
-    assert done.stderr.count("\n") == 1 or "left out" in done.stderr
+def test_what_is_wrong_is_told_in_a_line(lab, seeds, words, code, told, capsys, monkeypatch):
+    for name in ("SCITQ_SERVER", "SCITQ_CONFIG"):
+        monkeypatch.setenv(name, lab.variables[name])
+    assert cli.main(["manage", "task", *words]) == code
+    out, err = capsys.readouterr()
+    assert told in err and out == "" and err.splitlines()[-1].startswith("scitq: ")
+    assert err.count("\n") == 1 or "left out" in err
 
 
 def test_a_server_that_is_away_is_told_soon(lab):
