@@ -38,5 +38,11 @@ def _module(uri: Uri):
 
     for plugin in entry_points(group=PLUGINS, name=uri.scheme):
         return plugin.load()
+    rclone = import_module(".rclone", __package__)
+    if rclone.is_remote(uri.scheme):
+        return rclone
     known = ", ".join(f"{name}://" for name in KNOWN)
-    raise InvalidRequest(f"{uri}: there is no scheme '{uri.scheme}'{nearest(uri.scheme, KNOWN)}; there are {known}")
+    raise InvalidRequest(
+        f"{uri}: there is no scheme '{uri.scheme}'{nearest(uri.scheme, KNOWN)}; there are {known} and the remotes of rclone"
+        + ("" if rclone.is_here() else ", which is not installed here")
+    )
