@@ -23,6 +23,7 @@ SERVICES = {  # Debian package: a program of it
     "nginx-light": "/usr/sbin/nginx",
     "aria2": "/usr/bin/aria2c",
     "rclone": "/usr/bin/rclone",
+    "sra-toolkit": "/usr/bin/fasterq-dump",
     "zsh": "/usr/bin/zsh",
     "fish": "/usr/bin/fish",
 }

@@ -38,14 +38,17 @@ def get(
     `parallel`: files at once. A `meter` counts, and its `stop` ends it.
     """
     source = Uri.of(uri)
-    scheme = scheme_of(source)
-    entries = _entries(scheme, source)
-    root = Path(destination)
-    into = source.is_folder or str(destination).endswith("/") or root.is_dir()
-    targets = [(entry, below(root, entry.path) if into else root) for entry in entries]
-    with _metered(entries, show_progress, meter) as meter:
-        together(lambda pair: download(scheme, *pair, meter), targets, _threads(scheme, parallel), meter)
-    files = [target for _, target in targets]
+    scheme, root = scheme_of(source), Path(destination)
+    into = scheme.many or source.is_folder or str(destination).endswith("/") or root.is_dir()
+    if scheme.many:
+        with _metered([], show_progress, meter) as meter:
+            files = scheme.bring_all(source, root, meter, parallel)
+    else:
+        entries = _entries(scheme, source)
+        targets = [(entry, below(root, entry.path) if into else root) for entry in entries]
+        with _metered(entries, show_progress, meter) as meter:
+            together(lambda pair: download(scheme, *pair, meter), targets, _threads(scheme, parallel), meter)
+        files = [target for _, target in targets]
     for action in source.actions:
         files = actions.apply(action, files, root if into else root.parent)
     return files
@@ -142,7 +145,7 @@ def below(folder: Path, relative: str) -> Path:
 
 def _entries(scheme: Scheme, uri: Uri) -> list[Entry]:
     """The files that a URI means. Raises NotFound if there is none."""
-    if not uri.is_folder:
+    if not (uri.is_folder or scheme.many):
         return [scheme.info(uri.without_actions())]
     found = list(scheme.list(uri.without_actions()))
     if not found:

@@ -60,7 +60,8 @@ class Place(Scheme):
     def read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes]:
         span = ["--offset", str(start)] + ([] if stop is None else ["--count", str(stop - start)])
         words = [*self._words(), "cat", *span, _path(entry.uri)]
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment())
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(words, env=_environment(), **pipes)
         assert process.stdout is not None and process.stderr is not None
         try:
             while data := process.stdout.read1(CHUNK_BYTES):
@@ -102,7 +103,7 @@ class Place(Scheme):
         return [program("rclone", _HOW), "--retries", "1", "--low-level-retries", "3", "--timeout", f"{STALL_SECONDS:g}s"]
 
     def _ask(self, uri: Uri, *words: str) -> bytes:
-        done = subprocess.run([*self._words(), *words], capture_output=True, stdin=subprocess.DEVNULL, env=_environment(), check=False)
+        done = subprocess.run([*self._words(), *words], capture_output=True, stdin=subprocess.DEVNULL, env=_environment())
         if done.returncode:
             raise _fault(uri, done.returncode, done.stderr)
         return done.stdout

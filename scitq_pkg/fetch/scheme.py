@@ -47,6 +47,7 @@ class Scheme:
                 raise InvalidRequest(f"{name}:// knows no option @{option}{nearest(option, self.options)}: {known}")
         self.name, self.chosen = name, options
 
+    many = False  # whether one URI is several files
     streams = 4  # so many parts of a large file at once
     files = 8  # so many files at once
 
@@ -65,6 +66,10 @@ class Scheme:
     def fetch(self, entry: Entry, part: Path, meter: Meter) -> bool:
         """Brings the whole file to `part` in this scheme's own way, resuming what is there; False: it has none."""
         return False
+
+    def bring_all(self, uri: Uri, folder: Path, meter: Meter, threads: int | None = None) -> list[Path]:
+        """Where one URI is several files: all of them into a folder, in the scheme's own way; the files."""
+        raise NotImplementedError
 
     def put(self, path: Path, uri: Uri, meter: Meter) -> None:
         """Sends a file; what is there afterwards is the whole file or what was there before."""

@@ -15,6 +15,9 @@ KNOWN = {
     "https": ".web",
     "ftp": ".ftp",
     "s3": ".s3",
+    "azure": ".azure",
+    "fasp": ".aspera",
+    "run+fastq": ".fastq",
 }
 PLUGINS = "scitq.fetch"  # entry points: scheme -> a module with a class `Place(Scheme)`
 

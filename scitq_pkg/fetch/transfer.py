@@ -29,13 +29,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 T = TypeVar("T")
 
 
-def download(scheme: Scheme, entry: Entry, target: Path, meter: Meter) -> None:
-    """Brings a file to `target`, which is there only when it is whole. Raises NotFound, NotAllowed, TransferFailed."""
+def download(scheme: Scheme, entry: Entry, target: Path, meter: Meter, tries: int = TRIES) -> None:
+    """Brings a file to `target`, which is there only when it is whole. Raises NotFound, NotAllowed, TransferFailed.
+
+    `tries`: failures without progress between, after which it is given up.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.parent / f".{_short(target.name)}.scitq-{_key(entry)}"
     with _held(part) as part:
         counted = _Counted(meter)
-        insist(lambda: _bring(scheme, entry, part, counted), counted, f"{entry.uri}")
+        insist(lambda: _bring(scheme, entry, part, counted), counted, f"{entry.uri}", tries)
         if entry.modified_at is not None:
             os.utime(part, times=(entry.modified_at.timestamp(),) * 2)
         os.replace(part, target)
@@ -80,7 +83,7 @@ def _settled(futures: set) -> set:
     return left
 
 
-def insist(act: Callable[[], None], counted: _Counted, what: str, from_start: bool = False) -> None:
+def insist(act: Callable[[], None], counted: _Counted, what: str, tries: int = TRIES, from_start: bool = False) -> None:
     """Does it, and again after a failure that may pass, with longer and longer pauses; bytes that came begin the count anew."""
     failures = 0
     while True:
@@ -94,8 +97,8 @@ def insist(act: Callable[[], None], counted: _Counted, what: str, from_start: bo
             if from_start:
                 counted.add(before - counted.bytes)
             failures = 1 if came and not from_start else failures + 1
-            if failures >= TRIES:
-                raise TransferFailed(f"{what}: {_sentence(error)} (tried {TRIES} times)") from error
+            if failures >= tries:
+                raise TransferFailed(f"{what}: {_sentence(error)} (tried {tries} times)", again=True) from error
             pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (failures - 1))
             counted.wait(pause * random.uniform(0.5, 1.0))
 
@@ -137,7 +140,7 @@ class _Counted:
 
 
 def _bring(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
-    """Fills `part` from where it is, and checks it. A wrong one is removed, and may be tried again."""
+    """Fills `part` from where it is, and checks it. A wrong one is emptied, and may be tried again."""
     if not scheme.fetch(entry, part, meter):
         if entry.ranges and scheme.streams > 1 and entry.size is not None and entry.size > 2 * PART_BYTES:
             _in_parts(scheme, entry, part, meter)
@@ -146,7 +149,7 @@ def _bring(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
     fault = _fault(entry, part)
     if fault:
         meter.add(-part.stat().st_size)
-        part.unlink()
+        os.truncate(part, 0)
         _done_file(part).unlink(missing_ok=True)
         raise TransferFailed(f"{entry.uri}: {fault}", again=True)
 
@@ -222,7 +225,10 @@ def md5_of(path: Path) -> str:
 
 
 def _key(entry: Entry) -> str:
-    told = f"{entry.uri.without_actions()}|{entry.size}|{entry.etag}|{entry.md5}|{entry.modified_at}"
+    """Of what is surely the same content, wherever it comes from, or else of one place and what it tells."""
+    told = f"{entry.size}|{entry.md5}"
+    if entry.md5 is None:
+        told = f"{entry.uri.without_actions()}|{entry.size}|{entry.etag}|{entry.md5}|{entry.modified_at}"
     return hashlib.blake2s(told.encode(errors="surrogateescape"), digest_size=6).hexdigest()
 
 
@@ -263,4 +269,7 @@ def _held(part: Path) -> Iterator[Path]:
             part.touch()  # another process has just finished it under its name
         yield part
     finally:
+        with contextlib.suppress(FileNotFoundError):  # it has its name now
+            if part.stat().st_size == 0 and part.stat().st_ino == os.fstat(descriptor).st_ino:
+                part.unlink()
         os.close(descriptor)

@@ -1,0 +1,129 @@
+"""`run+fastq://ACCESSION`: the FASTQ files of a run, or of all runs of an experiment, a sample or a project.
+
+They come from ENA over https, then ftp, then from NCBI with sra-tools, then over Aspera, round after round, until all are here
+with the sizes and sums that ENA tells. `@ftp`, `@https`, `@sra`, `@aspera` choose one way; `@aria2` uses many connections.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import InvalidRequest, NotFound, ScitqError, TransferFailed
+from . import ena, sra
+from .progress import Meter
+from .scheme import Entry, Scheme
+from .schemes import scheme_of
+from .transfer import download, together
+from .uri import Uri
+
+WAYS = ("https", "ftp", "sra", "aspera")  # in this order
+ROUNDS = 10
+FIRST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 300.0
+_TRIES = 2  # of one file by one way in one round
+
+
+class Place(Scheme):
+    """Runs of the public archives."""
+
+    options = (*WAYS, "aria2")
+    many = True
+    files = 2  # runs at once: the archives count connections
+
+    def info(self, uri: Uri) -> Entry:
+        self.refuse(uri, "is several files: list it, or fetch it")
+
+    def list(self, uri: Uri, recursive: bool = True):
+        for run in _runs(uri):
+            for file in run.files:
+                yield Entry(Uri.of(file.https), file.name, file.size, None, file.md5)
+
+    def bring_all(self, uri: Uri, folder: Path, meter: Meter, threads: int | None = None) -> list[Path]:
+        runs = _runs_in_the_end(uri, meter)
+        meter.expect(sum(len(run.files) for run in runs), sum(file.size or 0 for run in runs for file in run.files))
+        found: dict[str, list[Path]] = {}
+
+        def bring(run: ena.Run) -> None:
+            found[run.accession] = self._bring(run, folder, meter)
+
+        together(bring, runs, threads or self.files, meter)
+        return [path for run in runs for path in found[run.accession]]
+
+    def _bring(self, run: ena.Run, folder: Path, meter: Meter) -> list[Path]:
+        """One run: every way in turn, round after round."""
+        chosen = [way for way in WAYS if way in self.chosen] or list(WAYS)
+        faults: dict[str, str] = {}
+        pause = FIRST_PAUSE_SECONDS
+        for _ in range(ROUNDS):
+            for way in chosen:
+                try:
+                    return self._by(way, run, folder, meter)
+                except ScitqError as error:
+                    faults[way] = error.message
+                    if not getattr(error, "again", False):
+                        chosen = [other for other in chosen if other != way]  # it will be no better next time
+            if not chosen:
+                break
+            meter.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        told = "; ".join(f"{way}: {fault}" for way, fault in faults.items())
+        raise TransferFailed(f"run {run.accession} could not be had ({told})")
+
+    def _by(self, way: str, run: ena.Run, folder: Path, meter: Meter) -> list[Path]:
+        options = ("aria2",) if "aria2" in self.chosen and way != "aspera" else ()
+        if way == "sra":
+            return sra.fetch_run(run.accession, folder, options, meter)
+        if not run.files:
+            raise NotFound("ENA has no FASTQ of it")
+        pairs = [(_uri(file, way, options), file) for file in run.files]
+        for uri, file in pairs:
+            scheme = scheme_of(uri)
+            known = scheme.info(uri)
+            if file.size is not None and known.size not in (None, file.size):
+                raise TransferFailed(f"{file.name} has {known.size} bytes there, {file.size} in ENA's report", again=True)
+            size = known.size if file.size is None else file.size
+            entry = Entry(uri, file.name, size, None, file.md5, known.etag, known.ranges)
+            if not _is_here(folder / file.name, entry):
+                download(scheme, entry, folder / file.name, meter, tries=_TRIES)
+        return [folder / file.name for _, file in pairs]
+
+
+def _runs(uri: Uri) -> list[ena.Run]:
+    accession = uri.place.strip("/")
+    if not ena.ACCESSION.fullmatch(accession):
+        raise InvalidRequest(f"{uri}: {accession!r:.60} is no accession of a run, an experiment, a sample or a project")
+    runs = ena.runs_of(accession)
+    if runs:
+        return runs
+    if accession[1:3] != "RR":
+        raise NotFound(f"{uri}: ENA knows no runs of it")
+    return [ena.Run(accession, ())]  # NCBI may have it
+
+
+def _runs_in_the_end(uri: Uri, meter: Meter) -> list[ena.Run]:
+    """The runs, asked for again while ENA is too busy to tell."""
+    pause = FIRST_PAUSE_SECONDS
+    for left in reversed(range(ROUNDS)):
+        try:
+            return _runs(uri)
+        except TransferFailed as error:
+            if not (error.again and left):
+                raise
+        meter.wait(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+    raise AssertionError("not reached")
+
+
+def _uri(file: ena.RunFile, way: str, options: tuple[str, ...]) -> Uri:
+    text = {"https": file.https, "ftp": file.ftp, "aspera": file.aspera}[way]
+    if text is None:
+        raise NotFound("ENA tells no Aspera address of it")
+    found = Uri.of(text)
+    return Uri(found.scheme, found.place, options)
+
+
+def _is_here(path: Path, entry: Entry) -> bool:
+    """Whether an earlier round, or an earlier call, has brought it."""
+    from .transfer import md5_of
+
+    return bool(path.is_file() and entry.md5 and path.stat().st_size == entry.size and md5_of(path) == entry.md5)

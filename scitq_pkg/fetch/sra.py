@@ -1,0 +1,82 @@
+"""Runs from NCBI's Sequence Read Archive: the object from its public bucket, then sra-tools make FASTQ of it."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ..errors import NotFound, TransferFailed
+from .programs import program, run
+from .progress import Meter
+from .scheme import CHUNK_BYTES
+from .schemes import scheme_of
+from .transfer import download
+from .uri import Uri
+
+BUCKET = "https://sra-pub-run-odp.s3.amazonaws.com/sra"
+BUCKET_VARIABLE = "SCITQ_SRA_BUCKET"  # another address with the same objects
+_HOW = "apt install sra-toolkit"
+_TOOL_STALL_SECONDS = 600.0  # fasterq-dump sorts for long without writing
+
+
+def fetch_run(accession: str, folder: Path, options: tuple[str, ...], meter: Meter) -> list[Path]:
+    """Brings a run as `RUN_1.fastq.gz`... into a folder; each file is there only when all are whole. Raises TransferFailed.
+
+    `options`: transport options for the object, `aria2`.
+    """
+    program("fasterq-dump", _HOW)  # before anything is fetched
+    folder.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{accession}.scitq-sra-", dir=folder))
+    try:
+        archive = _object(accession, work, options, meter)
+        run([program("vdb-validate", _HOW), str(archive)], lambda: 0, meter, _TOOL_STALL_SECONDS)
+        words = [program("fasterq-dump", _HOW), "--split-files", "--outdir", str(work / "fastq"), "--temp", str(work)]
+        run([*words, str(archive)], lambda: 0, meter, _TOOL_STALL_SECONDS, cwd=work)
+        made = sorted((work / "fastq").glob("*.fastq"))
+        if not made:
+            raise TransferFailed(f"fasterq-dump made no reads of {accession}")
+        packed = [_packed(path, meter) for path in made]
+        for path in packed:
+            os.replace(path, folder / path.name)
+        return [folder / path.name for path in packed]
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _object(accession: str, work: Path, options: tuple[str, ...], meter: Meter) -> Path:
+    """The run's .sra file: from the public bucket, or where that has none as prefetch finds it."""
+    target = work / accession / f"{accession}.sra"
+    uri = Uri.of(f"{os.environ.get(BUCKET_VARIABLE) or BUCKET}/{accession}/{accession}")
+    uri = Uri(uri.scheme, uri.place, options)
+    try:
+        scheme = scheme_of(uri)
+        download(scheme, scheme.info(uri), target, meter, tries=3)
+    except NotFound:
+        words = [program("prefetch", _HOW), "--max-size", "u", "--output-directory", str(work), accession]
+        run(words, lambda: _size_below(work), meter)
+        found = sorted((work / accession).glob(f"{accession}.sra*"))
+        if not found:
+            raise NotFound(f"NCBI has no run {accession}") from None
+        return found[0]
+    return target
+
+
+def _packed(path: Path, meter: Meter) -> Path:
+    """The file as gzip: by pigz where it is, on all processors."""
+    target = path.with_name(path.name + ".gz")
+    if pigz := shutil.which("pigz"):
+        run([pigz, "--fast", str(path)], lambda: 0, meter, None)
+        return target
+    with open(path, "rb") as source, gzip.open(target, "wb", compresslevel=1) as file:
+        while data := source.read(CHUNK_BYTES):
+            file.write(data)
+            meter.wait(0)
+    path.unlink()
+    return target
+
+
+def _size_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
