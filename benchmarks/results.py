@@ -145,6 +145,8 @@ def _write_readme(records: list[dict]) -> None:
         f"{first['cores']} cores, {first['machine']}, Python {first['python']}; load before the run up to {loads:g}. "
         f"Peers: {', '.join(f'{name} {version}' for name, version in first['versions'].items())}.\n\nRecorded: {sources}.\n"
     )
+    if loads > 1:
+        about += "\nThe machine was busy with other work: figures and ratios are preliminary.\n"
     readme = HERE / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
     readme.write_text(f"{before}{BEGIN}\n\n{about}\n{results.table()}\n{END}{rest.partition(END)[2]}")
