@@ -24,7 +24,13 @@ def postgres():
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request):
     """A test that takes this runs on both databases: the URL of an empty one."""
-    return "sqlite:///" if request.param == "sqlite" else request.getfixturevalue("postgres").new_database()
+    if request.param == "sqlite":
+        yield "sqlite:///"
+        return
+    server = request.getfixturevalue("postgres")
+    url = server.new_database()
+    yield url
+    server.give_back(url)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
@@ -39,6 +40,7 @@ class Postgres:
         self.options = options
         self.start()
         self._made = 0
+        self._free: list[str] = []
 
     def start(self) -> None:
         """Starts it, again after `kill9`."""
@@ -69,11 +71,26 @@ class Postgres:
             time.sleep(0.05)
 
     def new_database(self) -> str:
-        """The URL of a database that nobody has used."""
+        """The URL of an empty database."""
+        if self._free:
+            return self._free.pop()
         self._made += 1
         name = f"test{self._made}"
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, name)
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
+
+    def give_back(self, url: str) -> None:
+        """A test is over with a database: it is emptied for the next one, which is far quicker than to make another."""
+        import psycopg2
+
+        connection = psycopg2.connect(url)
+        connection.autocommit = True
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            cursor.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        self._free.append(url)
 
     def kill9(self) -> None:
         """Ends it as a power cut would, save that the disk keeps what it was given."""

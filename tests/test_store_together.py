@@ -16,7 +16,9 @@ AWHILE = 0.3  # seconds that a transaction is held open, for the other one to co
 
 @pytest.fixture
 def database_url(postgres):
-    return postgres.new_database()
+    url = postgres.new_database()
+    yield url
+    postgres.give_back(url)
 
 
 @pytest.fixture
