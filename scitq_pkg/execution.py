@@ -66,10 +66,10 @@ class Execution:
         if not reused:
             os.mkdir(one.directory, 0o711)
         try:
-            records.write(one.directory, records.SPEC_FILE, spec)
             if not reused:
                 for name in FOLDERS:
                     one._make_folder(name)
+            records.write(one.directory, records.SPEC_FILE, spec)  # the last: what has it is whole
         except OSError:
             shutil.rmtree(one.directory, ignore_errors=True)
             raise

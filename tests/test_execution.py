@@ -1,5 +1,6 @@
 """An execution's directory, words, environment, output and end; what a starting worker finds of older ones."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -244,6 +245,30 @@ def test_leftovers(tmp_path):
     held, kept, rubbish = find_leftovers(str(tmp_path))
     assert [one.id for one in held] == [3] and [os.path.basename(path) for path in kept] == ["2"]
     assert sorted(os.path.basename(path) for path in rubbish) == ["4", "5", "6"]
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_killed_while_it_is_accepted(tmp_path, monkeypatch, step):
+    """What a starting worker goes on with is whole."""
+    left = [step]
+
+    def dying(real):
+        def call(*args, **kwargs):
+            left[0] -= 1
+            if left[0] < 0:
+                raise SystemExit
+            return real(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patched, contextlib.suppress(SystemExit):
+        patched.setattr(os, "mkdir", dying(os.mkdir))
+        patched.setattr(records, "write", dying(records.write))
+        accept(tmp_path, number=1)
+    held, _, rubbish = find_leftovers(str(tmp_path))
+    whole = {"input", "output", "resource", "temp", "spec.json"}
+    assert [set(os.listdir(one.directory)) for one in held] == ([whole] if step == 6 else [])
+    assert len(rubbish) == (0 < step < 6)
 
 
 def test_processes_of_a_killed_keeper_are_ended_and_no_others(tmp_path):

@@ -127,7 +127,7 @@ def test_success_leaves_nothing_failure_keeps_its_files(env):
     worker.restart()
     [again] = env.create("true")
     env.wait_state(again)
-    assert [path.name for path in executions.iterdir()] == [str(kept)]
+    env.until(lambda: [path.name for path in executions.iterdir()] == [str(kept)])
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user wants root")

@@ -76,7 +76,7 @@ class Workload:
         """Takes over what an older process of this worker left; the keeper's hello then tells what of it runs."""
         held, self._kept, rubbish = find_leftovers(self.base)
         for path in rubbish:
-            self._janitor.post(_remove_tree, path)
+            self._discard(path)
         for one in held:
             self.executions[one.id] = one
             record = records.read(one.directory, records.STARTED_FILE, one.id) or {}
@@ -236,12 +236,13 @@ class Workload:
         return True
 
     def _accept(self, spec: dict) -> Execution:
+        directory = os.path.join(self.base, str(int(spec["id"])))
+        if os.path.lexists(directory):
+            self._discard(directory)  # a start that was cut short, or of a database that is no more
         try:
             one = Execution.accept(spec, self.base, self._spares)
-        except FileExistsError:
-            return self._accept_again(spec)
         except OSError as error:
-            one = Execution(spec, os.path.join(self.base, str(int(spec["id"]))))
+            one = Execution(spec, directory)
             one.give_back(f"its worker could not make its directory: {error.strerror}")
             self._changed(True)
         else:
@@ -253,11 +254,6 @@ class Workload:
                 self.cargo.bring(one)
         self.executions[one.id] = one
         return one
-
-    def _accept_again(self, spec: dict) -> Execution:
-        """Its directory is there: it was thrown away a moment ago, or belonged to a database that is no more."""
-        _remove_tree(os.path.join(self.base, str(int(spec["id"]))))
-        return self._accept(spec)
 
     def _carry_out(self, one: Execution) -> None:
         """Brings an execution to what is desired of it."""
@@ -322,7 +318,16 @@ class Workload:
 
     def _remove(self, one: Execution) -> None:
         if not one.remove(self._spares):
-            self._janitor.post(_remove_tree, one.directory)
+            self._discard(one.directory)
+
+    def _discard(self, directory: str) -> None:
+        """Removes a directory, which may take its time; its name is free at once, for the same execution may come again."""
+        aside = f"{directory}.{os.urandom(4).hex()}"
+        try:
+            os.rename(directory, aside)
+        except OSError:  # it is gone, or a disk is in trouble
+            aside = directory
+        self._janitor.post(_remove_tree, aside)
 
     def prune(self) -> None:
         """Removes the oldest kept directories when they are many or the disk fills."""
