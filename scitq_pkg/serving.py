@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import ssl
 import threading
@@ -191,7 +192,18 @@ class _ErrorTask(ErrorTask):
 
 
 class _Channel(HTTPChannel):
+    """Idle by the monotonic clock: by the time of day a jump of it would close every connection, or none any more."""
+
     error_task_class = _ErrorTask
+
+    @property
+    def last_activity(self) -> float:
+        """When something last came or went."""
+        return self._last_activity
+
+    @last_activity.setter
+    def last_activity(self, _time_of_day: float) -> None:
+        self._last_activity = time.monotonic()
 
 
 class _Waitress(TcpWSGIServer):
@@ -199,6 +211,16 @@ class _Waitress(TcpWSGIServer):
 
     channel_class = _Channel
     error_body: Callable[[str, str], bytes]
+    next_channel_cleanup = math.inf  # by the time of day: never
+    _cleanup_at = 0.0
+
+    def readable(self) -> bool:
+        """Whether connections are wanted; waitress asks in each turn of its loop."""
+        now = time.monotonic()
+        if now >= self._cleanup_at:
+            self._cleanup_at = now + self.adj.cleanup_interval
+            self.maintenance(now)
+        return super().readable()
 
     def take(self, connection: socket.socket, peer: tuple) -> None:
         """Serve this connection of `peer`; from any thread."""

@@ -130,12 +130,13 @@ class ServerProcess(Process):
     The port is chosen here: of one that it chooses itself, a server that stops takes its token away.
     """
 
-    def __init__(self, env: Env, name: str, options: Iterable[str], database: str | None, data: Path):
+    def __init__(
+        self, env: Env, name: str, options: Iterable[str], database: str | None, data: Path, variables: dict[str, str] | None = None
+    ):
         self.data, self.url = data, ""
         more = ["--database", database] if database else []
-        super().__init__(
-            env, name, ["server", "--host", "127.0.0.1", "--port", str(_free_port()), "--data", str(data), *more, *options]
-        )
+        words = ["server", "--host", "127.0.0.1", "--port", str(_free_port()), "--data", str(data), *more, *options]
+        super().__init__(env, name, words, variables)
 
     def start(self) -> None:
         super().start()
@@ -189,9 +190,12 @@ class Env:
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
-    def server(self, *options: str, database: str | None = None, name: str = "server", data: Path | None = None) -> ServerProcess:
+    def server(
+        self, *options: str, database: str | None = None, name: str = "server", data: Path | None = None,
+        variables: dict[str, str] | None = None,
+    ) -> ServerProcess:  # fmt: skip
         """A server that is ready. The first one is where workers, `cli`, `api` and `client` go."""
-        process = ServerProcess(self, name, options, database or self.database, data or self.directory / name)
+        process = ServerProcess(self, name, options, database or self.database, data or self.directory / name, variables)
         self.processes.append(process)
         if "SCITQ_SERVER" not in self.variables:
             self.variables["SCITQ_SERVER"] = process.url

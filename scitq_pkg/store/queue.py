@@ -156,7 +156,7 @@ def _times(tx: Transaction, row: dict, report: Report) -> dict:
     if report.started_ago is not None and row["started_at"] is None:
         row["started_at"] = times["started_at"] = tx.now - max(0.0, report.started_ago)
     if report.ended_ago is not None:
-        times["ended_at"] = tx.now - max(0.0, report.ended_ago)
+        times["ended_at"] = max(tx.now - max(0.0, report.ended_ago), row["started_at"] or 0.0)  # the clock may have been set back
     return times
 
 
