@@ -29,7 +29,10 @@ def opened(server: ServerProcess) -> socket.socket:
     parts = urlsplit(server.url)
     connection = socket.create_connection((parts.hostname, parts.port), 10)
     connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert b" 200 " in connection.recv(10_000)
+    answer = b""
+    while not answer.strip().endswith(b"}"):  # the whole of its JSON
+        answer += connection.recv(10_000)
+    assert b" 200 " in answer
     return connection
 
 
