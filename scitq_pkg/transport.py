@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from urllib.parse import quote, urlencode
 
 from . import __version__
@@ -206,7 +206,8 @@ class Connection:
     def _unreachable(self, error: Exception) -> Unreachable:
         if self._interrupted:
             return Interrupted(f"the request to {self.url} was interrupted")
-        return (Unanswered if self._sent else Unreachable)(_why(error, self.url, self._host))
+        is_http = isinstance(error, (ConnectionError, IncompleteRead)) or not isinstance(error, HTTPException)
+        return (Unanswered if self._sent and is_http else Unreachable)(_why(error, self.url, self._host))
 
 
 def raise_for(answer: Answer) -> Answer:

@@ -11,6 +11,7 @@ from .durations import EXAMPLES, seconds_of
 from .errors import InvalidRequest, nearest
 from .substitution import Row, read_table, substitute
 
+MOST_BYTES = 16 * 2**20  # which take a minute to read
 ITEM = "item"  # the column of rows that are plain values
 _YAML_TAG = "tag:yaml.org,2002:"
 _TRUTH = yaml.SafeLoader.bool_values  # yes, no, true, false, on, off
@@ -20,6 +21,8 @@ def compose(path: str) -> yaml.Node:
     """The nodes of a YAML file, with their lines: nothing of it is ever constructed or run."""
     try:
         with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise InvalidRequest(f"{path} is larger than {MOST_BYTES >> 20} MiB: put its rows into a table, for `each`")
             node = yaml.compose(file, Loader=yaml.SafeLoader)
     except OSError as error:
         raise InvalidRequest(f"the batch file {path} cannot be read: {error.strerror}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -76,54 +75,6 @@ def test_it_says_where_it_is_and_leaves_nothing(env):
 def test_quiet_says_nothing(env):
     server = env.server("--quiet")
     assert server.output() == ""
-
-
-def test_a_port_in_use_is_one_line(env):
-    server = env.server()
-    done = env.cli("server", "--port", urlsplit(server.url).port, "--data", env.directory / "other", code=1)
-    assert "is in use" in done.stderr and "--port" in done.stderr and done.stderr.count("\n") == 1
-
-
-def test_two_servers_on_one_database_are_refused(env):
-    server = env.server()
-    done = env.cli("server", "--port", "0", "--data", server.data, code=1)
-    assert "another scitq server" in done.stderr and done.stderr.count("\n") == 1
-    assert env.api("GET", "/server")["version"]
-    assert (server.data / "server.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (["--database", "mysql://x"], "sqlite:///path or postgresql://"),
-        (["--database", "sqlite://host/x"], "sqlite:///"),
-        (["--port", "seventy"], "--port"),
-        (["--host", "256.1.1.1", "--insecure-http"], "--host"),
-        (["--nonsense"], "--nonsense"),
-        (["--config", "absent.yaml"], "absent.yaml"),
-        (["--database", "sqlite:///text.db"], "not a usable SQLite database"),
-    ],
-)
-def test_what_it_cannot_start_with_is_told_in_a_line(env, options, told):
-    (env.directory / "text.db").write_text("This is no database. " * 100)
-    done = env.cli("server", "--port", "0", "--data", env.directory / "d", *options)
-    assert done.returncode == 2 and told in done.stderr
-    assert (env.directory / "text.db").read_text().startswith("This is no database")
-
-
-def test_a_data_directory_that_cannot_be_made_is_told(env):
-    (env.directory / "file").write_text("")
-    done = env.cli("server", "--port", "0", "--data", env.directory / "file" / "d", code=5)
-    assert "--data" in done.stderr
-
-
-def test_a_newer_database_is_told(env):
-    server = env.server()
-    server.stop()
-    with contextlib.closing(sqlite3.connect(server.data / "scitq.db")) as database, database:
-        database.execute("UPDATE setting SET value = '999' WHERE name = 'schema'")
-    done = env.cli("server", "--port", "0", "--data", server.data, code=1)
-    assert "schema 999" in done.stderr
 
 
 def test_the_same_port_keeps_its_token(env):
