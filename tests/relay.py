@@ -34,6 +34,8 @@ class Relay:
         self.requests = 0  # so far: clients wait for the answer of one before they send the next
         self.passed = dict.fromkeys(WAYS, 0)  # bytes so far
         self._recorded: list[bytearray] = []
+        self._lines: set[int] = set()  # by number, those open
+        self._frozen: set[int] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
@@ -45,6 +47,10 @@ class Relay:
     def cut(self) -> None:
         """Resets all open connections, both ends."""
         self._call(self._cut)
+
+    def freeze(self) -> None:
+        """No byte passes any more over the connections that are open now, either way, and nobody is told; new ones are well."""
+        self._call(lambda: self._frozen.update(self._lines))
 
     def half_close(self) -> None:
         """Ends one way (FIN) of all open connections, to both ends, and leaves the other open."""
@@ -102,15 +108,18 @@ class Relay:
             writer.transport.abort()
             return
         self._writers.add(out)
+        line = self.accepted
+        self._lines.add(line)
         try:
             with contextlib.suppress(asyncio.CancelledError):  # `close()`; asyncio would log it
-                await asyncio.gather(self._pass(reader, out, "up"), self._pass(there, writer, "down"))
+                await asyncio.gather(self._pass(reader, out, "up", line), self._pass(there, writer, "down", line))
         finally:
+            self._lines.discard(line)
             for end in (writer, out):
                 self._writers.discard(end)
                 end.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str, line: int) -> None:
         with contextlib.suppress(OSError):  # either end may go away at any time: that is what this is for
             request = bytearray()
             while data := await reader.read(CHUNK_BYTES):
@@ -118,7 +127,7 @@ class Relay:
                     request = self._note(data, request)
                 if self.delay:
                     await asyncio.sleep(self.delay)
-                while way in self.silent:
+                while way in self.silent or line in self._frozen:
                     await asyncio.sleep(0.02)
                 if self.rate:
                     await asyncio.sleep(len(data) / self.rate)
