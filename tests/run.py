@@ -15,6 +15,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+AZURITE = "azurite@3.37.0"
+AZURITE_FOLDER = ROOT / "build" / "azurite"  # tests/stores.py looks there
 LOCK = ROOT / "requirements" / "test.txt"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
@@ -38,6 +40,7 @@ def main() -> None:
     os.chdir(ROOT)
     make_venv()
     provide_services()
+    provide_azurite()
     run(PYTHON, "build_zipapp.py")
     pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", *sys.argv[1:]]
     sys.stdout.flush()
@@ -76,6 +79,16 @@ def provide_services() -> None:
         print(f"not installed here, their tests will be skipped: {', '.join(missing)}", flush=True)
     else:
         os.environ.setdefault("SCITQ_TESTS_REQUIRE_SERVICES", "1")
+
+
+def provide_azurite() -> None:
+    """Azure's blob service for tests, from the npm registry, where npm is."""
+    if shutil.which("npm") is None:
+        print("npm is not installed here: tests of azure:// will be skipped", flush=True)
+    elif not (AZURITE_FOLDER / "node_modules" / ".bin" / "azurite-blob").exists():
+        print(f"installing {AZURITE}", flush=True)
+        AZURITE_FOLDER.mkdir(parents=True, exist_ok=True)
+        run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", AZURITE_FOLDER, AZURITE)
 
 
 def is_installed(package: str) -> bool:

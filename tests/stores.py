@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from run import AZURITE, AZURITE_FOLDER
 from services import free_port, wait_for_port
 
 KEY, SECRET = "testkey", "testsecret12345678"
+ACCOUNT = "devstoreaccount1"  # this and its key are the same in every Azurite
+ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 class S3:
@@ -29,6 +32,29 @@ class S3:
         self.variables = {**self.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
         self.client = s3_client(self.variables)
         self.client.create_bucket(Bucket="bucket")
+
+    def close(self) -> None:
+        self.client.close()
+        self.process.kill()
+        self.process.wait(10)
+
+
+class Azure:
+    """Azurite's blob service, and the variable that leads to it; `client` is Microsoft's own."""
+
+    def __init__(self, folder: Path):
+        from azure.storage.blob import BlobServiceClient
+
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/{ACCOUNT}"
+        words = ["--blobHost", "127.0.0.1", "--blobPort", str(self.port), "--location", str(folder), "--silent"]
+        words += ["--skipApiVersionCheck", "--disableTelemetry"]
+        self.process = subprocess.Popen([_azurite(), *words], stdout=subprocess.DEVNULL)
+        wait_for_port(self.port, self.process)
+        parts = ("DefaultEndpointsProtocol=http", f"AccountName={ACCOUNT}", f"AccountKey={ACCOUNT_KEY}", f"BlobEndpoint={self.url}")
+        self.variables = {"AZURE_STORAGE_CONNECTION_STRING": ";".join(parts) + ";"}
+        self.client = BlobServiceClient.from_connection_string(self.variables["AZURE_STORAGE_CONNECTION_STRING"])
+        self.client.create_container("bucket")
 
     def close(self) -> None:
         self.client.close()
@@ -69,6 +95,15 @@ def forget() -> None:
     from scitq.fetch import schemes
 
     schemes._open.clear()
+
+
+def _azurite() -> str:
+    own = AZURITE_FOLDER / "node_modules" / ".bin" / "azurite-blob"
+    path = str(own) if own.exists() else shutil.which("azurite-blob")
+    if path is None:
+        missing = pytest.fail if os.environ.get("SCITQ_TESTS_REQUIRE_SERVICES") and shutil.which("npm") else pytest.skip
+        missing(f"Azurite is not installed: npm install --prefix {AZURITE_FOLDER} {AZURITE}")
+    return path
 
 
 def _rclone() -> str:

@@ -13,7 +13,7 @@ from env import PROGRAM
 from scitq.errors import InvalidRequest, NotAllowed, NotFound, TransferFailed
 from scitq.fetch import Uri, copy, delete, get, info, list_content, put, sync, transfer
 from services import Ftp, Nginx, needed
-from stores import S3, Variables
+from stores import S3, Azure, Variables
 
 NAMES = ("plain", "with space", "ü%41", "a+b&c=d", "deep/er/file", "-dash", "'quote'", "semi;colon", "empty")
 BIG = 70 * 2**20 + 12345  # three parts
@@ -111,7 +111,37 @@ class RclonePlace(LocalPlace):
             os.environ["RCLONE_CONFIG"] = self._before
 
 
-PLACES = {"rclone": RclonePlace, "file": LocalPlace, "http": WebPlace, "ftp": FtpPlace, "plain ftp": PlainFtpPlace, "s3": S3Place}
+class AzurePlace:
+    """Blobs, looked at with Microsoft's own client."""
+
+    writes = lists = True
+    uri = "azure://bucket/"
+
+    def __init__(self, folder: Path):
+        self.service = Azure(folder)
+        self.variables = Variables(self.service.variables)
+
+    def put_raw(self, name: str, data: bytes) -> None:
+        self.service.client.get_blob_client("bucket", name).upload_blob(data, overwrite=True)
+
+    def get_raw(self, name: str) -> bytes | None:
+        blob = self.service.client.get_blob_client("bucket", name)
+        return blob.download_blob().readall() if blob.exists() else None
+
+    def close(self) -> None:
+        self.variables.restore()
+        self.service.close()
+
+
+PLACES = {
+    "rclone": RclonePlace,
+    "file": LocalPlace,
+    "http": WebPlace,
+    "ftp": FtpPlace,
+    "plain ftp": PlainFtpPlace,
+    "s3": S3Place,
+    "azure": AzurePlace,
+}
 
 
 @pytest.fixture(scope="module", params=PLACES)

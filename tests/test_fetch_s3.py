@@ -75,12 +75,13 @@ def test_a_large_file_goes_in_parts_and_comes_back(s3, tmp_path):
 
 def test_an_upload_that_fails_is_taken_back(s3, tmp_path, monkeypatch):
     """The file becomes shorter while it is sent."""
-    from scitq.fetch.scheme import Scheme
+    from scitq.fetch import s3 as module
     from scitq.fetch.schemes import scheme_of
     from scitq.fetch.uri import Uri
 
-    path = sized(tmp_path / "big", 40 * MIB)
-    place: Scheme = scheme_of(Uri.of(f"s3://{BUCKET}/short"))
+    monkeypatch.setattr(module, "PART_BYTES", 5 * MIB)
+    path = sized(tmp_path / "big", 80 * MIB)
+    place = scheme_of(Uri.of(f"s3://{BUCKET}/short"))
 
     class Shortening(transfer.Meter):
         def add(self, size: int) -> None:

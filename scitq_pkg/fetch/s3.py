@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from datetime import timezone
@@ -15,6 +14,7 @@ from ..errors import InvalidRequest, NotFound, ScitqError, TransferFailed
 from .progress import Meter
 from .s3client import Connection, of_code
 from .scheme import CHUNK_BYTES, Entry, Scheme
+from .slices import Slice, spans
 from .transfer import together
 from .uri import Uri
 
@@ -119,12 +119,12 @@ class Place(Scheme):
 
     def _put_parts(self, descriptor: int, size: int, where: dict, meter: Meter) -> None:
         def send(upload: dict, number: int, start: int, stop: int) -> dict:
-            body = _Slice(descriptor, start, stop)
+            body = Slice(descriptor, start, stop)
             answer = self._client.upload_part(**upload, PartNumber=number, Body=body, ContentLength=stop - start)
             meter.add(stop - start)
             return answer
 
-        self._in_parts(where, _spans(size, PART_BYTES), send)
+        self._in_parts(where, spans(size, PART_BYTES, MOST_PARTS), send)
 
     def _copy_parts(self, wanted: dict, size: int) -> bool:
         """A copy of several parts; False: the server knows no copies of parts."""
@@ -139,7 +139,7 @@ class Place(Scheme):
             return answer["CopyPartResult"]
 
         try:
-            self._in_parts(where, _spans(size, COPY_PART_BYTES), send)
+            self._in_parts(where, spans(size, COPY_PART_BYTES, MOST_PARTS), send)
         except _NotKnown:
             return False
         return True
@@ -185,42 +185,12 @@ class _NotKnown(Exception):
     """The server does something else than what it was asked for."""
 
 
-class _Slice:
-    """A part of a file as boto3 wants to read it: from the disk while it is sent, so that parts cost no memory."""
-
-    def __init__(self, descriptor: int, start: int, stop: int):
-        self._descriptor, self._start, self._stop, self._at = descriptor, start, stop, start
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes; a sender that asks for little gets more, as it takes whatever comes."""
-        wanted = self._stop - self._at if size < 0 else min(max(size, CHUNK_BYTES), self._stop - self._at)
-        data = os.pread(self._descriptor, wanted, self._at)
-        if wanted and not data:
-            raise TransferFailed("the file became shorter while it was sent")
-        self._at += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._at, os.SEEK_END: self._stop}[whence]
-        self._at = base + offset
-        return self.tell()
-
-    def tell(self) -> int:
-        return self._at - self._start
-
-
 def _place(uri: Uri) -> tuple[str, str]:
     """Bucket and key. Raises InvalidRequest for a bucket alone."""
     bucket, _, key = uri.place.partition("/")
     if not bucket or not key:
         raise InvalidRequest(f"{uri}: it names no object: s3://bucket/key")
     return bucket, key
-
-
-def _spans(size: int, part: int) -> list[tuple[int, int]]:
-    """Parts of a file, larger ones where there would be too many."""
-    part = max(part, -(-size // MOST_PARTS))
-    return [(start, min(start + part, size)) for start in range(0, size, part)]
 
 
 def _entry(uri: Uri, path: str, told: dict, size: int, tells_md5: bool) -> Entry:
