@@ -8,6 +8,7 @@ executions/<id>/  spec.json   what to run; `kept.json` once a failed one is told
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import shutil
@@ -15,6 +16,8 @@ import signal
 import stat
 import time
 
+from . import container
+from .container import Engine
 from .keeper import command as ends
 from .keeper import records
 from .keeper.processes import boot_id, boot_seconds, descendants, environment_value, processes, signal_exactly
@@ -40,7 +43,7 @@ class Execution:
         self.directory = directory
         self.state = ACCEPTED
         self.desired = RUN
-        self.fetched = not (self.task.get("input") or self.task.get("resource"))  # what it needs is in its folders
+        self.fetched = not any(self.task.get(name) for name in ("input", "resource", "container"))  # what it needs is in its folders
         self.starting = False  # the keeper was told to run it
         self.suspended = False
         self.obeyed: str | None = None  # the newest order that the keeper was told
@@ -52,6 +55,7 @@ class Execution:
         self.signal: int | None = None
         self.reason: str | None = None
         self.verdict: tuple[str, str | None] | None = None  # state and reason it will end with when its outputs were sent
+        self.container_pid: int | None = None  # of its container's main process, on this machine
         self.untidy = False  # something of its tree may still run
         self.usage: dict[str, float] = {}
         self.output = {name: Output(os.path.join(directory, name)) for name in STREAMS}
@@ -64,7 +68,7 @@ class Execution:
         one = cls(spec, os.path.join(base, str(int(spec["id"]))))
         reused = one.is_ordinary and spares is not None and spares.give(one.directory)
         if not reused:
-            os.mkdir(one.directory, 0o711)
+            os.mkdir(one.directory, 0o700 if one.in_container else 0o711)
         try:
             if not reused:
                 for name in FOLDERS:
@@ -85,12 +89,25 @@ class Execution:
 
     @property
     def is_ordinary(self) -> bool:
-        """Whether its directories are the worker's own user's."""
-        return self.task.get("uid") is None and self.task.get("gid") is None
+        """Whether its directories are the worker's own user's, and only that user's."""
+        return self.task.get("uid") is None and self.task.get("gid") is None and not self.in_container
+
+    @property
+    def in_container(self) -> bool:
+        """Whether its command runs in a container."""
+        return bool(self.task.get("container"))
+
+    @property
+    def engine(self) -> Engine | None:
+        """The container engine that it was started with."""
+        return Engine(**self.spec["engine"]) if "engine" in self.spec else None
 
     def _make_folder(self, name: str) -> None:
         path = os.path.join(self.directory, name)
         os.mkdir(path, 0o700)
+        if self.in_container:  # whose users are others than the machine's; these cannot come near, through the directory above
+            os.chmod(path, 0o1777)
+            return
         uid, gid = self.task.get("uid"), self.task.get("gid")
         if not self.is_ordinary and os.geteuid() == 0:
             group = gid if gid is not None else ends.primary_group(uid)
@@ -109,7 +126,7 @@ class Execution:
                 and spares.take(self.directory)
             ):
                 return True
-            for name in (*records.RECORDS, *STREAMS):  # the spec first: without it the rest is rubbish
+            for name in (*records.RECORDS, *STREAMS, container.ENV_FILE):  # the spec first: without it the rest is rubbish
                 with contextlib.suppress(FileNotFoundError):  # a stage it never reached
                     os.unlink(os.path.join(self.directory, name))
             for name in FOLDERS:
@@ -126,23 +143,36 @@ class Execution:
 
     # --- its command ----------------------------------------------------------------------------------------------
 
-    def unsupported(self) -> str | None:
-        """Why its container cannot be dealt with, in a sentence; None if it has none."""
-        if image := self.task.get("container"):
-            return f"this version of the worker cannot run containers (container: {image:.200})"
-        return None
-
     def folder(self, name: str) -> str:
         """One of the FOLDERS that its command sees."""
         return os.path.join(self.directory, name)
 
-    def order(self, deadline: float, grace: float, cpus: int, devices: str | None) -> dict:
-        """What the keeper is to run. `devices` are its GPUs. Raises ValueError if the command cannot be split."""
+    def order(self, deadline: float, grace: float, cpus: int, devices: str | None, engine: Engine | None = None) -> dict:
+        """What the keeper is to run. `devices` are its GPUs, `engine` is that of its container.
+
+        Raises ValueError if the command, the image or its options cannot be used, OSError if what a container needs cannot be written.
+        """
         task = self.task
+        if engine is not None:
+            return self._container_order(engine, cpus) | {"timeout": task.get("run_timeout"), "grace": grace, "deadline": deadline}
         return {
             "id": self.id, "dir": self.directory, "argv": self._words(), "env": self.environment(cpus, devices),
             "cwd": task.get("workdir") or os.path.join(self.directory, "temp"), "uid": task.get("uid"), "gid": task.get("gid"),
             "timeout": task.get("run_timeout"), "grace": grace, "deadline": deadline,
+        }  # fmt: skip
+
+    def _container_order(self, engine: Engine, cpus: int) -> dict:
+        """The client runs as the worker's user; it is the engine that knows the task's."""
+        variables = self.environment(cpus, None)
+        argv = engine.run(self.id, self.task, self._words(), self.directory, variables)
+        self.spec["engine"] = dataclasses.asdict(engine)
+        records.write(self.directory, records.SPEC_FILE, self.spec)  # so that whoever finds it knows whom to ask
+        fd = os.open(os.path.join(self.directory, container.ENV_FILE), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(container.variables_file(variables))
+        return {
+            "id": self.id, "dir": self.directory, "argv": argv, "env": engine.environment(variables), "cwd": self.folder("temp"),
+            "uid": None, "gid": None, "verbs": engine.verbs(self.id),
         }  # fmt: skip
 
     def _words(self) -> list[str]:
@@ -159,11 +189,11 @@ class Execution:
 
     def environment(self, cpus: int, devices: str | None) -> dict[str, str]:
         """What the command's environment has beside the worker's; the task's variables come before ours, save its identity."""
-        own = {name.upper(): os.path.join(self.directory, name) for name in FOLDERS}
+        own = {name.upper(): container.MOUNTS[name] if self.in_container else self.folder(name) for name in FOLDERS}
         own["CPU"] = str(cpus)
         if devices is not None:
             own["CUDA_VISIBLE_DEVICES"] = devices
-        if self.task.get("uid") is not None and self.task["uid"] != os.geteuid():
+        if self.task.get("uid") is not None and self.task["uid"] != os.geteuid() and not self.in_container:
             own |= _home_of(self.task["uid"], own["TEMP"])
         own |= self.task.get("env") or {}
         own |= {
@@ -285,7 +315,7 @@ def _outcome(end: dict) -> tuple[str, str | None]:
     if kind == ends.UNSTARTABLE:
         return FAILED, end["message"]
     if kind == ends.INTERRUPTED:
-        return LOST, "the machine or its service was stopped"
+        return LOST, end.get("message") or "the machine or its service was stopped"
     if kind == ends.TIMEOUT:
         return FAILED, f"ran longer than its time limit of {end.get('timeout', 0):g} s and was ended"
     if kind == ends.STOPPED:
@@ -296,6 +326,8 @@ def _outcome(end: dict) -> tuple[str, str | None]:
 
 
 def _exit_reason(end: dict) -> str | None:
+    if message := end.get("message"):
+        return message
     if end["exit_code"] == 128 + signal.SIGKILL and end.get("short_of_memory"):
         return "a process of it was killed by signal 9 (SIGKILL)" + _memory(end)
     return None

@@ -300,3 +300,24 @@ def test_many_short_commands(keeper):
         keeper.run(number, "true")
     for number in range(200):
         assert keeper.ended(number)["exit_code"] == 0
+
+
+# --- commands that are only the client of something else ------------------------------------------------------------------
+
+
+def test_verbs_take_the_place_of_signals(keeper):
+    """Each verb writes its name, and fails the first time; the real process is the one whose pid is in a file."""
+    script = 'echo $0 $GRACE >> verbs; [ $(grep -c $0 verbs) -gt 1 ] || exit 1; [ $0 != kill ] || kill -9 $(cat pid)'
+    directory = keeper.directory / "executions" / "1"
+    verbs = {name: ["sh", "-c", f"cd {directory}/temp; {script}", name] for name in ("suspend", "resume", "term", "kill")}
+    keeper.run(1, "sh", "-c", "echo $$ > pid; exec sleep 100", verbs=verbs)
+    pid = keeper.event("started", 1)["pid"]
+    said = directory / "temp" / "verbs"
+    for order in ("suspend", "resume"):
+        keeper.signal(1, order)
+        until(lambda: said.exists() and said.read_text().count(order) == 2)
+    assert processes.process(pid).state == "S", "a signal reached it"
+    keeper.signal(1, "term", grace=0.6)
+    end = keeper.ended(1)
+    assert end["kind"] == "stopped" and end["signal"] == 9 and "cpu_seconds" not in end
+    assert said.read_text().split("\n")[-3:] == ["kill 0", "kill 0", ""] and "term 1" in said.read_text()

@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
             server=options.server, token=options.token or token_of(options.token_file),
             name=options.name, scratch=options.scratch,
             concurrency=options.concurrency, prefetch=options.prefetch, batch=options.batch, permanent=options.permanent,
-            stop_with_parent=options.stop_with_parent, verbose=options.verbose,
+            engine=options.engine, stop_with_parent=options.stop_with_parent, verbose=options.verbose,
         )
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ def _parser() -> Parser:
     add("-n", "--name", help="its name, unique on the server (default: the host's)")
     add("--scratch", metavar="DIR", help="where its directory is (default: /scratch if writable, else the user's cache)")
     add("--permanent", action=argparse.BooleanOptionalAction, default=None, help="whether its machine is kept when idle")
+    add("--engine", metavar="E", help="docker, podman or apptainer, or the path of one (default: $SCITQ_CONTAINER_ENGINE, else the first that is there)")
     add("-t", "--token", help="the token to show (better: $SCITQ_TOKEN or --token-file; others can see words of a command)")
     add("--token-file", metavar="FILE", help="a file that holds the token")
     add("--stop-with-parent", action="store_true", help="end, and end all commands, when standard input closes")

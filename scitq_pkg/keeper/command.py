@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -21,6 +22,9 @@ STOPPED = "stopped"  # on request; `asked` says by which order
 UNSTARTABLE = "unstartable"  # it never ran; `message` says why
 INTERRUPTED = "interrupted"  # together with the keeper, because the machine or its service stops
 
+HELP_AGAIN_SECONDS = 0.2  # after a verb failed: the container is not there yet, or the engine is away
+HELP_AT_MOST_SECONDS = 5.0  # the longest pause
+_VERB_OF = {signal.SIGSTOP: "suspend", signal.SIGCONT: "resume", signal.SIGTERM: "term", signal.SIGKILL: "kill"}
 _NOT_NOW = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS}
 
 
@@ -37,7 +41,7 @@ class Command:
 
     __slots__ = (
         "id", "directory", "order", "pid", "start", "started", "suspended", "asked", "due",
-        "_left", "end", "reaped", "settle_until", "give_up_at", "cpu_seconds", "peak", "moved", "status", "ended",
+        "helper", "helping", "wanted", "help_at", "_help_pause", "_grace", "_left", "end", "reaped", "settle_until", "give_up_at", "cpu_seconds", "peak", "moved", "status", "ended",
     )  # fmt: skip
 
     def __init__(self, order: dict):
@@ -49,6 +53,12 @@ class Command:
         self.suspended = self.reaped = False
         self.asked: str | None = None  # why we end it: "timeout", or the order of the worker
         self.due: float | None = None  # when its time is up, or when SIGKILL follows
+        self.helper = 0  # pid of the process that carries out a verb
+        self.helping = ""  # that verb
+        self.wanted: str | None = None  # the verb to carry out next
+        self.help_at: float | None = None  # when a verb that failed is tried again
+        self._help_pause = HELP_AGAIN_SECONDS
+        self._grace = 0.0
         self._left: float | None = None  # seconds of running left while it is suspended
         self.end: dict | None = None
         self.settle_until = self.give_up_at = 0.0
@@ -130,6 +140,47 @@ class Command:
         self.ended = self.started
         self.end = self._record(UNSTARTABLE, message=message)
 
+    # --- verbs ----------------------------------------------------------------------------------------------------
+
+    @property
+    def verbs(self) -> dict[str, list[str]] | None:
+        """What to run in place of a signal: for a command whose real processes are another one's (a container engine's)."""
+        return self.order.get("verbs")
+
+    def help(self, environment: dict[str, str], null: int) -> None:
+        """Starts what carries out the wanted verb, when nothing does; a kill waits for nothing."""
+        if self.wanted is None or self.verbs is None or self.reaped:
+            return
+        if self.helper:
+            if self.wanted == "kill":
+                self._end_helper()
+            return
+        self.help_at, argv, grace = None, self.verbs[self.wanted], str(math.ceil(self._grace))
+        try:
+            process = subprocess.Popen(
+                argv, cwd="/", env={**environment, "GRACE": grace}, stdin=null, stdout=null, stderr=null, start_new_session=True
+            )
+        except OSError:  # no room for a process now, or the engine's program was removed
+            self._help_later()
+            return
+        process.returncode = 0  # this process waits for its children itself
+        self.helper, self.helping, self.wanted = process.pid, self.wanted, None
+
+    def helped(self, status: int) -> None:
+        """The process of a verb has ended. What failed is done again, unless another one is wanted by now."""
+        self.helper, failed = 0, status != 0
+        if failed and not self.reaped and self.wanted is None:
+            self.wanted = self.helping
+            self._help_later()
+
+    def _help_later(self) -> None:
+        self.help_at = time.monotonic() + self._help_pause
+        self._help_pause = min(2 * self._help_pause, HELP_AT_MOST_SECONDS)
+
+    def _end_helper(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            os.killpg(self.helper, signal.SIGKILL)
+
     # --- signals --------------------------------------------------------------------------------------------------
 
     def tree(self, strays: set[int], table: dict[int, processes.Process] | None = None) -> set[int]:
@@ -141,7 +192,10 @@ class Command:
         return processes.descendants(table, session | strays)
 
     def send(self, number: int, strays: set[int]) -> None:
-        """Signals the whole tree, again as long as it grows meanwhile."""
+        """Signals the whole tree, again as long as it grows meanwhile; or has the verb carried out that stands for the signal."""
+        if self.verbs and not self.reaped:
+            self.wanted, self.help_at, self._help_pause = _VERB_OF[number], None, HELP_AGAIN_SECONDS
+            return
         seen: set[int] = set()
         for _ in range(5):
             new = self.tree(strays) - seen
@@ -173,14 +227,15 @@ class Command:
         due = time.monotonic() + grace
         if self.asked and self.due is not None:
             due = min(due, self.due)
-        self.asked, self.suspended = asked, False
+        self.asked, self.suspended, self._grace = asked, False, grace
         if grace <= 0:
             self.due = None
             self.send(signal.SIGKILL, strays)
             return
         self.due = due
         self.send(signal.SIGTERM, strays)
-        self.send(signal.SIGCONT, strays)  # a stopped process does not see SIGTERM
+        if not self.verbs:
+            self.send(signal.SIGCONT, strays)  # a stopped process does not see SIGTERM
 
     # --- end ------------------------------------------------------------------------------------------------------
 
@@ -214,12 +269,14 @@ class Command:
     def _record(self, kind: str, **more) -> dict:
         ran = kind != UNSTARTABLE
         sizes = {f"{name}_size": _size(os.path.join(self.directory, name)) for name in ("stdout", "stderr")}
-        read, written = self.moved or (None, None)
+        ran_here = ran and not self.verbs  # else what was measured is the engine's client
+        read, written = self.moved if self.moved and ran_here else (None, None)
         record = {
             "id": self.id, "kind": kind, "asked": self.asked, "boot": processes.boot_id(),
             "exit_code": self.exit if ran and self.exit >= 0 else None, "signal": -self.exit if ran and self.exit < 0 else None,
             "started": self.started, "ended": self.ended, "ended_at": time.time(), **sizes,
-            "cpu_seconds": round(self.cpu_seconds, 6) if ran else None, "peak_memory_bytes": self.peak or None,
+            "cpu_seconds": round(self.cpu_seconds, 6) if ran_here else None,
+            "peak_memory_bytes": self.peak or None if ran_here else None,
             "read_bytes": read, "written_bytes": written, "timeout": self.order.get("timeout"), **more,
         }  # fmt: skip
         return {name: value for name, value in record.items() if value is not None}

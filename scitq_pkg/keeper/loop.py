@@ -25,6 +25,9 @@ GIVE_UP_SECONDS = 5.0  # for processes that not even SIGKILL ends, e.g. in a dea
 SETTLE_SECONDS = 0.2  # a command ended by SIGTERM waits so long for the keeper's own: then the machine stops
 MEMORY_SECONDS = 10.0  # how old the count of the kernel's kills may be
 RETRY_SECONDS = 1.0  # for an end that the disk did not take
+ENGINE_PROCESSES = {  # of podman, that outlive its client; docker's are not below us
+    "conmon", "podman", "catatonit", "slirp4netns", "pasta", "rootlessport", "aardvark-dns", "fuse-overlayfs", "exe",
+}  # fmt: skip
 _LINE_BYTES = 16 * 2**20
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -37,6 +40,8 @@ class Keeper:
         self.environment: dict[str, str] = {}
         self.commands: dict[int, Command] = {}  # by execution: running, or its tree not yet gone
         self.by_pid: dict[int, Command] = {}
+        self.helpers: dict[int, Command] = {}  # processes that carry out a verb
+        self.bystanders: set[int] = set()  # orphans that are a container engine's own
         self.strays: dict[int, set[int]] = {}  # orphans that came to us: pid -> the executions whose they may be
         self.ended: dict[int, dict] = {}  # ends that the worker has not forgotten
         self.unwritten: dict[int, Command] = {}
@@ -47,6 +52,7 @@ class Keeper:
         self._timers: list[tuple[float, int, Command]] = []
         self._tie = itertools.count()
         self._alone_since = time.monotonic()
+        self._has_engines = False  # a command that is the client of a container engine was started
         self._memory_kills = [processes.out_of_memory_kills()] * 2  # the last two readings
         self._memory_read_at = time.monotonic()
 
@@ -209,6 +215,7 @@ class Keeper:
             self._tell(event="refused", id=number, kind=LATE, why="the server has not been heard of for too long")
             return
         command = Command(message)
+        self._has_engines |= command.verbs is not None
         try:
             command.spawn(self.environment, self._null)
         except CannotStartNow as error:
@@ -234,9 +241,11 @@ class Keeper:
         order = message["order"]
         if order == "suspend":
             command.suspend(self._strays_of(command))
+            self._help(command)
         elif order == "resume":
             command.resume(self._strays_of(command))
             self._at(command.due, command)
+            self._help(command)
         else:
             self._stop(command, message.get("asked", order), message["grace"] if order == "term" else 0.0)
 
@@ -244,6 +253,13 @@ class Keeper:
         self._find_strays()
         command.stop(asked, grace, self._strays_of(command))
         self._at(command.due, command)
+        self._help(command)
+
+    def _help(self, command: Command) -> None:
+        command.help(self.environment, self._null)
+        if command.helper:
+            self.helpers[command.helper] = command
+        self._at(command.help_at, command)
 
     def _forget(self, message: dict) -> None:
         self.ended.pop(message["id"], None)
@@ -264,8 +280,15 @@ class Keeper:
             self._conclude()
 
     def _reap_one(self, pid: int) -> None:
+        if helped := self.helpers.pop(pid, None):
+            helped.helped(os.waitpid(pid, 0)[1])
+            if helped.help_at is None:
+                self._help(helped)
+            self._at(helped.help_at, helped)
+            return
         command = self.by_pid.pop(pid, None)
         if command is None:
+            self.bystanders.discard(pid)
             _, _, usage = os.wait4(pid, 0)
             owners = [self.commands[i] for i in self.strays.pop(pid, ()) if i in self.commands]
             if len(owners) == 1:
@@ -314,8 +337,18 @@ class Keeper:
 
     def _find_strays(self) -> None:
         """Orphans of our commands become our children: says whose they are, as far as that can be told."""
-        for pid in processes.children_of_this_process() - self.by_pid.keys() - self.strays.keys():
-            self.strays[pid] = self._owners(pid)
+        known = self.by_pid.keys() | self.helpers.keys() | self.strays.keys() | self.bystanders
+        for pid in processes.children_of_this_process() - known:
+            if self._is_engines(pid):
+                self.bystanders.add(pid)
+            else:
+                self.strays[pid] = self._owners(pid)
+
+    def _is_engines(self, pid: int) -> bool:
+        """Whether an orphan is a process with which a container engine looks after its containers, not a command's own."""
+        if not self._has_engines:
+            return False
+        return processes.name(pid) in ENGINE_PROCESSES and processes.environment_value(pid, MARK) is None
 
     def _owners(self, pid: int) -> set[int]:
         one = processes.process(pid)
@@ -351,6 +384,8 @@ class Keeper:
             again = again or command.reaped
             if command.due is not None and command.due <= now:
                 self._time_is_up(command)
+            if command.help_at is not None and command.help_at <= now:
+                self._help(command)
         if again:
             self._conclude()
         if self.unwritten:

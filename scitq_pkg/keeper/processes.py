@@ -86,6 +86,15 @@ def children_of_this_process() -> set[int]:
         return {one.pid for one in processes().values() if one.parent == me}
 
 
+def name(pid: int) -> str | None:
+    """The short name of a process's program; None if there is none of this pid."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
 def environment_value(pid: int, name: str) -> str | None:
     """A variable of the environment that a process was started with; None if it has none, or is not ours to read."""
     try:

@@ -11,13 +11,15 @@ import json
 import os
 import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from .. import program
+from ..container import EngineAway
 from ..errors import TransferFailed
 from ..execution import Execution
 from ..resources import Resources
 from ..runner import inherited_environment
+from .containers import Containers
 from .errand import Errand
 
 LOG_FILE = "courier.log"
@@ -31,8 +33,8 @@ ENOUGH_SHARE = 0.1  # of the scratch disk: with less, resources that nobody uses
 class Cargo:
     """Moves the data of one worker's executions. `done(execution)` is called when one is ready to run, or has ended."""
 
-    def __init__(self, home: str, done: Callable[[Execution], None]):
-        self._done = done
+    def __init__(self, home: str, containers: Containers, done: Callable[[Execution], None]):
+        self._done, self._containers = done, containers
         self._errand = Errand("links resources")
         self._resources = Resources(os.path.join(home, "resources"))
         self._courier = _Courier(os.path.join(home, LOG_FILE))
@@ -80,7 +82,9 @@ class Cargo:
             await asyncio.wait_for(self._fetch(one), seconds)
         except asyncio.TimeoutError:
             one.fetch_failed(f"its inputs and resources took longer than {seconds:g} s (download_timeout)")
-        except TransferFailed as error:
+        except EngineAway as error:
+            one.give_back(str(error))
+        except (TransferFailed, ValueError) as error:
             one.fetch_failed(str(error))
         except OSError as error:
             one.give_back(f"its worker could not put its inputs in place: {error.strerror}: {error.filename}")
@@ -90,7 +94,9 @@ class Cargo:
 
     async def _fetch(self, one: Execution) -> None:
         """All of it at once; the first that fails ends the others."""
-        inputs = [self._insist("input", get=uri, to=one.folder("input")) for uri in one.task.get("input") or ()]
+        inputs = [self._move("input", get=uri, to=one.folder("input")) for uri in one.task.get("input") or ()]
+        if image := one.task.get("container"):
+            inputs.append(self._insist("container", lambda: self._containers.have(image)))
         uris = list(dict.fromkeys(one.task.get("resource") or ()))
         await _all([*inputs, *(self._have(uri) for uri in uris)])
         for uri in uris:
@@ -105,7 +111,7 @@ class Cargo:
 
     async def _get_resource(self, uri: str) -> None:
         if not await self._errand.do(self._resources.has, uri):
-            await self._insist("resource", get=uri, to=await self._errand.do(self._resources.coming, uri))
+            await self._move("resource", get=uri, to=await self._errand.do(self._resources.coming, uri))
             await self._errand.do(self._resources.keep, uri)
 
     # --- after the command --------------------------------------------------------------------------------------------
@@ -113,19 +119,22 @@ class Cargo:
     async def _send(self, one: Execution) -> None:
         within = None if one.is_ordinary else one.directory
         try:
-            await self._insist("output", put=one.folder("output"), to=one.task["output"].rstrip("/") + "/", within=within)
+            await self._move("output", put=one.folder("output"), to=one.task["output"].rstrip("/") + "/", within=within)
         except TransferFailed as error:
             one.has_sent(str(error))
         else:
             one.has_sent(None)
         self._done(one)
 
-    async def _insist(self, noun: str, **job) -> None:
-        """Has it moved, again after a failure that may pass, with longer and longer pauses. Raises TransferFailed."""
+    async def _move(self, noun: str, **job) -> None:
+        await self._insist(noun, lambda: self._courier.do(job))
+
+    async def _insist(self, noun: str, work: Callable[[], Awaitable]) -> None:
+        """Has it done, again after a failure that may pass, with longer and longer pauses. Raises TransferFailed."""
         pause = FIRST_PAUSE_SECONDS
         for left in reversed(range(ROUNDS)):
             try:
-                await self._courier.do(job)
+                await work()
                 return
             except TransferFailed as error:
                 if not (error.again and left):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import random
 import signal
@@ -40,6 +41,7 @@ class Options:
     prefetch: int = 0
     batch: str | None = None
     permanent: bool | None = None
+    engine: str | None = None  # of containers: docker, podman, apptainer, or the path of one
     stop_with_parent: bool = False  # end, and end all commands, when standard input closes
     verbose: bool = False
 
@@ -65,7 +67,10 @@ class Service:
         if worker is None:
             return 0
         self.id = worker["id"]
-        self.workload = Workload(self.home.executions, self.concurrency, lambda now: self.exchange.changed(now))
+        label = hashlib.sha256(self.home.read()["key"].encode()).hexdigest()[:16]  # by which its containers are found again
+        self.workload = Workload(
+            self.home.executions, self.concurrency, lambda now: self.exchange.changed(now), label, self.options.engine
+        )
         self.exchange = Exchange(self.connection.url, worker["id"], worker["token"], self.workload, self.meter, self._note)
         self.workload.adopt()
         self.workload.runner = Runner(self.home.path, self.workload.hear)
@@ -76,6 +81,7 @@ class Service:
             await self._work()
             return await self._end()
         finally:
+            self.workload.containers.close()
             await self.workload.cargo.close()
             self.workload.runner.close()
 

@@ -10,9 +10,10 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from .. import machine
+from ..container import Engine, EngineAway, is_doubtful
 from ..execution import WORKER_STOPS, Execution, Spares, end_leftovers, find_leftovers
 from ..keeper import BEFORE, LATE, NOT_NOW, records
 from ..keeper.processes import TICKS_PER_SECOND, boot_id, boot_seconds, bytes_moved, descendants, processes
@@ -22,11 +23,13 @@ from ..protocol import (
 )  # fmt: skip
 from ..runner import Runner
 from .cargo import Cargo
+from .containers import Containers
 from .errand import Errand
 
 KEPT_AT_MOST = 1000  # directories of failed executions
 KEPT_FREE_SHARE = 0.1  # of the scratch disk: with less, the oldest of them go
 _LEAST_SHARE_BYTES = 32 * 1024  # of the output of one execution in a request: the quiet are not drowned by the loud
+CONTAINERS_FILE = "containers"  # in the worker's directory, once it has run one
 LAST_BYTES = 32  # of what was sent, remembered to tell when a command emptied its own output
 TRY_AGAIN_SECONDS = 2.0  # after the machine had no room for a process
 
@@ -48,7 +51,9 @@ class Said:
 class Workload:
     """The executions of one worker."""
 
-    def __init__(self, base: str, concurrency: int, changed: Callable[[bool], None]):
+    def __init__(
+        self, base: str, concurrency: int, changed: Callable[[bool], None], name: str = "", engine: str | None = None
+    ):  # fmt: skip
         self.base = base
         self.concurrency = concurrency
         self.grace = KILL_GRACE_SECONDS
@@ -62,9 +67,12 @@ class Workload:
         self._kept: list[str] = []
         self._unprobed: set[int] = set()  # of an older process: how much the server has of them is not known
         self._room_problem: str | None = None
-        self._leftovers: set[asyncio.Task] = set()
+        self._background: set[asyncio.Task] = set()
+        self._settling: set[int] = set()  # whose container may be there still, though its client has ended
         self._janitor = Errand("removes directories")
-        self.cargo = Cargo(os.path.dirname(base), self._cargo_done)
+        self._containers_mark = os.path.join(os.path.dirname(base), CONTAINERS_FILE)
+        self.containers = Containers(name, engine, self._reconsider_starts)
+        self.cargo = Cargo(os.path.dirname(base), self.containers, self._cargo_done)
         self._spares = Spares(os.path.join(os.path.dirname(base), "spare"))
         self._devices = machine.gpu_devices()
         self._cpus = machine.cpu_count()
@@ -114,6 +122,8 @@ class Workload:
         for number in ended.keys() - self.executions.keys():
             self.runner.forget(number)
         self._put_end_to(gone)
+        if os.path.exists(self._containers_mark):
+            self._begin(self.containers.sweep(self.executions.keys))
         self.problem = None
         self.greeted.set()
         self._reconsider()
@@ -121,12 +131,17 @@ class Workload:
     def _put_end_to(self, gone: list[Execution]) -> None:
         """What a keeper that was killed left running is ended before its execution is given away."""
         if gone:
-            task = asyncio.get_running_loop().create_task(self._end_and_lose(gone))
-            self._leftovers.add(task)
-            task.add_done_callback(self._leftovers.discard)
+            self._begin(self._end_and_lose(gone))
+
+    def _begin(self, work: Coroutine) -> None:
+        """Has something done meanwhile."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _end_and_lose(self, gone: list[Execution]) -> None:
         await self._janitor.do(end_leftovers, gone)
+        await asyncio.gather(*(self.containers.end(one.engine, one.id) for one in gone if one.engine))
         for one in gone:
             record = records.read(one.directory, records.STARTED_FILE, one.id) or {}
             same = record.get("boot", boot_id()) == boot_id()
@@ -154,6 +169,24 @@ class Workload:
         self._start_ready()
 
     def _has_ended(self, one: Execution, end: dict) -> None:
+        if one.live and one.engine and one.engine.owns_containers and is_doubtful(end):
+            if one.id not in self._settling:
+                self._settling.add(one.id)
+                self._begin(self._settle(one, end))
+            return
+        self._has_really_ended(one, end)
+
+    async def _settle(self, one: Execution, end: dict) -> None:
+        try:
+            end = await self.containers.settle(one, end)
+        finally:
+            self._settling.discard(one.id)
+        if self.executions.get(one.id) is one:
+            self._has_really_ended(one, end)
+            self._changed(True)
+            self._start_ready()
+
+    def _has_really_ended(self, one: Execution, end: dict) -> None:
         one.has_ended(end)
         if one.state == UPLOADING:
             self.cargo.send(one)
@@ -179,6 +212,9 @@ class Workload:
 
     def _try_again(self) -> None:
         self._room_problem = None
+        self._reconsider_starts()
+
+    def _reconsider_starts(self) -> None:
         self._start_ready()
         self._changed(True)
 
@@ -246,12 +282,8 @@ class Workload:
             one.give_back(f"its worker could not make its directory: {error.strerror}")
             self._changed(True)
         else:
-            if why := one.unsupported():
-                one.end_as(FAILED, why)
-                self._changed(True)
-            else:
-                self._changed(False)
-                self.cargo.bring(one)
+            self._changed(False)
+            self.cargo.bring(one)
         self.executions[one.id] = one
         return one
 
@@ -313,12 +345,21 @@ class Workload:
         self.cargo.drop(one)
         if one.occupies:
             self.runner.signal(number, "kill")
+            if one.engine:
+                self._begin(self.containers.end(one.engine, number))
         self.runner.forget(number)
         self._remove(one)
 
     def _remove(self, one: Execution) -> None:
-        if not one.remove(self._spares):
+        if one.engine and os.geteuid() != 0 and not one.remove():
+            self._begin(self._clear(one))
+        elif not one.remove(self._spares):
             self._discard(one.directory)
+
+    async def _clear(self, one: Execution) -> None:
+        """Removes a directory in which a container may have made files as a user that is more than the worker's."""
+        await self.containers.clear(one)
+        self._discard(one.directory)
 
     def _discard(self, directory: str) -> None:
         """Removes a directory, which may take its time; its name is free at once, for the same execution may come again."""
@@ -348,9 +389,10 @@ class Workload:
     def _start_ready(self) -> None:
         """Starts what waits for a slot, in the order in which it came."""
         free = self.concurrency - sum(one.occupies for one in self.executions.values())
-        if free <= 0 or not self.greeted.is_set() or self.stopping or self.trouble():
+        if free <= 0 or not self.greeted.is_set() or self.stopping or self._hindrance():
             return
-        waiting = [one for one in self.executions.values() if one.ready]
+        no_container = self.containers.problem
+        waiting = [one for one in self.executions.values() if one.ready and not (one.in_container and no_container)]
         if waiting and boot_seconds() > self.start_until:
             self._changed(True)  # its answer renews the lease
             return
@@ -362,13 +404,24 @@ class Workload:
         devices = machine.share_devices(self._devices, one.slot, self.concurrency)
         cpus = max(1, self._cpus // max(1, self.concurrency))
         try:
-            order = one.order(self.start_until, self.grace, cpus, devices)
+            engine = self._engine() if one.in_container else None
+            order = one.order(self.start_until, self.grace, cpus, devices, engine)
         except ValueError as error:
             one.end_as(FAILED, str(error))
             self._changed(True)
             return
+        except (EngineAway, OSError) as error:
+            one.give_back(getattr(error, "strerror", None) or str(error))
+            self._changed(True)
+            return
         one.starting, one.obeyed = True, RUN
         self.runner.run(order)
+
+    def _engine(self) -> Engine:
+        """The container engine; from now on this worker may have left containers. Raises EngineAway, OSError."""
+        engine = self.containers.engine()
+        with open(self._containers_mark, "ab"):
+            return engine
 
     def _free_slot(self) -> int:
         taken = {one.slot for one in self.executions.values() if one.occupies}
@@ -376,6 +429,10 @@ class Workload:
 
     def trouble(self) -> str | None:
         """Why no work can be taken now, in a sentence."""
+        return self._hindrance() or self.containers.problem
+
+    def _hindrance(self) -> str | None:
+        """Why no command can start, whatever it is."""
         if self.stopping:
             return "its process was stopped"
         return self.problem or self._room_problem or machine.disk_problem(self.base)
@@ -449,7 +506,13 @@ class Workload:
             return
         table = processes()
         for one in running:
-            members = descendants(table, {p.pid for p in table.values() if p.session == one.pid} | {one.pid})
+            if one.in_container and one.engine and one.engine.owns_containers:
+                if one.container_pid is None:
+                    self._begin(self._find_container(one))
+                    continue
+                members = descendants(table, {one.container_pid})
+            else:
+                members = descendants(table, {p.pid for p in table.values() if p.session == one.pid} | {one.pid})
             if not members:
                 continue
             ticks = sum(table[pid].cpu_ticks for pid in members)
@@ -459,6 +522,9 @@ class Workload:
             moved = [found for pid in members if (found := bytes_moved(pid))]
             for name, total in zip(("read_bytes", "written_bytes"), map(sum, zip(*moved))):
                 one.usage[name] = max(one.usage.get(name, 0), total)
+
+    async def _find_container(self, one: Execution) -> None:
+        one.container_pid = await self.containers.main_process(one)
 
     # --- the end of the worker ------------------------------------------------------------------------------------
 
