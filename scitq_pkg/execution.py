@@ -20,7 +20,7 @@ from . import container
 from .container import Engine
 from .keeper import command as ends
 from .keeper import records
-from .keeper.processes import boot_id, boot_seconds, descendants, environment_value, processes, signal_exactly
+from .keeper.processes import boot_id, boot_seconds, descendants, environment_value, links, processes, signal_exactly
 from .output import Output
 from .protocol import (
     ACCEPTED, CANCEL, CANCELED, ENDED, FAILED, LOST, RUN, RUNNING, STREAMS, SUCCEEDED, UPLOADING, Report,
@@ -43,7 +43,11 @@ class Execution:
         self.directory = directory
         self.state = ACCEPTED
         self.desired = RUN
-        self.fetched = not any(self.task.get(name) for name in ("input", "resource", "container"))  # what it needs is in its folders
+        self.fetched = not (self.task.get("input") or self.task.get("resource") or self.may_reuse)  # what it needs is in its folders
+        self.transfers: list[dict] = []
+        self.cache_key: str | None = None
+        self.outputs: list | None = None  # the files at its output, if others may take them
+        self.reused: int | None = None
         self.starting = False  # the keeper was told to run it
         self.suspended = False
         self.obeyed: str | None = None  # the newest order that the keeper was told
@@ -86,6 +90,11 @@ class Execution:
         if spec is None:
             raise ValueError(f"{directory} holds no execution")
         return cls(spec, directory)
+
+    @property
+    def may_reuse(self) -> bool:
+        """Whether the outputs of an equal task will do."""
+        return bool(self.task.get("use_cache") and self.task.get("output"))
 
     @property
     def is_ordinary(self) -> bool:
@@ -247,6 +256,12 @@ class Execution:
         if self.live:
             self.end_as(FAILED, why)
 
+    def has_reused(self, execution_id: int) -> None:
+        """The outputs of an equal execution are where its own would be."""
+        if self.live:
+            self.reused, self.exit_code = execution_id, 0
+            self.end_as(SUCCEEDED, f"took the outputs of execution {execution_id} instead of running (use_cache)")
+
     def has_sent(self, fault: str | None) -> None:
         """Its outputs are where they should be, or never will be."""
         if self.state != UPLOADING or self.verdict is None:
@@ -301,6 +316,9 @@ class Execution:
             said.state = UPLOADING
             return said
         said.exit_code, said.signal, said.reason = self.exit_code, self.signal, self.reason
+        said.transfers, said.reused = self.transfers or None, self.reused
+        if self.state == SUCCEEDED and self.cache_key and self.outputs:
+            said.cache = {"key": self.cache_key, "outputs": self.outputs}
         said.stdout_size, said.stderr_size = (self.output[name].size for name in STREAMS)
         return said
 
@@ -419,16 +437,18 @@ def find_leftovers(base: str) -> tuple[list[Execution], list[str], list[str]]:
 
 
 def end_leftovers(executions: list[Execution], patience_seconds: float = 5.0) -> None:
-    """Ends whatever still runs of executions whose keeper is gone: by the identity of their main process, and by their mark."""
+    """Ends whatever still runs of executions whose keeper is gone: by the identity of their main process, their mark and their output."""
     known = [records.read(one.directory, records.STARTED_FILE, one.id) or {} for one in executions]
     mains = {record.get("pid"): record.get("start") for record in known if record.get("boot") == boot_id()}
     directories = {one.directory for one in executions}
+    streams = {os.path.join(directory, name) for directory in directories for name in STREAMS}
     deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline:
         table = processes()
         ours = {pid for pid, start in mains.items() if pid in table and table[pid].start == start}
         sessions = {one.pid for one in table.values() if one.session in ours}
         marked = {pid for pid in table if environment_value(pid, ends.MARK) in directories}
+        marked |= {pid for pid in table if any(path in streams for path in links(pid, "fd/1", "fd/2"))}
         left = descendants(table, sessions | marked)
         if not left:
             return

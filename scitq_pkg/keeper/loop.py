@@ -357,8 +357,13 @@ class Keeper:
             return {by_session}
         mark = processes.environment_value(pid, MARK)
         if mark is None or os.path.dirname(mark) != os.path.join(self.directory, "executions"):
-            return set(self.commands)
+            return self._owners_by_files(pid) or set(self.commands)
         return {c.id for c in self.commands.values() if c.directory == mark}
+
+    def _owners_by_files(self, pid: int) -> set[int]:
+        """An orphan without its environment still writes into the directory of its execution, or stands in it."""
+        traces = processes.links(pid, "fd/1", "fd/2", "cwd")
+        return {c.id for c in self.commands.values() if any(trace.startswith(c.directory + os.sep) for trace in traces)}
 
     def _strays_of(self, command: Command) -> set[int]:
         """The orphans that are this command's, or that no running command can claim."""

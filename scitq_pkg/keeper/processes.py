@@ -109,6 +109,15 @@ def environment_value(pid: int, name: str) -> str | None:
     return None
 
 
+def links(pid: int, *names: str) -> list[str]:
+    """Where links of `/proc/PID/` lead ("cwd", "fd/1"); those that are not there, or not ours to read, are left out."""
+    found = []
+    for name in names:
+        with contextlib.suppress(OSError):  # it ended, has closed that file, or runs as another user
+            found.append(os.readlink(f"/proc/{pid}/{name}"))
+    return found
+
+
 def signal_processes(pids: Iterable[int], number: int) -> None:
     """Signals processes; those that ended meanwhile, or that this user may not signal, are passed over."""
     for pid in pids:
