@@ -28,7 +28,7 @@ class Clock:
             self.variables["DONT_FAKE_MONOTONIC"] = "1"
 
     def set(self, offset: str) -> None:
-        """As faketime writes it: `+1d` or `-3h` from the true time, `+0 x100` a hundred times as fast."""
+        """As faketime writes it: `+1d` or `-3h` from the true time, `+0 x100` a hundred times as fast (until an `x1`)."""
         beside = self._file.with_suffix(".new")
         beside.write_text(offset + "\n")
         os.replace(beside, self._file)
