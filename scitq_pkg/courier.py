@@ -2,9 +2,13 @@
 
 It is no part of the worker's process, which stays small and quick to answer. It ends with it: standard input is its pipe.
 
-    worker ► {"job": 7, "get": URI, "to": DIRECTORY}                 ◄ {"job": 7, "files": 3, "bytes": 12345, "seconds": 1.5}
+    worker ► {"job": 7, "get": URI, "to": DIRECTORY}         ◄ {"job": 7, "uri": ..., "files": 3, "bytes": 12345, "seconds": 1.5}
     worker ► {"job": 8, "put": DIRECTORY, "to": URI, "within": DIRECTORY}   ◄ {"job": 8, "fault": SENTENCE, "again": true}
+    worker ► {"job": 9, "identify": [URI, ...]}                       ◄ {"job": 9, "identities": [[[PATH, SIZE, SUM], ...], ...]}
+    worker ► {"job": 10, "reuse": [[PATH, SIZE, SUM], ...], "at": URI, "to": URI}   ◄ as for get, or a fault
     worker ► {"stop": 7}
+
+A SUM is a file's md5, or what else changes with its content. One that cannot be known is null.
 """
 
 from __future__ import annotations
@@ -56,24 +60,53 @@ class _Courier:
     def _do(self, message: dict, meter) -> None:
         start = time.monotonic()
         try:
-            _move(message, meter)
+            told = _did(message, meter)
+            told |= {"files": meter.files_done, "bytes": meter.bytes_done, "seconds": round(time.monotonic() - start, 3)}
         except Exception as error:
             told = {"fault": _sentence(error), "again": bool(getattr(error, "again", False))}
-        else:
-            told = {"files": meter.files_done, "bytes": meter.bytes_done, "seconds": round(time.monotonic() - start, 3)}
         del self._meters[message["job"]]
         with self._out:
             sys.stdout.write(json.dumps({"job": message["job"], **told}) + "\n")
             sys.stdout.flush()
 
 
-def _move(message: dict, meter) -> None:
+def _did(message: dict, meter) -> dict:
+    """Does what a message asks for; what else there is to tell."""
     from . import fetch
 
     if "get" in message:
         fetch.get(message["get"], message["to"], meter=meter)
+        return {"uri": str(fetch.Uri.of(message["get"]))}
+    if "identify" in message:
+        return {"identities": [_identity(fetch, uri) for uri in message["identify"]]}
+    told: dict = {"uri": str(fetch.Uri.of(message["to"]))}
+    if "reuse" in message:
+        _reuse(fetch, message, meter)
     elif any(os.scandir(message["put"])):
         fetch.put(message["put"], message["to"], meter=meter, within=Path(message["within"]) if message.get("within") else None)
+        if message.get("identify_after"):
+            told["outputs"] = _identity(fetch, message["to"])
+    return told
+
+
+def _identity(fetch, uri: str) -> list[list]:
+    """Path, size and sum of every file that a URI means."""
+    found = fetch.entries(uri)
+    return sorted([entry.path, entry.size, entry.md5 or entry.etag] for entry in found)
+
+
+def _reuse(fetch, message: dict, meter) -> None:
+    """Makes sure that the outputs of an earlier task are all there and unchanged, and where they should be."""
+    from .errors import TransferFailed
+
+    there = {path: [path, size, sum] for path, size, sum in _identity(fetch, message["at"])}
+    for path, size, sum in message["reuse"]:
+        if sum is None or there.get(path) != [path, size, sum]:
+            raise TransferFailed(f"{path} is not there any more, or is another file now")
+    if message["at"] != message["to"]:
+        at, to = (uri.rstrip("/") + "/" for uri in (message["at"], message["to"]))
+        for path, _, _ in message["reuse"]:
+            fetch.copy(at + path, to + path)
 
 
 def _sentence(error: Exception) -> str:

@@ -43,7 +43,8 @@ class Execution:
         self.directory = directory
         self.state = ACCEPTED
         self.desired = RUN
-        self.fetched = not (self.task.get("input") or self.task.get("resource") or self.may_reuse)  # what it needs is in its folders
+        needs = any(self.task.get(name) for name in ("input", "resource", "container"))
+        self.fetched = not (needs or self.may_reuse)  # what it needs is there
         self.transfers: list[dict] = []
         self.cache_key: str | None = None
         self.outputs: list | None = None  # the files at its output, if others may take them

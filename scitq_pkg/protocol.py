@@ -117,6 +117,9 @@ class Report:
     peak_memory_bytes: int | None = None
     read_bytes: int | None = None
     written_bytes: int | None = None
+    transfers: list | None = None  # with an end: what was moved, each {what, uri, files, bytes, seconds}
+    reused: int | None = None  # the execution whose outputs were taken instead of running the command
+    cache: dict | None = None  # with a success: {key, outputs}, by which a later equal task finds its outputs
 
 
 @dataclass(slots=True)

@@ -264,5 +264,76 @@ def test_links_of_another_users_task_lead_nowhere(env, store, tmp_path):
             output=f"file://{store}/out/",
         )
     )
-    env.wait_state(task)
+    env.wait_state(task, "succeeded", "failed")
+    assert env.executions(task)[-1]["reason"] is None, env.stdout(task, "stderr")
     assert sorted(path.name for path in Path(store / "out").iterdir()) == ["link", "own"]
+
+
+# --- the outputs of an equal task ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(env, store, tmp_path):
+    """A server, a worker, and a way to launch a task that counts its runs."""
+    env.server()
+    env.worker(2)
+    (store / "in").write_text("first")
+
+    class Cache:
+        runs = tmp_path / "runs"
+
+        def launch(self, output: str, **more) -> dict:
+            command = f"echo run >> {self.runs}; cp $INPUT/in $OUTPUT/copy; mkdir $OUTPUT/d; echo x > $OUTPUT/d/x"
+            spec = {"input": [f"file://{store}/in"], "output": f"file://{store}/{output}", "use_cache": True}
+            [task] = env.create(script(command, **spec | more))
+            env.wait_state(task)
+            return env.executions(task)[-1]
+
+        def count(self) -> int:
+            return self.runs.read_text().count("run")
+
+    return Cache()
+
+
+def test_an_equal_task_takes_the_outputs_of_the_first(cache, store, env):
+    first = cache.launch("one/")
+    assert [line["what"] for line in first["transfers"]] == ["input", "output"] and first["transfers"][1]["files"] == 2
+    same, elsewhere = cache.launch("one/"), cache.launch("two")
+    assert cache.count() == 1
+    assert [run["reused_id"] for run in (first, same, elsewhere)] == [None, first["id"], first["id"]]
+    assert (store / "two/copy").read_text() == "first" and (store / "two/d/x").read_text() == "x\n"
+    assert f"took the outputs of execution {first['id']}" in elsewhere["reason"]
+    shown = env.cli("manage", "execution", "get", str(elsewhere["id"]), code=0).stdout
+    assert f"reuse file://{store}/two, " in shown and f"REUSED {first['id']}" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    "change", ["other input", "other command", "output changed", "output gone", "not asked for", "first deleted"]
+)
+def test_whatever_is_not_equal_runs(cache, store, env, change):
+    first = cache.launch("one/")
+    more: dict = {}
+    if change == "other input":
+        (store / "in").write_text("second, and longer")
+    elif change == "other command":
+        more = {"env": {"OTHER": "1"}}
+    elif change == "output changed":
+        (store / "one/copy").write_text("edited by hand")
+    elif change == "output gone":
+        (store / "one/d/x").unlink()
+    elif change == "not asked for":
+        more = {"use_cache": False}
+    else:
+        env.api("DELETE", f"/tasks/{first['task_id']}")
+    again = cache.launch("two/", **more)
+    assert cache.count() == 2 and again["reused_id"] is None
+    assert (store / "two/copy").read_text() == (store / "in").read_text()
+
+
+def test_what_failed_is_never_reused(cache, store, env):
+    spec = {"output": f"file://{store}/bad/", "use_cache": True}
+    tasks = [env.create(script(f"echo run >> {cache.runs}; echo x > $OUTPUT/x; exit 1", **spec))[0]]
+    env.wait_state(tasks, "failed")
+    tasks += env.create(script(f"echo run >> {cache.runs}; echo x > $OUTPUT/x; exit 1", **spec))
+    env.wait_state(tasks, "failed")
+    assert cache.count() == 2

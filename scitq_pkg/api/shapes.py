@@ -114,6 +114,8 @@ class Execution(Thing):
     stderr_size = fields.Integer(required=True)
     cpu_seconds = fields.Float(allow_none=True)
     peak_memory_bytes = fields.Integer(allow_none=True)
+    transfers = fields.List(fields.Dict(), metadata={"description": "what was moved: what, uri, files, bytes, seconds"})
+    reused_id = fields.Integer(allow_none=True, metadata={"description": "the execution whose outputs it took instead of running"})
     assigned_at = Moment()
     accepted_at = Moment()
     started_at = Moment()
@@ -138,6 +140,12 @@ class Worker(Thing):
 
 class RegisteredWorker(Worker):
     token = fields.String(required=True)
+
+
+class Cached(Shape):
+    execution_id = fields.Integer(required=True)
+    output = fields.String(required=True)
+    outputs = fields.List(fields.Raw(), required=True, metadata={"description": "[path, size, etag or md5] of each file"})
 
 
 class Batch(Shape):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 
 from .. import wire
+from ..errors import NotFound
 from ..protocol import API, POLL_SECONDS, SyncAnswer, SyncRequest
 from ..store import Transaction, queue
 from .call import Call, known_id
 from .routes import WORKER, route
+from .shapes import Cached
 
 CROWDED_SECONDS = 5.0  # between two idle requests of a worker when no more can be held
 HELD_SHARE = 0.25  # of the silence that makes a worker lost: a held request is no sign of life
@@ -31,6 +33,17 @@ def sync(call: Call, id: int) -> dict:
     if request.wait > 0 and not queue.is_news(told, request):
         told = _held(call, worker_id, request, told, rings)
     return wire.encode_answer(told)
+
+
+@route(
+    "GET", f"{API}/workers/<id:id>/cache/<key>", WORKER, "The outputs of an equal task that succeeded", answer=Cached,
+)  # fmt: skip
+def cached(call: Call, id: int, key: str) -> dict:
+    """The key is the worker's sum of the command and of what it would run on."""
+    found = call.read(lambda tx: queue.cached(tx, key))
+    if found is None:
+        raise NotFound(f"nothing that succeeded has the key {key:.100}")
+    return found
 
 
 def _idle_answer(tx: Transaction, worker_id: int, request: SyncRequest) -> SyncAnswer | None:

@@ -26,7 +26,7 @@ from .schemes import scheme_of
 from .transfer import download, md5_of, together, upload
 from .uri import Uri
 
-__all__ = ["Entry", "Uri", "copy", "delete", "get", "info", "list_content", "put", "sync"]
+__all__ = ["Entry", "Uri", "copy", "delete", "entries", "get", "info", "list_content", "put", "sync"]
 
 
 def get(
@@ -130,6 +130,12 @@ def info(uri: str, md5: bool = False) -> Entry:
     scheme = scheme_of(place)
     found = scheme.info(place.without_actions())
     return _with_md5(scheme, found) if md5 else found
+
+
+def entries(uri: str) -> list[Entry]:
+    """The files that a URI means, as they are known without fetching them."""
+    place = Uri.of(uri)
+    return _entries(scheme_of(place), place)
 
 
 def below(folder: Path, relative: str) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from ..protocol import STREAMS
 from .filters import Filter
 from .transaction import Transaction
@@ -10,7 +12,8 @@ _SELECT = (
     "SELECT execution.id, task_id, worker_id, worker.name AS worker, batch.name AS batch, task.name AS name, attempt, "
     "execution.state, desired, asked_by, suspended, pid, exit_code, signal, reason, assigned_at, accepted_at, started_at, "
     "ended_at, finished_at, cpu_seconds, "
-    "peak_memory_bytes, read_bytes, written_bytes, stdout_size, stderr_size, last_output FROM execution "
+    "peak_memory_bytes, read_bytes, written_bytes, stdout_size, stderr_size, last_output, transfers, reused_id "
+    "FROM execution "
     "JOIN batch ON batch.id = execution.batch_id JOIN task ON task.id = execution.task_id "
     "LEFT JOIN worker ON worker.id = execution.worker_id"
 )
@@ -34,6 +37,7 @@ def find(tx: Transaction, chosen: Filter, task_id: int | None, limit: int, after
 
 def _shown(row: dict) -> dict:
     row["suspended"] = bool(row["suspended"])
+    row["transfers"] = json.loads(row["transfers"]) if row["transfers"] else []
     return row
 
 

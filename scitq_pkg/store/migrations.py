@@ -9,10 +9,17 @@ from peewee import SchemaManager
 
 from ..errors import Conflict
 from ..protocol import DEFAULT_BATCH
-from .schema import INDEXES, TABLES, VERSION, Batch, Counter
+from .schema import CACHE_INDEX, INDEXES, TABLES, VERSION, Batch, Counter
 
 MIGRATION_LOCK = 0x5C18
-STEPS: dict[int, Callable] = {}  # version reached -> step(tx)
+
+def _data_of_executions(tx) -> None:
+    for column, kind in (("transfers", "TEXT"), ("reused_id", "INTEGER"), ("cache_key", "TEXT"), ("outputs", "TEXT")):
+        tx.run(f"ALTER TABLE execution ADD COLUMN {column} {kind}")
+    tx.run(CACHE_INDEX)
+
+
+STEPS: dict[int, Callable] = {2: _data_of_executions}  # version reached -> step(tx)
 
 
 def migrate(tx) -> None:

@@ -263,6 +263,7 @@ def finish(tx: Transaction, ended: list[tuple[dict, Report]]) -> None:
         "finished_at = ?, cpu_seconds = ?, peak_memory_bytes = ?, read_bytes = ?, written_bytes = ?, last_output = ?, suspended = ? "
         f"WHERE id = ? AND state IN {_LIVE_SQL}", executions,
     )  # fmt: skip
+    _keep_data(tx, ended)
     tx.many("UPDATE task SET state = ?, state_at = ?, failures = ?, losses = ? WHERE id = ?", moved)
     if succeeded:
         release(tx, succeeded)
@@ -270,6 +271,30 @@ def finish(tx: Transaction, ended: list[tuple[dict, Report]]) -> None:
     tx.wake()
     for row, _ in ended:
         tx.touch(row["worker_id"])
+
+
+def _keep_data(tx: Transaction, ended: list[tuple[dict, Report]]) -> None:
+    """What was moved for an execution, and by what others find its outputs; most have nothing of it."""
+    for row, report in ended:
+        if report.transfers or report.reused or report.cache:
+            key, outputs = ((report.cache or {}).get(name) for name in ("key", "outputs"))
+            found = [json.dumps(value) if value else None for value in (report.transfers, outputs)]
+            tx.run(
+                "UPDATE execution SET transfers = ?, outputs = ?, cache_key = ?, reused_id = ? WHERE id = ?",
+                (*found, str(key)[:200] if key and outputs else None, report.reused, row["id"]),
+            )
+
+
+def cached(tx: Transaction, key: str) -> dict | None:
+    """The newest success with this key: `execution_id`, the `output` it was sent to, and the files that lie there."""
+    row = tx.one(
+        "SELECT id, spec, outputs FROM execution WHERE cache_key = ? AND state = 'succeeded' ORDER BY id DESC LIMIT 1", (key,)
+    )
+    if row is None:
+        return None
+    return {
+        "execution_id": row["id"], "output": json.loads(row["spec"])["task"].get("output"), "outputs": json.loads(row["outputs"])
+    }  # fmt: skip
 
 
 def _ended_state(row: dict, report: Report) -> str:

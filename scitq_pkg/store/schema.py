@@ -10,7 +10,7 @@ from peewee import (
     BigIntegerField, BlobField, BooleanField, CompositeKey, DoubleField, IntegerField, Model, SmallIntegerField, TextField,
 )  # fmt: skip
 
-VERSION = 1
+VERSION = 2
 
 
 class Counter(Model):
@@ -125,6 +125,10 @@ class Execution(Model):
     stdout_size = BigIntegerField()  # bytes up to which the stream is known, those passed over included
     stderr_size = BigIntegerField()
     last_output = TextField(null=True)  # the last lines, for searching and grouping failures
+    transfers = TextField(null=True)  # JSON: what was moved for it
+    reused_id = IntegerField(null=True)  # the execution whose outputs it took instead of running
+    cache_key = TextField(null=True)  # of what it ran on what, if its outputs may be taken by others
+    outputs = TextField(null=True)  # JSON: the files that it left at its task's output, [path, size, etag or md5]
 
 
 class Output(Model):
@@ -172,7 +176,9 @@ class Request(Model):
 
 TABLES = (Counter, Setting, Batch, Worker, Task, Requirement, Execution, Output, Token, Event, Request)
 
+CACHE_INDEX = "CREATE INDEX execution_cache ON execution (cache_key) WHERE cache_key IS NOT NULL"
 INDEXES = (
+    CACHE_INDEX,
     "CREATE UNIQUE INDEX worker_name ON worker (name) WHERE deleted_at IS NULL",
     "CREATE INDEX task_batch_state ON task (batch_id, state)",
     "CREATE INDEX task_queue ON task (batch_id, priority DESC, id) WHERE state = 'pending'",

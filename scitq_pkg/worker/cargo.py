@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -27,14 +28,19 @@ ROUNDS = 6  # of a transfer that may succeed later; each of them tries for a whi
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 300.0
 IDLE_SECONDS = 60.0  # without work the courier ends
+_MAKES_THE_RESULT = ("command", "shell", "container", "container_options", "env", "workdir")
 ENOUGH_SHARE = 0.1  # of the scratch disk: with less, resources that nobody uses go
 
 
 class Cargo:
-    """Moves the data of one worker's executions. `done(execution)` is called when one is ready to run, or has ended."""
+    """Moves the data of one worker's executions. `done(execution)` is called when one is ready to run, or has ended.
+
+    `lookup(key)` asks the server for the outputs of an equal task that succeeded (see `queue.cached`), None if there is none.
+    """
 
     def __init__(self, home: str, containers: Containers, done: Callable[[Execution], None]):
         self._done, self._containers = done, containers
+        self.lookup: Callable[[str], Awaitable[dict | None]] | None = None
         self._errand = Errand("links resources")
         self._resources = Resources(os.path.join(home, "resources"))
         self._courier = _Courier(os.path.join(home, LOG_FILE))
@@ -79,6 +85,9 @@ class Cargo:
     async def _bring(self, one: Execution) -> None:
         seconds = one.task.get("download_timeout")
         try:
+            if one.may_reuse and await asyncio.wait_for(self._reuse(one), seconds):
+                self._done(one)
+                return
             await asyncio.wait_for(self._fetch(one), seconds)
         except asyncio.TimeoutError:
             one.fetch_failed(f"its inputs and resources took longer than {seconds:g} s (download_timeout)")
@@ -94,53 +103,84 @@ class Cargo:
 
     async def _fetch(self, one: Execution) -> None:
         """All of it at once; the first that fails ends the others."""
-        inputs = [self._move("input", get=uri, to=one.folder("input")) for uri in one.task.get("input") or ()]
-        if image := one.task.get("container"):
-            inputs.append(self._insist("container", lambda: self._containers.have(image)))
+        inputs = [self._insist(one, "input", get=uri, to=one.folder("input")) for uri in one.task.get("input") or ()]
         uris = list(dict.fromkeys(one.task.get("resource") or ()))
-        await _all([*inputs, *(self._have(uri) for uri in uris)])
+        await _all([*inputs, *(self._have(one, uri) for uri in uris)])
         for uri in uris:
             await self._errand.do(self._resources.show, uri, one.folder("resource"))
 
-    async def _have(self, uri: str) -> None:
+    async def _have(self, one: Execution, uri: str) -> None:
         """Waits until a resource is here; the first who asks fetches it for all."""
         if uri not in self._coming:
-            task = self._coming[uri] = asyncio.get_running_loop().create_task(self._get_resource(uri))
+            task = self._coming[uri] = asyncio.get_running_loop().create_task(self._get_resource(one, uri))
             task.add_done_callback(lambda _: self._coming.pop(uri, None))
         await asyncio.shield(self._coming[uri])
 
-    async def _get_resource(self, uri: str) -> None:
+    async def _get_resource(self, one: Execution, uri: str) -> None:
         if not await self._errand.do(self._resources.has, uri):
-            await self._move("resource", get=uri, to=await self._errand.do(self._resources.coming, uri))
+            await self._insist(one, "resource", get=uri, to=await self._errand.do(self._resources.coming, uri))
             await self._errand.do(self._resources.keep, uri)
+
+    # --- instead of the command ---------------------------------------------------------------------------------------
+
+    async def _reuse(self, one: Execution) -> bool:
+        """Takes the outputs of an equal task, if there is one and they are as it left them; whether it did."""
+        try:
+            one.cache_key = await self._key(one)
+            found = one.cache_key and self.lookup and await self.lookup(one.cache_key)
+            if not found:
+                return False
+            job = {"reuse": found["outputs"], "at": found["output"], "to": one.task["output"]}
+            one.transfers.append(_line("reuse", await self._courier.do(job)))
+        except TransferFailed:
+            return False  # then it runs, and what is wrong is told there
+        one.has_reused(found["execution_id"])
+        return True
+
+    async def _key(self, one: Execution) -> str | None:
+        """A sum of what the command is and of what it runs on; None where the content of a URI cannot be known."""
+        uris = [*(one.task.get("input") or ()), *(one.task.get("resource") or ())]
+        identities = (await self._courier.do({"identify": uris}))["identities"] if uris else []
+        if any(sum is None for files in identities for _, _, sum in files):
+            return None
+        words = [one.task.get(name) for name in _MAKES_THE_RESULT] + [uris, identities]
+        return hashlib.blake2s(json.dumps(words, sort_keys=True).encode()).hexdigest()
 
     # --- after the command --------------------------------------------------------------------------------------------
 
     async def _send(self, one: Execution) -> None:
         within = None if one.is_ordinary else one.directory
+        to = one.task["output"].rstrip("/") + "/"
         try:
-            await self._move("output", put=one.folder("output"), to=one.task["output"].rstrip("/") + "/", within=within)
+            told = await self._insist(
+                one, "output", put=one.folder("output"), to=to, within=within, identify_after=bool(one.cache_key) or None
+            )
+            one.outputs = told.get("outputs")
         except TransferFailed as error:
             one.has_sent(str(error))
         else:
             one.has_sent(None)
         self._done(one)
 
-    async def _move(self, noun: str, **job) -> None:
-        await self._insist(noun, lambda: self._courier.do(job))
-
-    async def _insist(self, noun: str, work: Callable[[], Awaitable]) -> None:
-        """Has it done, again after a failure that may pass, with longer and longer pauses. Raises TransferFailed."""
+    async def _insist(self, one: Execution, noun: str, **job) -> dict:
+        """Has it moved, again after a failure that may pass, with longer and longer pauses. Raises TransferFailed."""
         pause = FIRST_PAUSE_SECONDS
         for left in reversed(range(ROUNDS)):
             try:
-                await work()
-                return
+                told = await self._courier.do(job)
+                one.transfers.append(_line(noun, told))
+                return told
             except TransferFailed as error:
                 if not (error.again and left):
                     raise TransferFailed(f"{noun} {error}") from None
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret: it spreads the workers
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        raise AssertionError("not reached")
+
+
+def _line(what: str, told: dict) -> dict:
+    """One line of an execution's transfers."""
+    return {"what": what, **{name: told[name] for name in ("uri", "files", "bytes", "seconds")}}
 
 
 async def _all(works: list) -> None:

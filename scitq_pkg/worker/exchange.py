@@ -39,7 +39,8 @@ class Exchange:
         self.workload = workload
         self.fatal: Exception | None = None
         self.over = asyncio.Event()
-        self._path = f"{API}/workers/{worker_id}/sync"
+        self._url, self._token, self._own_path = url, token, f"{API}/workers/{worker_id}"
+        self._path = f"{self._own_path}/sync"
         self._polls, self._reports = (Connection(url, token), Errand("polls")), (Connection(url, token), Errand("reports"))
         self._measures = Errand("measures")
         self._meter, self._note = meter, note
@@ -106,6 +107,17 @@ class Exchange:
     def _soon_is_now(self) -> None:
         self._soon = None
         self._due.set()
+
+    async def cached(self, key: str) -> dict | None:
+        """The outputs of an equal task that succeeded; None if there is none, or the server cannot be asked now."""
+        connection = Connection(self._url, self._token)
+        try:
+            answer = await self._measures.do(connection.request, "GET", f"{self._own_path}/cache/{key}", timeout=REPORT_SECONDS)
+            return raise_for(answer).json()
+        except ScitqError:
+            return None
+        finally:
+            connection.close()
 
     # --- the two loops --------------------------------------------------------------------------------------------
 

@@ -72,6 +72,7 @@ class Service:
             self.home.executions, self.concurrency, lambda now: self.exchange.changed(now), label, self.options.engine
         )
         self.exchange = Exchange(self.connection.url, worker["id"], worker["token"], self.workload, self.meter, self._note)
+        self.workload.cargo.lookup = self.exchange.cached
         self.workload.adopt()
         self.workload.runner = Runner(self.home.path, self.workload.hear)
         try:

@@ -12,8 +12,8 @@ from scitq.protocol import Report
 ADMIN_ALONE = {
     "GET /api/v1/tokens", "POST /api/v1/tokens", "DELETE /api/v1/tokens/<id:id>", "POST /api/v1/backup",
 }  # fmt: skip
-OF_THE_WORKER_ITSELF = {"GET /api/v1/workers/<id:id>", "POST /api/v1/workers/<id:id>/sync"}
-WORKER_ALONE = {"POST /api/v1/workers/<id:id>/sync"}
+WORKER_ALONE = {"POST /api/v1/workers/<id:id>/sync", "GET /api/v1/workers/<id:id>/cache/<key>"}
+OF_THE_WORKER_ITSELF = {"GET /api/v1/workers/<id:id>", *WORKER_ALONE}
 DENIED = {"user": ADMIN_ALONE | WORKER_ALONE, "admin": WORKER_ALONE}
 
 

@@ -10,6 +10,13 @@ from .tables import Column
 from .task import Outlet, end, output_options, state, took
 from .verbs import Verb
 
+
+def _transfers(found: list[dict]) -> str:
+    """`input s3://b/f, 3 files, 1.2 GB, 12s`, one after the other."""
+    size, duration = tables.byte_size, tables.short_duration
+    return "; ".join(f"{x['what']} {x['uri']}, {x['files']} files, {size(x['bytes'])}, {duration(x['seconds'])}" for x in found)
+
+
 COLUMNS = (
     Column("id", "ID"),
     Column("task_id", "TASK", right=True),
@@ -37,6 +44,8 @@ DETAILS = (
     Column("desired", "WANTED"),
     Column("asked_by", "ASKED-BY"),
     Column("pid", "PID"),
+    Column("transfers", "TRANSFERS", text=_transfers),
+    Column("reused_id", "REUSED"),
     Column("last_output", "LAST-OUTPUT"),
 )
 
