@@ -7,6 +7,7 @@ pipes) is refused, the whole archive with it: it is unpacked beside the folder's
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import lzma
 import os
@@ -28,6 +29,9 @@ SPARE_SHARE = 0.02  # this share of a smaller one, stay free
 SPARE_FILES = 1000
 _ROOM_EVERY = 64 * 2**20  # bytes, or
 _ROOM_FILES = 1000  # files, between two looks at the disk
+_HEADER_BYTES = 2**20  # of what a tar says of one member, or of all: it is held in memory
+_LINK_BYTES = 4096
+_BESIDE = ".scitq-unpack-"
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -54,17 +58,25 @@ def gunzip(archive: Path, target: Path) -> None:
     """Unpacks one file of gzip; `target` is there when it is whole. Raises TransferFailed."""
     if archive.stat().st_size == 0:
         raise TransferFailed(f"{archive.name} is no whole gzip file: it is empty")
-    part = target.with_name(f".{target.name[:180]}.scitq-gunzip")
     room = _Room(target.parent, archive)
-    try:
+    with _told(archive, "is no whole gzip file"), _beside(target.parent) as beside:
+        part = beside / "file"
         with gzip.open(archive) as source, open(part, "wb") as file:
             _copy(source, file, room)
             os.fsync(file.fileno())
         os.replace(part, target)
-    except _BROKEN as error:
-        raise TransferFailed(f"{archive.name} is no whole gzip file: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Moves a file or a folder: folders become one with what is there, files take the place of what is there."""
+    if source.is_dir() and not source.is_symlink() and target.is_dir() and not target.is_symlink():
+        for inner in list(source.iterdir()):
+            move(inner, target / inner.name)
+        source.rmdir()
+        return
+    if target.is_dir() and not target.is_symlink():
+        raise TransferFailed(f"{target} is a folder, and a file is to take its place")
+    os.replace(source, target)
 
 
 class _Member:
@@ -76,24 +88,70 @@ class _Member:
 
 def _unpacked(archive: Path, folder: Path, members: Callable[[Path], Iterator[_Member]]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".scitq-unpack-", dir=folder))
-    try:
+    with _told(archive, "is no whole archive of its kind"), _beside(folder) as beside:
         unpacking = _Unpacking(beside, archive, _Room(folder, archive))
         for member in members(archive):
             unpacking.make(member)
+        unpacking.check_links()
         tops = sorted(beside.iterdir())
         for top in tops:
-            _move(top, folder / top.name)
+            move(top, folder / top.name)
         return [folder / top.name for top in tops]
+
+
+@contextlib.contextmanager
+def _told(archive: Path, broken: str) -> Iterator[None]:
+    """What goes wrong inside, as users read it."""
+    try:
+        yield
     except TransferFailed:
         raise
     except _BROKEN as error:
-        raise TransferFailed(f"{archive.name} is no whole archive of its kind: {error}") from error
+        raise TransferFailed(f"{archive.name} {broken}: {error}") from error
     except OSError as error:
         raise TransferFailed(f"{archive.name} cannot be unpacked: {error.strerror}: {error.filename}") from error
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder`, ours while we hold its lock; those of processes that were killed are removed."""
+    for left in folder.glob(f"{_BESIDE}*"):
+        with contextlib.suppress(OSError):  # it is in use, or another has just removed it
+            lock = _lock(left)
+            _remove(left)
+            os.close(lock)
+    made, held = _made(folder)
+    try:
+        yield made
     finally:
-        _make_removable(beside)
-        shutil.rmtree(beside, ignore_errors=True)
+        _remove(made)
+        if held is not None:
+            os.close(held)
+
+
+def _made(folder: Path) -> tuple[Path, int | None]:
+    """A new folder and its lock; without one where the disk knows no locks: then nobody removes it but us."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=_BESIDE, dir=folder))
+        try:
+            held = _lock(made)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another process has just taken it for one that was left
+        except OSError:
+            return made, None
+        if made.exists():
+            return made, held
+        os.close(held)
+
+
+def _lock(folder: Path) -> int:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 class _Unpacking:
@@ -101,7 +159,8 @@ class _Unpacking:
 
     def __init__(self, root: Path, archive: Path, room: _Room):
         self.root, self.archive, self.room = os.path.realpath(root), archive, room
-        self.folders = {self.root}  # surely in there: nothing takes the place of a folder
+        self.folders = {self.root}  # surely in there, through no link: nothing takes the place of a folder
+        self.links: list[tuple[str, str]] = []
 
     def make(self, member: _Member) -> None:
         """Makes one member. Raises TransferFailed if it is hostile."""
@@ -120,6 +179,7 @@ class _Unpacking:
         if member.kind == "link":
             self._check_target(member)
             os.symlink(member.target, path)
+            self.links.append((path, member.name))
         elif member.kind == "hard link":
             source = self._inside(member.target)
             if os.path.islink(source) or not os.path.isfile(source):
@@ -140,9 +200,15 @@ class _Unpacking:
         if path != self.root and parent not in self.folders:
             if not self._is_inside(parent):
                 self._refuse(f"{name!r:.200} would lead out of the folder")
-            if os.path.isdir(parent) and not os.path.islink(parent):
+            if os.path.realpath(parent) == parent and os.path.isdir(parent):
                 self.folders.add(parent)
         return path
+
+    def check_links(self) -> None:
+        """What a link led to when it was made may have become another thing since. Raises TransferFailed."""
+        for path, name in self.links:
+            if os.path.islink(path) and not self._is_inside(path):
+                self._refuse(f"the link {name!r:.200} would lead out of the folder")
 
     def _check_target(self, member: _Member) -> None:
         target = os.path.join(self.root, os.path.dirname(member.name), member.target)
@@ -189,9 +255,10 @@ class _Room:
 
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
-    with tarfile.open(archive, "r|*") as tar:
+    with _Tar.open(archive, "r|*") as tar:
         for one in tar:
             tar.members = []  # a million of them need no memory
+            tar.headers.end(tar.pax_headers)
             if one.isdir():
                 yield _Member(one.name, "folder", one.mode)
             elif one.issym():
@@ -202,6 +269,45 @@ def _tar_members(archive: Path) -> Iterator[_Member]:
                 yield _Member(one.name, "file", one.mode, opened=lambda one=one: tar.extractfile(one))  # type: ignore[misc]
             else:
                 raise TransferFailed(f"{archive.name}: {one.name!r:.200} is a device or a pipe: refused")
+            tar.headers.begin()
+
+
+class _Tar(tarfile.TarFile):
+    """A tar that is read as a stream, through a guard of its headers."""
+
+    def __init__(self, name, mode, fileobj, **options):
+        self.headers = _Headers(fileobj, name)
+        super().__init__(name, mode, self.headers, **options)
+
+
+class _Headers:
+    """The stream of a tar, of which only so much is taken for what it says of a member: that is held in memory."""
+
+    def __init__(self, stream, name: Path | str):
+        self._stream, self._archive = stream, os.path.basename(name)
+        self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
+        self.begin()
+
+    def begin(self) -> None:
+        """A header comes."""
+        self._left: int | None = _HEADER_BYTES
+
+    def end(self, of_all: dict) -> None:
+        """Data comes, as much as there is. `of_all`: what the headers so far said of all members."""
+        self._left = None
+        if sum(len(name) + len(value) for name, value in of_all.items()) > _HEADER_BYTES:
+            self._refuse()
+
+    def read(self, size: int) -> bytes:
+        """As of a file."""
+        if self._left is not None:
+            self._left -= size
+            if self._left < 0:
+                self._refuse()
+        return self._stream.read(size)
+
+    def _refuse(self) -> NoReturn:
+        raise TransferFailed(f"{self._archive}: a name or another property in it is larger than 1 MB: refused")
 
 
 def _zip_members(archive: Path) -> Iterator[_Member]:
@@ -211,23 +317,16 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
             if one.is_dir():
                 yield _Member(one.filename, "folder", mode)
             elif stat.S_ISLNK(mode):
-                yield _Member(one.filename, "link", mode, os.fsdecode(file.read(one)[:4096]))
+                with file.open(one) as stream:
+                    target = stream.read(_LINK_BYTES)
+                yield _Member(one.filename, "link", mode, os.fsdecode(target))
             else:
                 yield _Member(one.filename, "file", mode or 0o644, opened=lambda one=one: file.open(one))  # type: ignore[misc]
 
 
-# --- into place -----------------------------------------------------------------------------------------------------------
-
-
-def _move(source: Path, target: Path) -> None:
-    """Folders become one with what is there; files take the place of what is there."""
-    if source.is_dir() and not source.is_symlink() and target.is_dir() and not target.is_symlink():
-        for inner in source.iterdir():
-            _move(inner, target / inner.name)
-        return
-    if target.is_dir() and not target.is_symlink():
-        raise TransferFailed(f"{target} is a folder, and a file in the archive")
-    os.replace(source, target)
+def _remove(folder: Path) -> None:
+    _make_removable(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_removable(folder: Path) -> None:

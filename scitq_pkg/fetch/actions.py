@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from .. import archive
@@ -48,5 +47,5 @@ def _moved(path: Path, folder: Path, argument: str) -> Path:
     relative = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
     target = folder / argument.strip("/") / relative
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(path, target)
+    archive.move(path, target)
     return target
