@@ -7,6 +7,7 @@ happens when a connection dies half-way is decided in one place. `ssl` is used f
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import select
@@ -155,12 +156,12 @@ class Connection:
             _send(sock, head, body)
         except ConnectionError as error:  # a server may answer (too large, say) and close before it has read everything
             refused = error
-        with HTTPResponse(sock, method=method) as response:
+        with HTTPResponse(_Received(sock, deadline), method=method) as response:  # type: ignore[arg-type]
             try:
                 response.begin()
             except (ConnectionError, HTTPException) as error:
                 raise refused or error from None
-            answer = Answer(response.status, response.headers, _read(response, sock, deadline), self.url)
+            answer = Answer(response.status, response.headers, _read(response), self.url)
         if response.will_close or refused:
             self._drop()
         return answer
@@ -287,12 +288,29 @@ def _send(sock: socket.socket, head: bytes, body) -> None:
         sock.sendall(body)
 
 
-def _read(response: HTTPResponse, sock: socket.socket, deadline: float) -> bytes:
-    """The whole body; the deadline holds for all of it, so that a trickle does not hold the caller for ever."""
+class _Received(io.RawIOBase):
+    """What a socket receives until the deadline, which holds for all of it: a trickle does not hold the caller for ever."""
+
+    def __init__(self, sock: socket.socket, deadline: float):
+        self._sock, self._deadline = sock, deadline
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """As http.client asks a socket for it."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        self._sock.settimeout(_left(self._deadline))
+        return self._sock.recv_into(buffer)
+
+
+def _read(response: HTTPResponse) -> bytes:
+    """The whole body."""
     parts = []
     while part := response.read1(_READ_BYTES):
         parts.append(part)
-        sock.settimeout(_left(deadline))
     if response.length:  # read1 says nothing of an early end
         raise ConnectionResetError("the answer was cut")
     return parts[0] if len(parts) == 1 else b"".join(parts)

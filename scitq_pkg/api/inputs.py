@@ -237,7 +237,19 @@ def _short(field: str) -> str:
     return field if len(field) <= 100 else field[:97] + "..."
 
 
+_IN_OUR_WORDS = {
+    "Missing data for required field": "is missing",
+    "Field may not be null": "cannot be null",
+    "Not a valid string": "wants a text",
+    "Not a valid list": "wants a list",
+    "Not a valid integer": "wants a whole number",
+    "Not a valid number": "wants a number",
+    "Not a valid boolean": "wants true or false",
+    "Not a valid mapping type": "wants an object",
+}
+
+
 def _plain_words(message: str) -> str:
     """marshmallow's sentences, in ours: the name of the field comes before."""
     message = message.rstrip(".")
-    return {"Missing data for required field": "is missing", "Field may not be null": "cannot be null"}.get(message, message)
+    return _IN_OUR_WORDS.get(message, message)
