@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,20 @@ class Clock:
         if not found:
             pytest.skip("libfaketime is not installed (on Debian: the package faketime)")
         self._file = directory / "clock"
+        self._made, self._offset, self._speed = time.monotonic(), 0.0, 1
         self.set("+0")
         self.variables = {"LD_PRELOAD": found[0], "FAKETIME_TIMESTAMP_FILE": str(self._file), "FAKETIME_NO_CACHE": "1"}
         if not monotonic:
             self.variables["DONT_FAKE_MONOTONIC"] = "1"
 
     def set(self, offset: str) -> None:
-        """As faketime writes it: `+1d` or `-3h` from the true time, `+0 x100` a hundred times as fast (until an `x1`)."""
+        """As faketime writes it: `+1d` or `-3h` from the true time."""
         beside = self._file.with_suffix(".new")
         beside.write_text(offset + "\n")
         os.replace(beside, self._file)
+
+    def run(self, speed: int) -> None:
+        """All time goes so many times as fast from now on; it never goes back, and may leap by what it would have reached."""
+        self._offset += self._speed * (time.monotonic() - self._made) + 1
+        self._speed = speed
+        self.set(f"+{self._offset:.0f} x{speed}")
