@@ -41,7 +41,7 @@ class Command:
 
     __slots__ = (
         "id", "directory", "order", "pid", "start", "started", "suspended", "asked", "due",
-        "helper", "helping", "wanted", "help_at", "_help_pause", "_grace", "_left", "end", "reaped", "settle_until", "give_up_at", "cpu_seconds", "peak", "moved", "status", "ended",
+        "helper", "helping", "wanted", "help_at", "_help_pause", "_grace", "_left", "end", "reaped", "settle_until", "grace_until", "give_up_at", "cpu_seconds", "peak", "moved", "status", "ended",
     )  # fmt: skip
 
     def __init__(self, order: dict):
@@ -62,6 +62,7 @@ class Command:
         self._left: float | None = None  # seconds of running left while it is suspended
         self.end: dict | None = None
         self.settle_until = self.give_up_at = 0.0
+        self.grace_until = 0.0  # what is left of its tree, after its main process heard SIGTERM and ended, has until then
         self.cpu_seconds = 0.0
         self.peak = 0
         self.moved: tuple[int, int] | None = None
@@ -239,10 +240,17 @@ class Command:
 
     # --- end ------------------------------------------------------------------------------------------------------
 
+    @property
+    def in_grace(self) -> bool:
+        """Whether it was asked to end, and SIGKILL is yet to follow."""
+        return self.asked is not None and self.due is not None
+
     def reap(self, status: int, usage, moved: tuple[int, int] | None) -> None:
         """Its main process has ended."""
         self.reaped, self.status, self.moved = True, status, moved
         self.ended = processes.boot_seconds()
+        if self.in_grace:
+            self.grace_until = self.due
         self.due = None
         self.add_usage(usage)
 

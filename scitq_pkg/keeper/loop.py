@@ -235,10 +235,11 @@ class Keeper:
 
     def _signal(self, message: dict) -> None:
         command = self.commands.get(message["id"])
-        if command is None or command.reaped:
-            return  # it has ended: that is on its way to the worker
-        self._find_strays()
         order = message["order"]
+        if command is None or command.reaped and not (command.grace_until and order == "kill"):
+            return  # it has ended: that is on its way to the worker
+        command.grace_until = 0.0
+        self._find_strays()
         if order == "suspend":
             command.suspend(self._strays_of(command))
             self._help(command)
@@ -294,13 +295,14 @@ class Keeper:
             if len(owners) == 1:
                 owners[0].add_usage(usage)
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # what is left of its group belongs to nobody of ours
-            os.killpg(pid, signal.SIGKILL)  # safe: the pid is not free before it is waited for
+        if not command.in_grace:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # what is left of its group belongs to nobody of ours
+                os.killpg(pid, signal.SIGKILL)  # safe: the pid is not free before it is waited for
         moved = processes.bytes_moved(pid)
         _, status, usage = os.wait4(pid, 0)
         command.reap(status, usage, moved)
         now = time.monotonic()
-        command.give_up_at = now + GIVE_UP_SECONDS
+        command.give_up_at = max(now, command.grace_until) + GIVE_UP_SECONDS
         if command.exit == -signal.SIGTERM and not command.asked:
             command.settle_until = now + SETTLE_SECONDS
 
@@ -310,7 +312,9 @@ class Keeper:
         now = time.monotonic()
         for command in [c for c in self.commands.values() if c.reaped]:
             left = self._strays_of(command)
-            if left and now < command.give_up_at:
+            if left and now < command.grace_until:
+                self._at(command.grace_until, command)
+            elif left and now < command.give_up_at:
                 command.send(signal.SIGKILL, left)
                 self._at(now + 0.1, command)
             elif now < command.settle_until and not self.stopping:
