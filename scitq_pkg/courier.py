@@ -63,7 +63,7 @@ class _Courier:
             told = _did(message, meter)
             told |= {"files": meter.files_done, "bytes": meter.bytes_done, "seconds": round(time.monotonic() - start, 3)}
         except Exception as error:
-            told = {"fault": _sentence(error), "again": bool(getattr(error, "again", False))}
+            told = {"fault": _sentence(error), "again": bool(getattr(error, "again", False)) and not _is_refusal(error)}
         del self._meters[message["job"]]
         with self._out:
             sys.stdout.write(json.dumps({"job": message["job"], **told}) + "\n")
@@ -107,6 +107,12 @@ def _reuse(fetch, message: dict, meter) -> None:
         at, to = (uri.rstrip("/") + "/" for uri in (message["at"], message["to"]))
         for path, _, _ in message["reuse"]:
             fetch.copy(at + path, to + path)
+
+
+def _is_refusal(error: Exception) -> bool:
+    from .fetch.refusals import behind
+
+    return behind(error) is not None
 
 
 def _sentence(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from ..errors import InvalidRequest
 from .options import token_of
 from .parser import Parser, number
 
@@ -14,6 +15,8 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     if options.token:
         os.environ.pop("SCITQ_TOKEN", None)
+    if options.refuse or options.only:
+        _limit_fetching(options.refuse, options.only)
     from ..worker import Options, serve
 
     return serve(
@@ -24,6 +27,19 @@ def main(arguments: list[str]) -> int:
             engine=options.engine, stop_with_parent=options.stop_with_parent, verbose=options.verbose,
         )
     )  # fmt: skip
+
+
+def _limit_fetching(refuse: list[str], only: list[str]) -> None:
+    """For whatever fetches for this worker, besides what the environment says. Raises InvalidRequest."""
+    from ..fetch.refusals import ONLY_VARIABLE, REFUSE_VARIABLE, Rules
+
+    for name, given in ((REFUSE_VARIABLE, refuse), (ONLY_VARIABLE, only)):
+        for one in given:
+            if len(one.split()) != 1:
+                raise InvalidRequest(f"'{one:.100}' holds white space: write ? in its place")
+        text = " ".join([os.environ.get(name, ""), *given])
+        Rules.of(text)
+        os.environ[name] = text
 
 
 def _parser() -> Parser:
@@ -43,6 +59,8 @@ def _parser() -> Parser:
     add("--engine", metavar="E", help="docker, podman or apptainer, or the path of one (default: $SCITQ_CONTAINER_ENGINE, else the first that is there)")
     add("-t", "--token", help="the token to show (better: $SCITQ_TOKEN or --token-file; others can see words of a command)")
     add("--token-file", metavar="FILE", help="a file that holds the token")
+    add("--refuse", action="append", default=[], metavar="GLOB", help="URIs that are not fetched or sent, or a network: 169.254.0.0/16 (repeatable)")
+    add("--only", action="append", default=[], metavar="GLOB", help="the only URIs, or networks, that are fetched or sent (repeatable)")
     add("--stop-with-parent", action="store_true", help="end, and end all commands, when standard input closes")
     add("-v", "--verbose", action="store_true", help="show where an unexpected error came from")
     return parser

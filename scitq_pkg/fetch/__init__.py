@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InvalidRequest, NotFound
-from . import actions
+from . import actions, refusals
 from .progress import Meter
 from .scheme import Entry, Scheme
 from .schemes import scheme_of
@@ -29,6 +29,7 @@ from .uri import Uri
 __all__ = ["Entry", "Uri", "copy", "delete", "entries", "get", "info", "list_content", "put", "sync"]
 
 
+@refusals.told
 def get(
     uri: str, destination: str | Path = ".", parallel: int | None = None, show_progress: bool = False, meter: Meter | None = None
 ) -> list[Path]:  # fmt: skip
@@ -37,7 +38,7 @@ def get(
     Into `destination` if that is a folder (it is there, or ends in `/`, or a folder is fetched), else to that very path.
     `parallel`: files at once. A `meter` counts, and its `stop` ends it.
     """
-    source = Uri.of(uri)
+    source = refusals.check(Uri.of(uri))
     scheme, root = scheme_of(source), Path(destination)
     into = scheme.many or source.is_folder or str(destination).endswith("/") or root.is_dir()
     if scheme.many:
@@ -45,7 +46,7 @@ def get(
             files = scheme.bring_all(source, root, meter, parallel)
     else:
         entries = _entries(scheme, source)
-        targets = [(entry, below(root, entry.path) if into else root) for entry in entries]
+        targets = _targets(entries, root) if into else [(entry, root) for entry in entries]
         with _metered(entries, show_progress, meter) as meter:
             together(lambda pair: download(scheme, *pair, meter), targets, _threads(scheme, parallel), meter)
         files = [target for _, target in targets]
@@ -54,6 +55,7 @@ def get(
     return files
 
 
+@refusals.told
 def put(
     source: str | Path, uri: str, parallel: int | None = None, show_progress: bool = False, meter: Meter | None = None,
     within: Path | None = None,
@@ -62,26 +64,29 @@ def put(
 
     `within`: links that lead out of this folder are left out. A `meter` counts, and its `stop` ends it.
     """
-    path, target = Path(source), Uri.of(uri)
+    path, target = Path(source), refusals.check(Uri.of(uri))
     here = Uri("file", f"{path.absolute()}/" if path.is_dir() else str(path.absolute()))
-    entries = _entries(scheme_of(here), here)
+    entries = _found(scheme_of(here), here)
     if within is not None:
         root = within.resolve()
         entries = [entry for entry in entries if Path(entry.uri.place).resolve().is_relative_to(root)]
-    _send(entries, target, parallel, show_progress, meter)
+    _send(entries, target, _is_one(here), parallel, show_progress, meter)
 
 
+@refusals.told
 def copy(source: str, destination: str, parallel: int | None = None, show_progress: bool = False) -> None:
     """Brings a file, or with a final `/` all below, from anywhere to anywhere; within one place without fetching, if it can."""
-    origin, target = Uri.of(source), Uri.of(destination)
+    origin, target = refusals.check(Uri.of(source)), refusals.check(Uri.of(destination))
     if target.scheme == "file":
         get(source, target.place, parallel, show_progress)
     elif origin.scheme == "file" and not origin.actions:
-        _send(_entries(scheme_of(origin), origin), target, parallel, show_progress)
+        _send(_entries(scheme_of(origin), origin), target, _is_one(origin), parallel, show_progress)
     else:
-        _relay(scheme_of(origin), _entries(scheme_of(origin), origin), target, parallel, show_progress)
+        scheme = scheme_of(origin)
+        _relay(scheme, _entries(scheme, origin), target, _is_one(origin) and not scheme.many, parallel, show_progress)
 
 
+@refusals.told
 def sync(
     source: str, destination: str, include: Iterable[str] = (), parallel: int | None = None, show_progress: bool = False
 ) -> int:
@@ -89,24 +94,27 @@ def sync(
 
     Nothing is deleted. `include`: globs, one of which the relative path must match.
     """
-    origin, target = _folder(Uri.of(source)), _folder(Uri.of(destination))
+    origin, target = _folder(refusals.check(Uri.of(source))), _folder(refusals.check(Uri.of(destination)))
     there = {entry.path: entry for entry in _listed_if_there(target)}
     scheme, globs = scheme_of(origin), list(include)
     new = [entry for entry in scheme.list(origin) if _included(entry, globs) and _differs(entry, there.get(entry.path))]
+    for entry in new:
+        refusals.check(entry.uri)
     if target.scheme == "file":
         with _metered(new, show_progress) as meter:
-            pairs = [(entry, below(Path(target.place), entry.path)) for entry in new]
+            pairs = _targets(new, Path(target.place))
             together(lambda pair: download(scheme, *pair, meter), pairs, _threads(scheme, parallel), meter)
     elif origin.scheme == "file":
-        _send(new, target, parallel, show_progress)
+        _send(new, target, False, parallel, show_progress)
     else:
-        _relay(scheme, new, target, parallel, show_progress)
+        _relay(scheme, new, target, False, parallel, show_progress)
     return len(new)
 
 
+@refusals.told
 def delete(uri: str, include: Iterable[str] = (), dry_run: bool = False) -> list[str]:
     """Deletes a file, or with a final `/` all below that one of the globs matches; the URIs of what was (or would be) deleted."""
-    target = Uri.of(uri)
+    target = refusals.check(Uri.of(uri))
     scheme = scheme_of(target)
     globs = list(include)
     entries = [entry for entry in _entries(scheme, target) if _included(entry, globs)]
@@ -115,26 +123,29 @@ def delete(uri: str, include: Iterable[str] = (), dry_run: bool = False) -> list
     return [entry.uri.text for entry in entries]
 
 
+@refusals.told
 def list_content(uri: str, no_rec: bool = False, md5: bool = False) -> list[Entry]:
     """The files below a folder (`no_rec`: directly in it, and its folders); with `md5` that of each, fetched if need be."""
-    folder = _folder(Uri.of(uri))
+    folder = _folder(refusals.check(Uri.of(uri)))
     scheme = scheme_of(folder)
     return [
         _with_md5(scheme, entry) if md5 and not entry.path.endswith("/") else entry for entry in scheme.list(folder, not no_rec)
     ]
 
 
+@refusals.told
 def info(uri: str, md5: bool = False) -> Entry:
     """What is known of a file; with `md5` that too, fetched if nobody knows it."""
-    place = Uri.of(uri)
+    place = refusals.check(Uri.of(uri))
     scheme = scheme_of(place)
     found = scheme.info(place.without_actions())
     return _with_md5(scheme, found) if md5 else found
 
 
+@refusals.told
 def entries(uri: str) -> list[Entry]:
     """The files that a URI means, as they are known without fetching them."""
-    place = Uri.of(uri)
+    place = refusals.check(Uri.of(uri))
     return _entries(scheme_of(place), place)
 
 
@@ -150,13 +161,34 @@ def below(folder: Path, relative: str) -> Path:
 
 
 def _entries(scheme: Scheme, uri: Uri) -> list[Entry]:
-    """The files that a URI means. Raises NotFound if there is none."""
+    """The files that a URI means. Raises NotFound if there is none, NotAllowed if one of them is refused here."""
+    found = _found(scheme, uri)
+    for entry in found:
+        refusals.check(entry.uri)
+    return found
+
+
+def _found(scheme: Scheme, uri: Uri) -> list[Entry]:
     if not (uri.is_folder or scheme.many):
         return [scheme.info(uri.without_actions())]
     found = list(scheme.list(uri.without_actions()))
     if not found:
         raise NotFound(f"{uri}: there is nothing below it")
     return found
+
+
+def _targets(entries: list[Entry], folder: Path) -> list[tuple[Entry, Path]]:
+    """Where each comes to. Raises InvalidRequest if two would come to one place: `a//b` and `a/b` are two objects elsewhere."""
+    there: dict[Path, Entry] = {}
+    for entry in entries:
+        other = there.setdefault(below(folder, entry.path), entry)
+        if other is not entry:
+            raise InvalidRequest(f"{entry.uri} and {other.uri} would be one file here: fetch them one by one")
+    return [(entry, target) for target, entry in there.items()]
+
+
+def _is_one(uri: Uri) -> bool:
+    return not uri.is_folder
 
 
 def _folder(uri: Uri) -> Uri:
@@ -187,10 +219,11 @@ def _target(entry: Entry, uri: Uri, alone: bool) -> Uri:
     return uri.without_actions() if alone and not uri.is_folder else uri.child(entry.path)
 
 
-def _send(entries: list[Entry], target: Uri, parallel: int | None, show: bool, meter: Meter | None = None) -> None:
-    """Local files to elsewhere."""
+def _send(
+    entries: list[Entry], target: Uri, alone: bool, parallel: int | None, show: bool, meter: Meter | None = None
+) -> None:
+    """Local files to elsewhere; one `alone` may get another name."""
     scheme = scheme_of(target)
-    alone = len(entries) == 1 and entries[0].path == entries[0].uri.name
     with _metered(entries, show, meter) as meter:
         together(
             lambda entry: upload(scheme, Path(entry.uri.place), _target(entry, target, alone), meter),
@@ -198,10 +231,9 @@ def _send(entries: list[Entry], target: Uri, parallel: int | None, show: bool, m
         )  # fmt: skip
 
 
-def _relay(scheme: Scheme, entries: list[Entry], target: Uri, parallel: int | None, show: bool) -> None:
+def _relay(scheme: Scheme, entries: list[Entry], target: Uri, alone: bool, parallel: int | None, show: bool) -> None:
     """From elsewhere to elsewhere: within the place if it can, else through a file here, one a thread at a time."""
     other = scheme_of(target)
-    alone = len(entries) == 1 and entries[0].path == entries[0].uri.name
     with _metered(entries, show) as meter, tempfile.TemporaryDirectory(prefix="scitq-") as folder:
         together(
             partial(_relay_one, scheme, other, Path(folder), target, alone, meter), entries, _threads(other, parallel), meter
@@ -225,6 +257,7 @@ def _with_md5(scheme: Scheme, entry: Entry) -> Entry:
         return entry
     from dataclasses import replace
 
+    refusals.check(entry.uri)
     if entry.uri.scheme == "file":
         return replace(entry, md5=md5_of(Path(entry.uri.place)))
     with tempfile.TemporaryDirectory(prefix="scitq-") as folder:

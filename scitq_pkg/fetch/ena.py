@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import requests
 
 from ..errors import NotFound, TransferFailed
+from .refusals import behind
 
 PORTAL = "https://www.ebi.ac.uk/ena/portal/api"
 PORTAL_VARIABLE = "SCITQ_ENA_PORTAL"  # another address of the same service
@@ -62,7 +63,7 @@ def _report(portal: str, accession: str) -> list[dict[str, str]]:
     try:
         answer = requests.get(f"{portal}/filereport", query, timeout=_TIMEOUTS, verify=_certificates())
     except requests.RequestException as error:
-        raise TransferFailed(f"ENA does not answer ({type(error).__name__})", again=True) from error
+        raise TransferFailed(f"ENA does not answer ({type(error).__name__})", again=behind(error) is None) from error
     if answer.status_code == 204 or (answer.ok and not answer.content.strip()):
         return []
     if answer.status_code in (400, 404):

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..errors import NotAllowed, NotFound, TransferFailed
-from . import aria2
+from . import aria2, refusals
 from .progress import Meter
 from .scheme import STALL_SECONDS, Entry, Scheme
 from .uri import Uri
@@ -48,7 +48,7 @@ class Place(Scheme):
             ftp.voidresp()
 
     def fetch(self, entry: Entry, part: Path, meter: Meter) -> bool:
-        return "aria2" in self.chosen and aria2.fetch(f"ftp://{entry.uri.place}", part, meter)
+        return "aria2" in self.chosen and not refusals.any_are_set() and aria2.fetch(f"ftp://{entry.uri.place}", part, meter)
 
     def put(self, path: Path, uri: Uri, meter: Meter) -> None:
         with _connected(uri) as (ftp, target), open(path, "rb") as file:
@@ -84,6 +84,8 @@ def _connected(uri: Uri) -> Iterator[tuple[ftplib.FTP, str]]:
             raise NotAllowed(f"{uri}: the server refuses to log in as {user or 'anonymous'} ({error})") from error
         raise (NotFound if code == "550" else TransferFailed)(f"{uri}: {error}") from error
     except (ftplib.Error, EOFError, OSError) as error:
+        if refusal := refusals.behind(error):
+            raise NotAllowed(f"{uri}: {refusal}") from error
         if isinstance(error, (NotAllowed, NotFound, TransferFailed)):
             raise
         raise TransferFailed(f"{uri}: {error or 'the connection was lost'}", again=True) from error

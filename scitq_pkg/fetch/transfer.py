@@ -17,8 +17,9 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import ScitqError, TransferFailed
+from ..errors import NotAllowed, ScitqError, TransferFailed
 from .progress import Meter
+from .refusals import behind
 from .scheme import CHUNK_BYTES, Entry, Scheme
 
 PART_BYTES = 32 * 2**20
@@ -91,6 +92,8 @@ def insist(act: Callable[[], None], counted: _Counted, what: str, tries: int = T
         try:
             return act()
         except OSError as error:
+            if refusal := behind(error):
+                raise NotAllowed(f"{what}: {refusal}") from error
             if not may_pass(error):
                 raise _told(error, what) from error
             came = counted.bytes > before

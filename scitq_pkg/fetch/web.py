@@ -12,7 +12,7 @@ import requests
 
 from .. import __version__
 from ..errors import NotAllowed, NotFound, TransferFailed
-from . import aria2
+from . import aria2, refusals
 from .progress import Meter
 from .scheme import CHUNK_BYTES, STALL_SECONDS, Entry, Scheme
 from .uri import Uri
@@ -29,7 +29,7 @@ class Place(Scheme):
 
     def __init__(self, name: str, options: tuple[str, ...]):
         super().__init__(name, options)
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.headers.update({"User-Agent": f"scitq/{__version__}", "Accept-Encoding": "identity"})
         adapter = requests.adapters.HTTPAdapter(pool_connections=self.files, pool_maxsize=self.files * self.streams)
         self._session.mount("http://", adapter)
@@ -58,17 +58,19 @@ class Place(Scheme):
             yield from self._bytes(answer, entry, skip, None if stop is None else stop - start)
 
     def fetch(self, entry: Entry, part: Path, meter: Meter) -> bool:
-        return "aria2" in self.chosen and aria2.fetch(str(_url(entry.uri)), part, meter)
+        return "aria2" in self.chosen and not refusals.any_are_set() and aria2.fetch(str(_url(entry.uri)), part, meter)
 
     def _ask(self, method: str, uri: Uri, headers: dict | None = None) -> requests.Response:
         try:
             return self._session.request(
                 method, _url(uri), headers=headers, stream=True, allow_redirects=True, timeout=(_CONNECT_SECONDS, STALL_SECONDS)
             )
-        except requests.exceptions.SSLError as error:
-            raise TransferFailed(f"{uri}: the server's certificate is not trusted here ({_cause(error)})") from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-            raise TransferFailed(f"{uri}: no answer ({_cause(error)})", again=True) from error
+            if refusal := refusals.behind(error):
+                raise NotAllowed(f"{uri}: {refusal}") from error
+            if not isinstance(error, requests.exceptions.SSLError):
+                raise TransferFailed(f"{uri}: no answer ({_cause(error)})", again=True) from error
+            raise TransferFailed(f"{uri}: the server's certificate is not trusted here ({_cause(error)})") from error
         except requests.exceptions.RequestException as error:
             raise TransferFailed(f"{uri}: {_cause(error)}") from error
 
@@ -99,6 +101,15 @@ class Place(Scheme):
             raise TransferFailed(f"{entry.uri}: the connection was lost ({_cause(error)})", again=True) from error
         except Exception as error:  # urllib3's own kinds: a body that is cut off, a silent server
             raise TransferFailed(f"{entry.uri}: the connection was lost ({_cause(error)})", again=True) from error
+
+
+class _Session(requests.Session):
+    """Looks at each address that it is sent to, the first one too."""
+
+    def send(self, request, **options):
+        scheme, _, place = request.url.partition("://")
+        refusals.check(Uri(scheme.lower(), place))
+        return super().send(request, **options)
 
 
 def certificates() -> str | None:
