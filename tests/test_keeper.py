@@ -125,6 +125,27 @@ def test_term_then_kill_after_the_grace(keeper):
     assert (directory / "stdout").read_text() == "term\n"
 
 
+def test_the_grace_is_for_what_is_left_of_the_tree_too(keeper):
+    script = "sh -c 'trap \"sleep 0.2; echo saved; exit 0\" TERM; echo up; while :; do sleep 0.02; done'; echo not reached"
+    directory = keeper.sh(1, script)
+    keeper.event("started", 1)
+    until(lambda: (directory / "stdout").read_text() == "up\n")
+    keeper.signal(1, "term", grace=10.0)
+    end = keeper.ended(1)
+    assert (end["kind"], end["signal"], (directory / "stdout").read_text()) == ("stopped", 15, "up\nsaved\n")
+
+
+def test_killed_while_the_rest_of_the_tree_has_its_grace(keeper):
+    directory = keeper.sh(1, "sh -c 'trap \"\" TERM; echo up; while :; do sleep 0.02; done'; echo not reached")
+    main = keeper.event("started", 1)["pid"]
+    until(lambda: (directory / "stdout").read_text() == "up\n")
+    keeper.signal(1, "term", grace=60.0)
+    until(lambda: processes.process(main) is None)
+    assert keeper.living(directory)
+    keeper.signal(1, "kill")
+    assert keeper.ended(1)["asked"] == "kill" and not keeper.living(directory)
+
+
 def test_suspend_stops_the_whole_tree_and_its_time_limit(keeper):
     directory = keeper.sh(1, "(setsid sh -c 'while :; do echo x; sleep 0.02; done' &); sleep 100", timeout=1.0)
     until(lambda: (directory / "stdout").exists() and (directory / "stdout").stat().st_size > 4)
