@@ -28,6 +28,7 @@ SERVICES = {  # Debian package: a program of it
     "sra-toolkit": "/usr/bin/fasterq-dump",
     "zsh": "/usr/bin/zsh",
     "fish": "/usr/bin/fish",
+    "faketime": "/usr/bin/faketime",
 }
 
 sys.path.insert(0, str(ROOT))

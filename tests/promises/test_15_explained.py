@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from env import Env
 from hands import Hands
-from scitq import explain
 from scitq.protocol import FINAL, Report
+
+from scitq import explain
 
 SAID: dict[str, dict[str, set[str]]] = {}  # by database and situation: every sentence that was said
 

@@ -38,7 +38,7 @@ def raw(env: Env, *words: object, code: int = 0) -> subprocess.CompletedProcess:
 
 
 def raw_of(command: list[str], env: Env, code: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run(command, env=env.variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    done = subprocess.run(command, env=env.variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
     assert done.returncode == code and b"Traceback" not in done.stderr
     return done
 

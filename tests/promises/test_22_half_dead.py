@@ -73,7 +73,7 @@ def reset(env: Env) -> socket.socket:
 
 
 KINDS = {kind.__name__: (kind, count) for kind, count in [
-    (silent, 150), (unfinished, 60), (without_end_of_head, 60), (never_reading, 20), (waiting, 60), (reset, 60),
+    (silent, 100), (unfinished, 60), (without_end_of_head, 60), (never_reading, 10), (waiting, 60), (reset, 60),
 ]}  # fmt: skip
 
 

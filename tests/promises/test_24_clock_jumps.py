@@ -12,7 +12,7 @@ import pytest
 from clock import Clock
 from env import Env, ServerProcess
 
-JUMPS = ["+1d", "-1d", "+400d", "-3000d", "+0"]
+JUMPS = ["+400d", "-3000d", "+1d"]
 
 
 def gated(env: Env, name: str) -> dict:

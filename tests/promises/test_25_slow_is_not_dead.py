@@ -37,7 +37,7 @@ def wait_lost(env: Env, task: int) -> float:
 def test_time_without_the_server_counts_for_nobody(env, how):
     """One worker is well, one silent for as long as the server and a moment more, one is dead; only the last is lost, in time."""
     server = env.server("--lost-after", f"{LOST_AFTER}s")
-    well, slow, dead = workers = [env.worker(1, name=name, batch=name) for name in ("well", "slow", "dead")]
+    workers = [_, slow, dead] = [env.worker(1, name=name, batch=name) for name in ("well", "slow", "dead")]
     tasks = [running_on(env, worker) for worker in workers]
     slow.pause()
     dead.pause()
