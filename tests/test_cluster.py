@@ -132,7 +132,7 @@ def test_no_task_runs_twice_while_servers_die(cluster):
 
 
 def test_the_database_dies_and_comes_back(tmp_path):
-    database = Postgres()
+    database = Postgres(("-c", "max_connections=100"))  # durable: the quick ones forget when they are killed
     cluster = Env(tmp_path, database.new_database())
     try:
         servers = servers_of(cluster, "one", "two")
