@@ -51,9 +51,9 @@ class Azure:
         words += ["--skipApiVersionCheck", "--disableTelemetry"]
         self.process = subprocess.Popen([_azurite(), *words], stdout=subprocess.DEVNULL)
         wait_for_port(self.port, self.process)
-        parts = ("DefaultEndpointsProtocol=http", f"AccountName={ACCOUNT}", f"AccountKey={ACCOUNT_KEY}", f"BlobEndpoint={self.url}")
-        self.variables = {"AZURE_STORAGE_CONNECTION_STRING": ";".join(parts) + ";"}
-        self.client = BlobServiceClient.from_connection_string(self.variables["AZURE_STORAGE_CONNECTION_STRING"])
+        text = f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={self.url};"
+        self.variables = {"AZURE_STORAGE_CONNECTION_STRING": text}
+        self.client = BlobServiceClient.from_connection_string(text)
         self.client.create_container("bucket")
 
     def close(self) -> None:

@@ -85,7 +85,7 @@ def test_a_large_file_goes_in_blocks_and_comes_back(azure, tmp_path):
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
-def test_what_was_there_stays_until_the_new_is_whole(azure, tmp_path, monkeypatch):
+def test_what_was_there_stays_until_the_new_is_whole(azure, tmp_path, monkeypatch, hasty):
     """The file becomes shorter while it is sent."""
     from scitq.fetch import azure as module
     from scitq.fetch.schemes import scheme_of
@@ -101,7 +101,7 @@ def test_what_was_there_stays_until_the_new_is_whole(azure, tmp_path, monkeypatc
         def add(self, size: int) -> None:
             os.truncate(path, MIB)
 
-    with pytest.raises(TransferFailed):
+    with pytest.raises(TransferFailed, match="shorter while it was sent"):
         scheme_of(uri).put(path, uri, Shortening())
     assert stored(azure, "replaced") == b"before"
 
@@ -139,7 +139,8 @@ def test_a_blob_that_was_replaced_is_told(azure):
 
 def test_transfers_go_on_after_the_line_was_cut(line, azure, tmp_path, hasty):
     path = sized(tmp_path / "big", 24 * MIB)
-    for way, act in (("up", lambda: put(path, f"azure://{BUCKET}/cut")), ("down", lambda: get(f"azure://{BUCKET}/cut", tmp_path / "x"))):
+    uri = f"azure://{BUCKET}/cut"
+    for way, act in (("up", lambda: put(path, uri)), ("down", lambda: get(uri, tmp_path / "x"))):
         line.rate, line.passed[way] = 20 * MIB, 0
         cutter = threading.Thread(target=lambda way=way: (_until(lambda: line.passed[way] > 10 * MIB), line.cut()))
         cutter.start()
@@ -202,8 +203,8 @@ def test_rights_that_do_not_reach_are_told(azure, tmp_path):
 def test_what_is_missing_is_told(azure, tmp_path):
     path = sized(tmp_path / "x", 10)
     for act in (
-        lambda: info("azure://no-bucket/x"), lambda: list_content("azure://no-bucket/x/"), lambda: put(path, "azure://no-bucket/x"),
-        lambda: put(sized(path, 20 * MIB), "azure://no-bucket/x"),
+        lambda: info("azure://no-bucket/x"), lambda: list_content("azure://no-bucket/x/"),
+        lambda: put(path, "azure://no-bucket/x"), lambda: put(sized(path, 20 * MIB), "azure://no-bucket/x"),
     ):  # fmt: skip
         with pytest.raises(NotFound, match="there is no container 'no-bucket'"):
             act()

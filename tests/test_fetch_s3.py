@@ -73,7 +73,7 @@ def test_a_large_file_goes_in_parts_and_comes_back(s3, tmp_path):
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
-def test_an_upload_that_fails_is_taken_back(s3, tmp_path, monkeypatch):
+def test_an_upload_that_fails_is_taken_back(s3, tmp_path, monkeypatch, hasty):
     """The file becomes shorter while it is sent."""
     from scitq.fetch import s3 as module
     from scitq.fetch.schemes import scheme_of
@@ -125,6 +125,33 @@ def test_a_whole_bucket_is_synced(s3, tmp_path):
     s3.client.put_object(Bucket="whole-bucket", Key="c", Body=b"2")
     assert sync("s3://whole-bucket", str(tmp_path)) == 2
     assert (tmp_path / "a/b").read_bytes() + (tmp_path / "c").read_bytes() == b"12"
+
+
+def test_small_objects_go_without_boto3s_detours(s3, tmp_path, monkeypatch):
+    from scitq.fetch.schemes import scheme_of
+    from scitq.fetch.uri import Uri
+
+    (tmp_path / "src").mkdir()
+    for name in ("a", "b+ c", "ü", "empty"):
+        (tmp_path / "src" / name).write_bytes(b"" if name == "empty" else os.urandom(5000))
+    calls = []
+    events = scheme_of(Uri.of(f"s3://{BUCKET}/"))._client.meta.events
+    for operation in ("PutObject", "GetObject"):
+        events.register(f"before-send.s3.{operation}", lambda request, **_: calls.append(request.url))
+    put(tmp_path / "src", f"s3://{BUCKET}/small")
+    get(f"s3://{BUCKET}/small/", tmp_path / "back")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "back").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "src").iterdir()
+    }
+    assert len(calls) < 4, calls  # of eight: a line may be lost now and then
+
+
+def test_a_proxy_of_the_environment_is_gone_through(line, s3, tmp_path):
+    os.environ["AWS_ENDPOINT_URL"] = "http://no-such-host.invalid"
+    os.environ["HTTP_PROXY"] = line.url
+    forget()
+    put(sized(tmp_path / "x", 10), f"s3://{BUCKET}/by-proxy")
+    assert stored(s3, "by-proxy") == (tmp_path / "x").read_bytes() and line.accepted > 0
 
 
 # --- lines that break -----------------------------------------------------------------------------------------------------------

@@ -26,14 +26,14 @@ from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferF
 from .progress import Meter
 from .scheme import STALL_SECONDS, Entry, Scheme
 from .slices import Slice, spans
-from .transfer import together
+from .transfer import insist, together
 from .uri import Uri
 from .web import certificates
 
 CONNECT_SECONDS = 15.0
 PART_BYTES = 16 * 2**20
 MOST_PARTS = 50_000
-TRIES = 4  # of each request; a transfer is tried again by `transfer`
+TRIES = 2  # of each request; a transfer is tried again by `transfer`
 _READ_BYTES = 4 * 2**20  # a request while reading
 _DELETED_AT_ONCE = 256
 _COPY_LOOK_SECONDS = 0.5
@@ -82,7 +82,7 @@ class Place(Scheme):
         blob, size = self._blob(uri), path.stat().st_size
         with _told(uri), open(path, "rb") as file:
             if size > PART_BYTES:
-                self._put_parts(file.fileno(), size, blob, meter)
+                self._put_parts(file.fileno(), size, uri, meter)
             else:
                 blob.upload_blob(file, length=size, overwrite=True)
                 meter.add(size)
@@ -129,18 +129,20 @@ class Place(Scheme):
         with _told(entry.uri), contextlib.suppress(ResourceNotFoundError):  # then it is gone
             self._blob(entry.uri).delete_blob(delete_snapshots="include")
 
-    def _put_parts(self, descriptor: int, size: int, blob: BlobClient, meter: Meter) -> None:
-        """Blocks side by side; those that are never put together vanish by themselves after a week."""
+    def _put_parts(self, descriptor: int, size: int, uri: Uri, meter: Meter) -> None:
+        """Blocks side by side, each tried again by itself; those that are never put together vanish after a week."""
+        blob = self._blob(uri)
         parts = spans(size, PART_BYTES, MOST_PARTS)
         run = os.urandom(8).hex()  # so that blocks of two who write the same blob are not mixed
         names = [base64.b64encode(f"{run}-{number:05}".encode()).decode() for number in range(len(parts))]
 
         def send(number: int) -> None:
             start, stop = parts[number]
-            blob.stage_block(names[number], Slice(descriptor, start, stop), length=stop - start)  # type: ignore[arg-type]
+            with _told(uri):
+                blob.stage_block(names[number], Slice(descriptor, start, stop), length=stop - start)  # type: ignore[arg-type]
             meter.add(stop - start)
 
-        together(send, range(len(parts)), self.streams, Meter())
+        together(lambda number: insist(lambda: send(number), meter, f"{uri}"), range(len(parts)), self.streams, Meter())
         blob.commit_block_list([BlobBlock(block_id=name) for name in names])
 
     def _tell_of_folder(self, uri: Uri) -> None:
@@ -173,8 +175,9 @@ def _options(connections: int) -> dict:
         session.mount(scheme, requests.adapters.HTTPAdapter(pool_connections=connections, pool_maxsize=connections))
     trusted = os.environ.get("REQUESTS_CA_BUNDLE") or certificates() or True
     transport = RequestsTransport(
-        session=session, session_owner=False, connection_timeout=CONNECT_SECONDS, read_timeout=STALL_SECONDS, connection_verify=trusted
-    )
+        session=session, session_owner=False, connection_verify=trusted,
+        connection_timeout=CONNECT_SECONDS, read_timeout=STALL_SECONDS,
+    )  # fmt: skip
     return {
         "transport": transport,
         "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=TRIES - 1),

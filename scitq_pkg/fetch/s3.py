@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timezone
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ..errors import InvalidRequest, NotFound, ScitqError, TransferFailed
 from .progress import Meter
 from .s3client import Connection, of_code
+from .s3small import MOST_BYTES, Small
 from .scheme import CHUNK_BYTES, Entry, Scheme
 from .slices import Slice, spans
-from .transfer import together
+from .transfer import insist, together
 from .uri import Uri
 
 PART_BYTES = 16 * 2**20
@@ -35,6 +37,7 @@ class Place(Scheme):
         super().__init__(name, options)
         self._connection = Connection(self.files * self.streams)
         self._client, self._told = self._connection.client, self._connection.told
+        self._small = Small(self._connection)
         self._client.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
 
     def info(self, uri: Uri) -> Entry:
@@ -79,12 +82,29 @@ class Place(Scheme):
                 while data := body.read(CHUNK_BYTES):
                     yield data
 
+    def fetch(self, entry: Entry, part: Path, meter: Meter) -> bool:
+        if entry.size is None or entry.size > MOST_BYTES:
+            return False
+        came = self._small.get(*_place(entry.uri))
+        if came is None or came[0] != entry.etag:
+            return False
+        with open(part, "r+b") as file:
+            file.truncate(0)
+            file.write(came[1])
+            file.flush()
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # to the disk before its name, but nobody waits for it
+        meter.add(len(came[1]))
+        return True
+
     def put(self, path: Path, uri: Uri, meter: Meter) -> None:
         bucket, key = _place(uri)
         size = path.stat().st_size
+        if size <= MOST_BYTES and self._small.put(bucket, key, path.read_bytes()):
+            meter.add(size)
+            return
         with self._told(uri), open(path, "rb") as file:
             if size > PART_BYTES:
-                self._put_parts(file.fileno(), size, {"Bucket": bucket, "Key": key}, meter)
+                self._put_parts(file.fileno(), size, uri, meter)
             else:
                 self._client.put_object(Bucket=bucket, Key=key, Body=file)
                 meter.add(size)
@@ -98,7 +118,7 @@ class Place(Scheme):
         with self._told(entry.uri):
             if not entry.size or entry.size <= COPY_PART_BYTES:
                 self._client.copy_object(**wanted)
-            elif not self._copy_parts(wanted, entry.size):
+            elif not self._copy_parts(wanted, entry.size, uri, meter):
                 return False
         meter.add(entry.size or 0)
         return True
@@ -117,19 +137,18 @@ class Place(Scheme):
 
     # --- inside -------------------------------------------------------------------------------------------------------------
 
-    def _put_parts(self, descriptor: int, size: int, where: dict, meter: Meter) -> None:
+    def _put_parts(self, descriptor: int, size: int, uri: Uri, meter: Meter) -> None:
         def send(upload: dict, number: int, start: int, stop: int) -> dict:
             body = Slice(descriptor, start, stop)
             answer = self._client.upload_part(**upload, PartNumber=number, Body=body, ContentLength=stop - start)
             meter.add(stop - start)
             return answer
 
-        self._in_parts(where, spans(size, PART_BYTES, MOST_PARTS), send)
+        self._in_parts(uri, spans(size, PART_BYTES, MOST_PARTS), send, meter)
 
-    def _copy_parts(self, wanted: dict, size: int) -> bool:
+    def _copy_parts(self, wanted: dict, size: int, uri: Uri, meter: Meter) -> bool:
         """A copy of several parts; False: the server knows no copies of parts."""
-        where = {name: wanted[name] for name in ("Bucket", "Key")}
-        source = {name: wanted[name] for name in wanted if name not in where}
+        source = {name: wanted[name] for name in wanted if name.startswith("CopySource")}
 
         def send(upload: dict, number: int, start: int, stop: int) -> dict:
             span = f"bytes={start}-{stop - 1}"
@@ -139,23 +158,25 @@ class Place(Scheme):
             return answer["CopyPartResult"]
 
         try:
-            self._in_parts(where, spans(size, COPY_PART_BYTES, MOST_PARTS), send)
+            self._in_parts(uri, spans(size, COPY_PART_BYTES, MOST_PARTS), send, meter)
         except _NotKnown:
             return False
         return True
 
-    def _in_parts(self, where: dict, spans: list[tuple[int, int]], send) -> None:
-        """An upload of several parts, side by side; what was begun and fails is taken back."""
+    def _in_parts(self, uri: Uri, parts: list[tuple[int, int]], send: Callable[..., dict], meter: Meter) -> None:
+        """An upload of several parts, side by side, each tried again by itself; what was begun and fails is taken back."""
+        where = dict(zip(("Bucket", "Key"), _place(uri)))
         upload = {**where, "UploadId": self._client.create_multipart_upload(**where)["UploadId"]}
         etags: dict[int, str] = {}
 
         def one(number: int) -> None:
-            etags[number] = send(upload, number, *spans[number - 1])["ETag"]
+            with self._told(uri):
+                etags[number] = send(upload, number, *parts[number - 1])["ETag"]
 
         try:
-            together(one, range(1, len(spans) + 1), self.streams, Meter())
-            parts = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
-            self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+            together(lambda number: insist(lambda: one(number), meter, f"{uri}"), range(1, len(parts) + 1), self.streams, Meter())
+            sent = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
+            self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent})
         except BaseException:
             with contextlib.suppress(ClientError, BotoCoreError):  # the first failure is the one to tell
                 self._client.abort_multipart_upload(**upload)

@@ -7,6 +7,8 @@ import os
 from ..errors import TransferFailed
 from .scheme import CHUNK_BYTES
 
+_SHORTER = "the file became shorter while it was sent"
+
 
 def spans(size: int, part: int, most: int) -> list[tuple[int, int]]:
     """Begin and end of parts of `part` bytes, or of larger ones where there would be more than `most`."""
@@ -15,9 +17,14 @@ def spans(size: int, part: int, most: int) -> list[tuple[int, int]]:
 
 
 class Slice:
-    """A part of a file as senders read one: from the disk while it is sent, so that parts cost no memory."""
+    """A part of a file as senders read one: from the disk while it is sent, so that parts cost no memory.
+
+    Raises TransferFailed when the file does not reach so far any more; a sender may hide that in an error of its own.
+    """
 
     def __init__(self, descriptor: int, start: int, stop: int):
+        if os.fstat(descriptor).st_size < stop:
+            raise TransferFailed(_SHORTER)
         self._descriptor, self._start, self._stop, self._at = descriptor, start, stop, start
 
     def read(self, size: int = -1) -> bytes:
@@ -25,7 +32,7 @@ class Slice:
         left = self._stop - self._at
         data = os.pread(self._descriptor, left if size < 0 else min(max(size, CHUNK_BYTES), left), self._at)
         if left and not data:
-            raise TransferFailed("the file became shorter while it was sent")
+            raise TransferFailed(_SHORTER)
         self._at += len(data)
         return data
 
