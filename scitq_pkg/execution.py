@@ -438,7 +438,7 @@ def find_leftovers(base: str) -> tuple[list[Execution], list[str], list[str]]:
 
 
 def end_leftovers(executions: list[Execution], patience_seconds: float = 5.0) -> None:
-    """Ends whatever still runs of executions whose keeper is gone: by the identity of their main process, their mark and their output."""
+    """Ends whatever still runs of executions whose keeper is gone: known by its main process, its mark and its output."""
     known = [records.read(one.directory, records.STARTED_FILE, one.id) or {} for one in executions]
     mains = {record.get("pid"): record.get("start") for record in known if record.get("boot") == boot_id()}
     directories = {one.directory for one in executions}

@@ -41,7 +41,8 @@ class Command:
 
     __slots__ = (
         "id", "directory", "order", "pid", "start", "started", "suspended", "asked", "due",
-        "helper", "helping", "wanted", "help_at", "_help_pause", "_grace", "_left", "end", "reaped", "settle_until", "grace_until", "give_up_at", "cpu_seconds", "peak", "moved", "status", "ended",
+        "helper", "helping", "wanted", "help_at", "_help_pause", "_grace", "_left", "end", "reaped", "settle_until",
+        "grace_until", "give_up_at", "cpu_seconds", "peak", "moved", "status", "ended",
     )  # fmt: skip
 
     def __init__(self, order: dict):

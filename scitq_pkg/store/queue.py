@@ -85,7 +85,7 @@ def _incarnations(worker: dict) -> list[str]:
 
 
 def _note_worker(tx: Transaction, worker: dict, request: SyncRequest) -> bool:
-    """Record what a worker says of itself; whether this is the first that its present process says, whatever was lost before it."""
+    """Record what a worker says of itself; whether it is the first that its present process says, whatever got lost before."""
     changes: dict = {}
     known = _incarnations(worker)
     is_new = request.incarnation != known[0]

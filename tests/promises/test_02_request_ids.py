@@ -16,10 +16,10 @@ from scitq.transport import Connection
 AT_ONCE = 8
 
 
-def send(env: Env, key: str, body: dict, url: str | None = None, path: str = "/tasks", method: str = "POST", timeout: float = 30.0):
+def send(env: Env, key: str, body: dict, url: str | None = None, path: str = "/tasks", method: str = "POST"):
     """One keyed request on a connection of its own."""
     with Connection(url or env.url, env.token) as connection:
-        return connection.request(method, f"/api/v1{path}", body, headers={"Idempotency-Key": key}, timeout=timeout)
+        return connection.request(method, f"/api/v1{path}", body, headers={"Idempotency-Key": key})
 
 
 def at_once(calls: list) -> list:

@@ -294,7 +294,7 @@ class Clients(threading.Thread):
 @pytest.mark.slow
 @pytest.mark.parametrize("kills_keepers", [False, True])
 def test_soak(tmp_path, request, kills_keepers):
-    """On SQLite no keeper is killed, so nothing may be lost at all; on PostgreSQL those who look after commands are killed too."""
+    """On SQLite no keeper is killed, so nothing may be lost at all; on PostgreSQL keepers are killed too."""
     env = Env(tmp_path, request.getfixturevalue("postgres").new_database() if kills_keepers else None)
     try:
         nemesis, watch = Nemesis(env, seed=70 + kills_keepers, kills_keepers=kills_keepers), Watch(env)

@@ -140,7 +140,8 @@ LEAVES = [
     "(env -i setsid sleep {word} &)",
     "(trap '' TERM HUP INT; setsid sleep {word} &)",
     "(cd /; env -i setsid sh -c 'exec sleep {word} <&- >&- 2>&-' &)",
-    "{python} -c 'import os\nfor i in range(3):\n if os.fork(): os._exit(0)\n os.setsid()\nos.execvp(\"sleep\", [\"sleep\", \"{word}\"])'",
+    "{python} -c 'import os\nfor i in range(3):\n if os.fork(): os._exit(0)\n os.setsid()\n"
+    'os.execvp("sleep", ["sleep", "{word}"])\'',
     "sh -c 'kill -STOP $$' {word} &",
 ]
 
