@@ -25,6 +25,7 @@ _PODMAN = """[engine]
 runtime = "{runtime}"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+tmp_dir = "{folder}/tmp"
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 """
@@ -150,7 +151,7 @@ class Podman:
         _as_root_only("podman, as these tests set it up,")
         folder.mkdir(parents=True, exist_ok=True)
         runtime = "crun" if shutil.which("crun") else "runc"
-        (folder / "containers.conf").write_text(_PODMAN.format(runtime=runtime))
+        (folder / "containers.conf").write_text(_PODMAN.format(runtime=runtime, folder=folder))
         (folder / "storage.conf").write_text(
             f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/data"\nrunroot = "{folder}/run"\n'
         )

@@ -62,7 +62,6 @@ def test_words_are_split_as_a_shell_would_and_no_shell_runs(env):
         ({"command": "no-such-command-here 1"}, "'no-such-command-here' was not found in PATH"),
         ({"command": "echo 'open"}, "cannot be split"),
         ({"command": "true", "workdir": "/no/such"}, "the working directory /no/such cannot be used"),
-        ({"command": "true", "container": "busybox"}, "cannot run containers"),
     ],
 )
 def test_what_cannot_run_fails_with_a_sentence(env, spec, words):

@@ -104,6 +104,8 @@ class Cargo:
     async def _fetch(self, one: Execution) -> None:
         """All of it at once; the first that fails ends the others."""
         inputs = [self._insist(one, "input", get=uri, to=one.folder("input")) for uri in one.task.get("input") or ()]
+        if image := one.task.get("container"):
+            inputs.append(_persist("container", lambda: self._containers.have(image)))
         uris = list(dict.fromkeys(one.task.get("resource") or ()))
         await _all([*inputs, *(self._have(one, uri) for uri in uris)])
         for uri in uris:
@@ -163,19 +165,23 @@ class Cargo:
         self._done(one)
 
     async def _insist(self, one: Execution, noun: str, **job) -> dict:
-        """Has it moved, again after a failure that may pass, with longer and longer pauses. Raises TransferFailed."""
-        pause = FIRST_PAUSE_SECONDS
-        for left in reversed(range(ROUNDS)):
-            try:
-                told = await self._courier.do(job)
-                one.transfers.append(_line(noun, told))
-                return told
-            except TransferFailed as error:
-                if not (error.again and left):
-                    raise TransferFailed(f"{noun} {error}") from None
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret: it spreads the workers
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        raise AssertionError("not reached")
+        """Has it moved, and remembers that it was. Raises TransferFailed."""
+        told = await _persist(noun, lambda: self._courier.do(job))
+        one.transfers.append(_line(noun, told))
+        return told
+
+
+async def _persist(noun: str, work: Callable[[], Awaitable]):
+    """What the work gives; done again after a failure that may pass, with longer and longer pauses. Raises TransferFailed."""
+    pause = FIRST_PAUSE_SECONDS
+    for left in reversed(range(ROUNDS)):
+        try:
+            return await work()
+        except TransferFailed as error:
+            if not (error.again and left):
+                raise TransferFailed(f"{noun} {error}") from None
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret: it spreads the workers
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def _line(what: str, told: dict) -> dict:

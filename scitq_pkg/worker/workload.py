@@ -172,11 +172,11 @@ class Workload:
         if one.live and one.engine and one.engine.owns_containers and is_doubtful(end):
             if one.id not in self._settling:
                 self._settling.add(one.id)
-                self._begin(self._settle(one, end))
+                self._begin(self._settle_container(one, end))
             return
         self._has_really_ended(one, end)
 
-    async def _settle(self, one: Execution, end: dict) -> None:
+    async def _settle_container(self, one: Execution, end: dict) -> None:
         try:
             end = await self.containers.settle(one, end)
         finally:

@@ -1,0 +1,353 @@
+"""Tasks in containers, with real engines: docker and podman, each set up by the test itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tarfile
+from pathlib import Path
+
+import pytest
+from engines import IMAGE, Docker, Podman
+
+HOST = "--network host"  # the tests' engines have no network of their own
+
+
+@pytest.fixture(scope="module")
+def docker(tmp_path_factory):
+    made = Docker(tmp_path_factory.mktemp("docker"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory):
+    made = Podman(tmp_path_factory.mktemp("podman"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["docker", "podman"])
+def engine(request):
+    return request.getfixturevalue(request.param)
+
+
+def worker(env, engine, slots: int = 2, **more):
+    """A server and a worker that uses this engine."""
+    env.server()
+    env.variables |= engine.variables
+    return env.worker(slots, "--engine", engine.program, **more)
+
+
+def script(text: str, **more) -> dict:
+    return {"command": text, "shell": "sh", "container": IMAGE, "container_options": HOST, **more}
+
+
+def run(env, *specs: dict, state: str = "succeeded", seconds: float = 20.0) -> list[dict]:
+    """Runs tasks to their end; the last execution of each."""
+    tasks = env.create(*specs)
+    env.wait_state(tasks, state, seconds=seconds)
+    return [env.executions(task)[-1] for task in tasks]
+
+
+def signal_task(env, task: int, action: str) -> None:
+    env.api("POST", "/tasks/signal", {"ids": [task], "action": action})
+
+
+def started(env, engine, *specs: dict) -> list[int]:
+    """Tasks whose commands run: each says so by a file in its output."""
+    tasks = env.create(*specs)
+    env.until(lambda: all(env.state(t) == "running" and env.stdout(t) for t in tasks), what="all have said something")
+    return tasks
+
+
+def until_gone(env, engine) -> None:
+    env.until(lambda: not engine.containers(), 15, "no container is left")
+
+
+# --- there and back -----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_container_sees(env, engine, tmp_path):
+    worker(env, engine)
+    text = 'echo $INPUT $OUTPUT $RESOURCE $TEMP $CPU "$SCITQ_TASK_NAME" $SCITQ_BATCH "$SECRET" "$ODD" $PWD; id -u; id -g; exit 7'
+    [one] = run(
+        env, script(text, name="a b", env={"SECRET": " x=#'\"$y ", "ODD": "two\nlines"}, uid=65534, gid=1234, workdir="/tmp"), state="failed"
+    )
+    cpus = max(1, len(os.sched_getaffinity(0)) // 2)
+    said = f"/input /output /resource /tmp {cpus} a b Default  x=#'\"$y  two\nlines /tmp\n65534\n1234\n"
+    assert env.stdout(one["task_id"]).decode() == said
+    assert one["exit_code"] == 7 and one["reason"] is None
+
+
+def test_its_streams_come_byte_for_byte(env, engine):
+    worker(env, engine)
+    [one] = run(env, script("printf 'a\\000b\\377'; seq 20000 >&2"))
+    assert env.stdout(one["task_id"]) == b"a\0b\xff"
+    assert env.stdout(one["task_id"], "stderr") == "".join(f"{n}\n" for n in range(1, 20001)).encode()
+
+
+def test_data_comes_and_goes(env, engine, tmp_path):
+    """As a user would say it: launch with an image, inputs, a resource with an action, an output."""
+    worker(env, engine)
+    store = tmp_path / "store"
+    (store / "in").mkdir(parents=True)
+    (store / "in/reads").write_text("ACGT\n")
+    with tarfile.open(store / "db.tgz", "w:gz") as tar:
+        tar.add(store / "in/reads", "ref/seq")
+    command = "cat /input/reads /resource/ref/seq > /output/all; touch /resource/ref/x || echo read-only; mkdir /output/d; echo x > /output/d/y"
+    words = ["-d", IMAGE, "-O", HOST, "-i", f"file://{store}/in/reads", "-r", f"file://{store}/db.tgz|untar", "-o", f"file://{store}/out"]
+    task = env.launch(*words, "--shell", command)
+    env.wait_state(task)
+    assert (store / "out/all").read_text() == "ACGT\nACGT\n" and (store / "out/d/y").read_text() == "x\n"
+    assert env.stdout(task) == b"read-only\n"
+    until_gone(env, engine)
+
+
+def test_an_image_with_a_user_of_its_own_writes_its_output(env, engine, tmp_path):
+    worker(env, engine)
+    run(env, script("echo x > $OUTPUT/y; echo z > $TEMP/z", output=f"file://{tmp_path}/out/", container_options=f"{HOST} -u nobody"))
+    assert (tmp_path / "out/y").read_text() == "x\n"
+
+
+def test_links_to_the_machine_are_not_followed(env, docker, tmp_path):
+    worker(env, docker)
+    (tmp_path / "secret").write_text("of the machine")
+    run(env, script(f"ln -s {tmp_path}/secret $OUTPUT/x; echo y > $OUTPUT/y", output=f"file://{tmp_path}/out/"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["y"]
+
+
+def test_secrets_are_in_no_list_of_processes(env, docker):
+    worker(env, docker)
+    [task] = env.create(script("echo $TOKEN; sleep 100", env={"TOKEN": "s3cr3t-word"}))
+    env.until(lambda: env.stdout(task) if env.state(task) == "running" else None)
+    lines = [Path(f"/proc/{pid}/cmdline") for pid in os.listdir("/proc") if pid.isdigit()]
+    assert not [path for path in lines if path.exists() and b"s3cr3t-word" in path.read_bytes()]
+    signal_task(env, task, "kill")
+    env.wait_state(task, "failed")
+
+
+def test_directories_go_with_what_root_made_in_them(env, docker):
+    process = worker(env, docker)
+    run(env, script("mkdir -p $OUTPUT/a/b; echo x > $OUTPUT/a/b/c; chmod 0 $OUTPUT/a; touch $INPUT/x $TEMP/y"))
+    env.until(lambda: not list((process.directory / "executions").iterdir()), what="nothing is left")
+
+
+# --- stop, suspend, time limit ------------------------------------------------------------------------------------------
+
+LOOP = "echo on; while :; do sleep 0.1; done"
+STUBBORN = "trap '' TERM; " + LOOP
+
+
+@pytest.mark.parametrize("action", ["kill", "term"])
+def test_a_stopped_task_leaves_no_container(env, engine, action):
+    worker(env, engine)
+    [task] = started(env, engine, script(LOOP))
+    signal_task(env, task, action)
+    env.wait_state(task, "failed", seconds=5)
+    assert env.executions(task)[-1]["reason"].startswith(f"ended on request ({action})")
+    until_gone(env, engine)
+
+
+def test_a_command_hears_the_signal(env, docker):
+    worker(env, docker)
+    [task] = started(env, docker, script("trap 'echo heard; exit 3' TERM; " + LOOP))
+    signal_task(env, task, "term")
+    env.wait_state(task, "failed")
+    assert env.stdout(task) == b"on\nheard\n" and env.executions(task)[-1]["exit_code"] == 3
+
+
+@pytest.mark.slow
+def test_who_does_not_heed_it_is_killed_after_the_grace(env, docker):
+    worker(env, docker)
+    [task] = started(env, docker, script(STUBBORN))
+    signal_task(env, task, "term")
+    env.wait_state(task, "failed", seconds=20)
+    until_gone(env, docker)
+
+
+def test_suspended_is_paused(env, engine):
+    worker(env, engine)
+    [task] = started(env, engine, script("i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"))
+    signal_task(env, task, "suspend")
+    env.until(lambda: engine.containers("--filter=status=paused"), what="it is paused")
+    assert env.task(task)["suspended"] and env.state(task) == "running"
+    signal_task(env, task, "resume")
+    env.until(lambda: not engine.containers("--filter=status=paused"), what="it goes on")
+    signal_task(env, task, "suspend")
+    env.until(lambda: engine.containers("--filter=status=paused"), what="it is paused again")
+    signal_task(env, task, "term")
+    env.wait_state(task, "failed", seconds=5)
+    until_gone(env, engine)
+
+
+def test_the_time_limit_ends_the_container(env, docker):
+    worker(env, docker)
+    [one] = run(env, script(LOOP, run_timeout=1), state="failed")
+    assert "time limit of 1 s" in one["reason"] and one["exit_code"] is not None
+    until_gone(env, docker)
+
+
+def test_stopped_before_it_is_there(env, docker):
+    """The order comes while the engine still makes the container: it must not be forgotten."""
+    worker(env, docker)
+    for _ in range(3):
+        [task] = env.create(script(LOOP))
+        env.wait_state(task, "running")
+        signal_task(env, task, "kill")
+        env.wait_state(task, "failed", seconds=5)
+        until_gone(env, docker)
+
+
+# --- who dies -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_outlives_its_worker(env, engine):
+    process = worker(env, engine)
+    [task] = started(env, engine, script("echo one; while [ ! -e $TEMP/go ]; do sleep 0.1; done; echo two; exit 5"))
+    process.kill9()
+    process.start()
+    [temp] = (process.directory / "executions").glob("*/temp")
+    (temp / "go").touch()
+    env.wait_state(task, "failed")
+    assert env.stdout(task) == b"one\ntwo\n" and env.executions(task)[-1]["exit_code"] == 5
+    assert len(env.executions(task)) == 1
+
+
+def test_it_ends_with_its_keeper_and_runs_again(env, engine):
+    env.orphans_expected = True
+    worker(env, engine)
+    [task] = started(env, engine, script(LOOP))
+    [before] = engine.containers()
+    [keeper] = [pid for pid, line in env.leftovers().items() if "keeper" in line.split()]
+    os.kill(keeper, signal.SIGKILL)
+    env.until(lambda: len(env.executions(task)) == 2 and env.state(task) == "running", what="it runs again")
+    assert env.executions(task)[0]["state"] == "lost" and "was killed" in env.executions(task)[0]["reason"]
+    env.until(lambda: engine.containers() and before not in engine.containers(), what="the first container is gone")
+    signal_task(env, task, "kill")
+    env.wait_state(task, "failed")
+    until_gone(env, engine)
+
+
+def test_both_die_and_the_next_worker_ends_what_runs(env, docker):
+    env.orphans_expected = True
+    process = worker(env, docker)
+    [task] = started(env, docker, script(LOOP))
+    [before] = docker.containers()
+    [keeper] = [pid for pid, line in env.leftovers().items() if "keeper" in line.split()]
+    process.kill9()
+    os.kill(keeper, signal.SIGKILL)
+    clients = [pid for pid, line in env.leftovers().items() if f"--name={before}" in line]
+    for pid in clients:
+        os.kill(pid, signal.SIGKILL)
+    assert clients and docker.containers() == [before], "the container outlives its client"
+    process.start()
+    env.until(lambda: len(env.executions(task)) == 2 and env.state(task) == "running", what="it runs again")
+    assert before not in docker.containers()
+    signal_task(env, task, "kill")
+    env.wait_state(task, "failed")
+
+
+def test_a_client_that_is_killed_takes_its_container_along(env, engine):
+    worker(env, engine)
+    [task] = started(env, engine, script(LOOP))
+    [client] = [pid for pid, line in env.leftovers().items() if "--name=scitq-" in line and "conmon" not in line]
+    os.kill(client, signal.SIGKILL)
+    env.until(lambda: len(env.executions(task)) == 2 and env.state(task) == "running", what="it runs again")
+    assert "client of its container was killed" in env.executions(task)[0]["reason"]
+    assert len(engine.containers()) <= 1
+    signal_task(env, task, "kill")
+    env.wait_state(task, "failed")
+    until_gone(env, engine)
+
+
+def test_a_dockerd_that_crashes_costs_no_retry(env, docker):
+    worker(env, docker)
+    [task] = started(env, docker, script(LOOP))
+    docker.kill9()
+    try:
+        env.until(lambda: env.items("/workers")[0]["state"] == "unfit", what="the worker says so")
+        assert "docker does not answer" in env.items("/workers")[0]["problem"]
+        assert env.state(task) == "running", "its container may run still"
+    finally:
+        docker.start()
+    env.until(lambda: len(env.executions(task)) == 2 and env.state(task) == "running", what="it runs again")
+    assert env.executions(task)[0]["state"] == "lost"
+    env.until(lambda: len(docker.containers()) == 1, what="the first one's container is gone")
+    signal_task(env, task, "kill")
+    env.wait_state(task, "failed")
+
+
+def test_an_engine_that_is_stopped_costs_no_retry(env, docker):
+    worker(env, docker)
+    [task] = started(env, docker, script(LOOP))
+    docker.process.send_signal(signal.SIGTERM)
+    docker.process.wait(20)
+    try:
+        env.until(lambda: env.executions(task)[0]["state"] == "lost", what="it is lost")
+    finally:
+        docker.start()
+    env.until(lambda: len(env.executions(task)) == 2 and env.state(task) == "running", what="it runs again")
+    signal_task(env, task, "kill")
+    env.wait_state(task, "failed")
+    until_gone(env, docker)
+
+
+# --- what is wrong ------------------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_is_away_fails_nothing(env, docker, tmp_path):
+    env.server()
+    env.variables |= docker.variables | {"DOCKER_HOST": f"unix://{tmp_path}/socket"}
+    env.worker(1, "--engine", docker.program)
+    [task] = env.create(script("echo x"))
+    env.until(lambda: env.items("/workers")[0]["state"] == "unfit", what="the worker says so")
+    assert "docker does not answer" in env.items("/workers")[0]["problem"] and env.state(task) == "pending"
+    (tmp_path / "socket").symlink_to(docker.socket)
+    env.wait_state(task)
+
+
+def test_without_an_engine_the_worker_says_what_to_install(env):
+    env.server()
+    env.worker(1, "--engine", "podman-of-nobody")
+    [task] = env.create(script("true"))
+    env.until(lambda: "install it there" in (env.items("/workers")[0]["problem"] or ""), what="the worker says so")
+    assert env.state(task) == "pending"
+
+
+def test_an_engine_that_nobody_knows_is_refused(env):
+    env.server()
+    done = env.cli("worker", env.url, "1", "--engine", "dokcer", code=2)
+    assert "did you mean 'docker'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "words"),
+    [
+        ({"command": "nowhere", "shell": None}, 127, "'nowhere' was not found in the image"),
+        ({"command": "/etc", "shell": None}, 126, "'/etc' cannot be executed in the image"),
+        ({"container_options": "--no-such-option"}, 125, "could not run its container: unknown flag: --no-such-option"),
+        ({"container_options": "'open"}, None, "container options cannot be split"),
+        ({"container": "-v/:/x"}, None, "is no container image"),
+        ({"command": "exit 125"}, 125, None),
+    ],
+)
+def test_what_cannot_run_fails_with_a_sentence(env, engine, spec, code, words):
+    worker(env, engine)
+    [one] = run(env, script("true") | spec, state="failed")
+    assert one["exit_code"] == code
+    assert words in one["reason"] if words else one["reason"] is None
+    until_gone(env, engine)
+
+
+def test_options_cannot_take_a_container_away(env, docker):
+    worker(env, docker)
+    [one] = run(env, script("echo x; exit 3", container_options=f"{HOST} -d --name other --rm=false --label scitq.worker=x"), state="failed")
+    assert one["exit_code"] == 3 and env.stdout(one["task_id"]) == b"x\n"
+    until_gone(env, docker)
+
+
+def test_out_of_its_memory_is_said(env, docker):
+    worker(env, docker)
+    [one] = run(env, script("x=$(head -c 200000000 /dev/zero | tr '\\0' x)", container_options=f"{HOST} --memory 20m"), state="failed")
+    assert one["exit_code"] == 137 and "out of memory" in one["reason"]
