@@ -146,6 +146,25 @@ def test_small_objects_go_without_boto3s_detours(s3, tmp_path, monkeypatch):
     assert len(calls) < 4, calls  # of eight: a line may be lost now and then
 
 
+def test_an_etag_of_what_is_stored_encrypted_is_no_md5(s3, tmp_path, hasty):
+    """No server that runs here encrypts with keys of its own, so the header that tells of it is put into the answers."""
+    from dataclasses import replace
+
+    from scitq.fetch.schemes import scheme_of
+
+    s3.client.put_object(Bucket=BUCKET, Key="encrypted/a", Body=b"12345")
+    entry = replace(info(f"s3://{BUCKET}/encrypted/a"), md5="0" * 32)
+    place = scheme_of(entry.uri)
+    with pytest.raises(TransferFailed, match="its md5 is .*, it should be 0000"):
+        transfer.download(place, entry, tmp_path / "x", transfer.Meter())
+    events = place._client.meta.events
+    events.register("after-call.s3.HeadObject", lambda parsed, **_: parsed.update(ServerSideEncryption="aws:kms"))
+    transfer.download(place, entry, tmp_path / "x", transfer.Meter())
+    assert (tmp_path / "x").read_bytes() == b"12345"
+    assert info(f"s3://{BUCKET}/encrypted/a").md5 is None
+    assert list_content(f"s3://{BUCKET}/encrypted/")[0].md5 is None
+
+
 def test_a_proxy_of_the_environment_is_gone_through(line, s3, tmp_path):
     os.environ["AWS_ENDPOINT_URL"] = "http://no-such-host.invalid"
     os.environ["HTTP_PROXY"] = line.url

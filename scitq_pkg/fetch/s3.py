@@ -135,6 +135,11 @@ class Place(Scheme):
                     uri = next(entry.uri for entry, (_, key) in zip(some, places) if key == fault["Key"])
                     raise of_code(uri, fault["Code"], fault.get("Message", ""), 403 if fault["Code"] == "AccessDenied" else 0)
 
+    def vouches(self, entry: Entry) -> bool:
+        bucket, key = _place(entry.uri)
+        with self._told(entry.uri):
+            return _tells_md5(self._client.head_object(Bucket=bucket, Key=key))
+
     # --- inside -------------------------------------------------------------------------------------------------------------
 
     def _put_parts(self, descriptor: int, size: int, uri: Uri, meter: Meter) -> None:
