@@ -232,8 +232,13 @@ _PASSES = re.compile(
     r"|i/o error|\b50[0234]\b|service unavailable|\bEOF\b|no route to host|server misbehaving",
     re.I,
 )
-_NOT_A_PROGRAM = re.compile(r'exec: "([^"]*)": (executable file not found|stat .*no such file|permission denied)', re.I)
+_NOT_A_PROGRAM = re.compile(  # as runc says it, and as docker's init does
+    r'exec: "(.*?)": (?:stat .*: )?(executable file not found|no such file|permission denied)'
+    r"|^\[FATAL tini \(\d+\)\] exec (.*) failed: (no such file|permission denied)",
+    re.I | re.M,
+)
 _PREFIX = re.compile(r'^(docker: |podman: |error: |error response from daemon: |fatal: +|time="[^"]*" level=\w+ msg=)+', re.I)
+_IS_ITS_OWN = re.compile(r"^(docker|podman|Error): |(Run|See) '(docker|podman) run --help'", re.M)
 _NOISE = re.compile(r"^(run '.*--help'|see '.*--help'|usage:|\s|warning|using default tag|trying to pull)", re.I)
 
 
@@ -274,7 +279,7 @@ def judged(end: Mapping, kind: str, image: str, said: str, short_of_memory: bool
         return dict(end)
     if code == ENGINE_FAILED and is_away(said):
         return {**end, "kind": ends.INTERRUPTED, "message": f"{kind} does not answer or was stopped: {sentence(said)}"}
-    if code == ENGINE_FAILED and any(map(_PREFIX.match, said.splitlines())):
+    if code == ENGINE_FAILED and _IS_ITS_OWN.search(said):
         return {**end, "message": f"{kind} could not run its container: {sentence(said)}"}
     if short_of_memory:
         return {**end, "message": "its container ran out of memory"}
@@ -287,5 +292,5 @@ def command_fault(text: str, code: int, image: str) -> str | None:
     found = _NOT_A_PROGRAM.search(text) if code in (NOT_EXECUTABLE, NOT_FOUND) else None
     if found is None:
         return None
-    what = "cannot be executed" if "denied" in found[2].lower() else "was not found"
-    return f"the command {found[1]!r} {what} in the image {image}"
+    what = "cannot be executed" if "denied" in (found[2] or found[4]).lower() else "was not found"
+    return f"the command {found[1] or found[3]!r} {what} in the image {image}"
