@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Sets up what the tests need and runs all of them: `python3 tests/run.py [pytest's words...]`.
 
-In `.venv`: this checkout and the exact packages of `requirements/test.txt`. With apt-get, as root on Debian or Ubuntu: the venv module, PostgreSQL
-and the shells of completion, where they are missing. The one file is built too. What is there already is not done again. Quick tests run first,
+In `.venv`: this checkout and the exact packages of `requirements/test.txt`. With apt-get, as root on Debian or Ubuntu: the venv module, and what
+tests run against (PostgreSQL, nginx, docker, podman, shells...), where they are missing. The one file is built too. What is there already is not done again. Quick tests run first,
 slow ones after them; the last line is pytest's own.
 """
 
@@ -26,6 +26,10 @@ SERVICES = {  # Debian package: a program of it
     "aria2": "/usr/bin/aria2c",
     "rclone": "/usr/bin/rclone",
     "sra-toolkit": "/usr/bin/fasterq-dump",
+    "docker.io": "/usr/sbin/dockerd",
+    "docker-registry": "/usr/bin/docker-registry",
+    "podman": "/usr/bin/podman",
+    "busybox-static": "/bin/busybox",
     "zsh": "/usr/bin/zsh",
     "fish": "/usr/bin/fish",
     "faketime": "/usr/bin/faketime",
