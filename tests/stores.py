@@ -18,19 +18,21 @@ ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1
 
 
 class S3:
-    """rclone's S3 server, and the variables that lead to it; `client` is boto3's own."""
+    """rclone's S3 server, and the variables that lead to it; `client` is boto3's own. `tls`: with a certificate of its own."""
 
     variables = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1"}
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, tls: bool = False):
         data = folder / "data"
         data.mkdir(parents=True)
-        self.port = free_port()
+        self.port, self.certificate = free_port(), folder / "certificate"
         words = ["--config", "/dev/null", "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--auth-key", f"{KEY},{SECRET}"]
+        if tls:
+            words += ["--cert", str(self.certificate), "--key", _certified(self.certificate)]
         self.process = subprocess.Popen([_rclone(), *words, "--vfs-cache-mode", "off", str(data)], stderr=subprocess.DEVNULL)
         wait_for_port(self.port, self.process)
-        self.variables = {**self.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
-        self.client = s3_client(self.variables)
+        self.variables = {**self.variables, "AWS_ENDPOINT_URL": f"http{'s' * tls}://127.0.0.1:{self.port}"}
+        self.client = s3_client(self.variables, self.certificate if tls else None)
         self.client.create_bucket(Bucket="bucket")
 
     def close(self) -> None:
@@ -62,7 +64,16 @@ class Azure:
         self.process.wait(10)
 
 
-def s3_client(variables: dict[str, str]):
+def _certified(path: Path) -> str:
+    """Makes a certificate of 127.0.0.1; the path of its key."""
+    key = str(path.with_name("key"))
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", str(path), "-days", "1"]
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*words, *subject], check=True, stderr=subprocess.DEVNULL)
+    return key
+
+
+def s3_client(variables: dict[str, str], certificate: Path | None = None):
     """A client of boto3 that is told all, whatever the environment says."""
     import boto3
     from botocore.config import Config
@@ -70,7 +81,7 @@ def s3_client(variables: dict[str, str]):
     config = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
     return boto3.client("s3", endpoint_url=variables["AWS_ENDPOINT_URL"], region_name=variables["AWS_DEFAULT_REGION"],
         aws_access_key_id=variables["AWS_ACCESS_KEY_ID"], aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
-        config=config)  # fmt: skip
+        config=config, verify=str(certificate) if certificate else None)  # fmt: skip
 
 
 class Variables:

@@ -165,6 +165,24 @@ def test_an_etag_of_what_is_stored_encrypted_is_no_md5(s3, tmp_path, hasty):
     assert list_content(f"s3://{BUCKET}/encrypted/")[0].md5 is None
 
 
+def test_a_certificate_is_trusted_only_if_it_is_told(tmp_path):
+    server = S3(tmp_path / "server", tls=True)
+    variables = Variables(server.variables)
+    try:
+        with pytest.raises(TransferFailed, match="certificate is not trusted here.*set AWS_CA_BUNDLE"):
+            put(sized(tmp_path / "small", 1000), f"s3://{BUCKET}/")
+        assert "Contents" not in server.client.list_objects_v2(Bucket=BUCKET)
+        os.environ["AWS_CA_BUNDLE"] = str(server.certificate)
+        forget()
+        for path in (tmp_path / "small", sized(tmp_path / "large", 20 * MIB)):
+            put(path, f"s3://{BUCKET}/")
+            get(f"s3://{BUCKET}/{path.name}", tmp_path / "back")
+            assert (tmp_path / "back").read_bytes() == path.read_bytes() == stored(server, path.name)
+    finally:
+        variables.restore()
+        server.close()
+
+
 def test_a_proxy_of_the_environment_is_gone_through(line, s3, tmp_path):
     os.environ["AWS_ENDPOINT_URL"] = "http://no-such-host.invalid"
     os.environ["HTTP_PROXY"] = line.url

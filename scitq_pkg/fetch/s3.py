@@ -198,7 +198,7 @@ class Place(Scheme):
         bucket, key = _place(uri)
         missing = isinstance(self._connection.of_answer(uri, error), NotFound)
         try:
-            below = self._client.list_objects_v2(Bucket=bucket, Prefix=key + "/", MaxKeys=1).get("KeyCount")
+            below = self._client.list_objects_v2(Bucket=bucket, Prefix=key + "/", MaxKeys=1).get("Contents")
         except ClientError as better:
             bucket_is_missing = isinstance(self._connection.of_answer(uri, better), NotFound)
             return self._connection.of_answer(uri, error if missing and not bucket_is_missing else better)
