@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from services import needed
+from services import free_port, needed, wait_for_port
 
 START_SECONDS = 30.0
 IMAGE = "localhost/tiny:1"
+_CAP_SYS_ADMIN = 21
 _OPTIONS = (
     "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none", "--exec-opt=native.cgroupdriver=cgroupfs",
     "--log-level=warn",
@@ -28,6 +29,15 @@ events_logger = "file"
 tmp_dir = "{folder}/tmp"
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
+"""
+
+
+REGISTRY_PASSWORD = "s3cret"
+_BCRYPT = "$2y$05$rO5WtWFXZakZfMCfnQLk.uq/TWewPDwSY93VRrSTl06ml.WsmZSdG"  # of that
+_REGISTRY = """version: 0.1
+storage: {{filesystem: {{rootdirectory: {folder}/data}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+auth: {{htpasswd: {{realm: test, path: {folder}/passwords}}}}
 """
 
 
@@ -141,6 +151,28 @@ class Docker:
                 path.rmdir()
 
 
+class Registry:
+    """A private registry on loopback: `ann` may read and write."""
+
+    def __init__(self, folder: Path):
+        self.port = free_port()
+        folder.mkdir(parents=True)
+        (folder / "passwords").write_text(f"ann:{_BCRYPT}\n")
+        (folder / "config.yml").write_text(_REGISTRY.format(folder=folder, port=self.port))
+        program = needed("docker-registry", "docker-registry")
+        with open(folder / "log", "wb") as log:
+            self.process = subprocess.Popen([program, "serve", str(folder / "config.yml")], stdout=log, stderr=log)
+        wait_for_port(self.port, self.process)
+
+    def image(self, name: str) -> str:
+        """The full name of an image there."""
+        return f"127.0.0.1:{self.port}/{name}"
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+
 class Podman:
     """podman with a store of its own. It has no daemon; `variables` are what finds this store."""
 
@@ -170,8 +202,10 @@ class Podman:
 
 
 def _as_root_only(what: str) -> None:
-    if os.geteuid() != 0:
-        pytest.skip(f"{what} needs root")
+    status = Path("/proc/self/status").read_text()
+    capabilities = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff")), 16)
+    if os.geteuid() != 0 or not capabilities >> _CAP_SYS_ADMIN & 1:
+        pytest.skip(f"{what} needs root and the right to mount")
 
 
 def _same_version(name: str) -> str:

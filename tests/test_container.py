@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import tarfile
 from pathlib import Path
 
 import pytest
-from engines import IMAGE, Docker, Podman
+from engines import IMAGE, REGISTRY_PASSWORD, Docker, Podman, Registry
+from scitq.container import Engine, find
 
 HOST = "--network host"  # the tests' engines have no network of their own
 
@@ -23,6 +25,13 @@ def docker(tmp_path_factory):
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory):
     made = Podman(tmp_path_factory.mktemp("podman"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    made = Registry(tmp_path_factory.mktemp("registry") / "it")
     yield made
     made.close()
 
@@ -352,3 +361,68 @@ def test_out_of_its_memory_is_said(env, docker):
     worker(env, docker)
     [one] = run(env, script("x=$(head -c 200000000 /dev/zero | tr '\\0' x)", container_options=f"{HOST} --memory 20m"), state="failed")
     assert one["exit_code"] == 137 and "out of memory" in one["reason"]
+
+
+# --- images -------------------------------------------------------------------------------------------------------------
+
+
+def test_images_of_a_private_registry(env, docker, registry):
+    """Without the login of the worker's user the pull is refused; with it the image comes before the start; one that is not there never does."""
+    image = registry.image("team/tool:1")
+    docker.ask("tag", IMAGE, image)
+    docker.ask("login", "-u", "ann", "-p", REGISTRY_PASSWORD, registry.image(""))
+    docker.ask("push", image)
+    docker.ask("rmi", image)
+    worker(env, docker)
+    [one, absent] = env.create(script("echo pulled", container=image), script("true", container=registry.image("team/none:1")))
+    env.wait_state(one)
+    env.wait_state(absent, "failed")
+    [execution] = env.executions(absent)
+    assert "cannot be pulled by docker: manifest" in execution["reason"] and execution["started_at"] is None
+    docker.ask("logout", registry.image(""))
+    docker.ask("rmi", image)
+    [refused] = run(env, script("true", container=image), state="failed")
+    assert "cannot be pulled by docker" in refused["reason"] and "no basic auth" in refused["reason"]
+
+
+def test_a_pull_that_does_not_come_ends_with_the_time_limit_of_downloads(env, docker):
+    """A registry that says nothing at all; the task is accepted meanwhile, and another one runs."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        worker(env, docker, 2)
+        image = f"127.0.0.1:{silent.getsockname()[1]}/x:1"
+        [task, other] = env.create(script("true", container=image, download_timeout=3), script("echo x"))
+        env.wait_state(other)
+        assert env.state(task) == "accepted"
+        env.wait_state(task, "failed")
+    assert "(download_timeout)" in env.executions(task)[-1]["reason"]
+
+
+# --- apptainer, by its documentation --------------------------------------------------------------------------------------
+
+
+def test_apptainer_is_told_what_its_manual_says(tmp_path):
+    program = tmp_path / "apptainer"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    engine = find(None, "w", path=str(tmp_path))
+    assert engine == Engine("apptainer", str(program), "w") and engine.verbs(1) is None and engine.has("x") is None
+    task = {"container": "busybox", "container_options": "--nv", "workdir": "/output"}
+    argv = engine.run(1, task, ["echo", "a b"], "/s/1", {})
+    binds = [f"--bind=/s/1/{name}:{target}" for name, target in (("input", "/input"), ("output", "/output"), ("temp", "/tmp"))]
+    assert argv[:5] == [str(program), "run", "--cleanenv", "--contain", "--no-home"] and set(binds) < set(argv)
+    assert "--bind=/s/1/resource:/resource:ro" in argv and argv[-5:] == ["--pwd=/output", "--nv", "docker://busybox", "echo", "a b"]
+    assert engine.run(1, {"container": "/i/x.sif"}, ["true"], "/s/1", {})[-2:] == ["/i/x.sif", "true"]
+    assert engine.environment({"A": "x\ny"}) == {"APPTAINERENV_A": "x\ny"}
+
+
+def test_a_container_that_is_a_child_is_signaled_as_any_command(env, tmp_path):
+    """What looks like apptainer runs the words behind the image, as apptainer does: below itself."""
+    program = tmp_path / "apptainer"
+    program.write_text('#!/bin/sh\nwhile [ "${1#docker://}" = "$1" ]; do shift; done; shift\nCPU=$APPTAINERENV_CPU; "$@"\n')
+    program.chmod(0o755)
+    env.server()
+    env.worker(2, "--engine", str(program))
+    [task] = env.create(script("echo on $APPTAINERENV_OUTPUT; sleep 100", container_options=None))
+    env.until(lambda: env.stdout(task) == b"on /output\n" if env.state(task) == "running" else None)
+    signal_task(env, task, "term")
+    env.wait_state(task, "failed", seconds=5)
