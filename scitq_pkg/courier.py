@@ -118,10 +118,11 @@ def _is_refusal(error: Exception) -> bool:
 def _sentence(error: Exception) -> str:
     """What a task is told. What nobody expected also goes to the log, with where it came from."""
     from .errors import ScitqError
+    from .uris import shown
 
     if isinstance(error, ScitqError):
-        return str(error)
+        return shown(str(error))
     import traceback
 
-    traceback.print_exception(error)
-    return f"unexpected {type(error).__name__}: {error}"
+    sys.stderr.write(shown("".join(traceback.format_exception(error))))
+    return shown(f"unexpected {type(error).__name__}: {error}")

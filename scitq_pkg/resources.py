@@ -47,7 +47,8 @@ class Resources:
             path.chmod(path.stat().st_mode & 0o555 | 0o444)
         record = {"uri": uri, "files": _seen(folder / "files")}
         beside = folder / f"{RECORD}.new"
-        with open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
+        private = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # a URI may hold a password
+        with open(private, "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump(record, file)
             file.flush()
             os.fsync(file.fileno())

@@ -1,8 +1,19 @@
-"""URIs as people give them: one, several, or one text of several with spaces between."""
+"""URIs as people give them: one, several, or one text of several with spaces between; and as they are shown, without secrets."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_PASSWORD = re.compile(r"(?<=://)([^/:\s]*):(?:[^/\s]*@|(?!\d+(?:/|\s|$))[^@\s]*@)")  # that may hold a / though it should not
+_TOKEN = re.compile(r"(\bhttps?(?:@\w+)*://)[^/:@\s]+:?@", re.IGNORECASE)  # a user alone, which for web servers is a token
+_SIGNATURE = re.compile(
+    r"([?&](?:(?:[\w.-]*[-_.])?(?:sig|sign|pass|pwd|auth|key)"
+    r"|[\w.-]*(?:signature|token|secret|passw(?:or)?d|credential|apikey|accesskeyid))=)[^&|#\s]+",
+    re.IGNORECASE,
+)
+_LEFT_OUT = "..."
+_ONLY_SHOWN = re.compile(r"://(?:[^/:\s]*:)?\.\.\.@|[?&][^=&\s]+=\.\.\.(?=[&#|\s]|$)")
 
 
 def uris(given: str | Iterable[str]) -> list[str]:
@@ -11,3 +22,15 @@ def uris(given: str | Iterable[str]) -> list[str]:
         return [str(uri) for uri in given]
     words = given.split()
     return words if all("://" in word for word in words) else [given.strip()]
+
+
+def shown(text: str) -> str:
+    """A text with URIs in it as it may be shown: without passwords, and without what signs a URL."""
+    if "://" not in text:
+        return text
+    return _SIGNATURE.sub(rf"\1{_LEFT_OUT}", _PASSWORD.sub(rf"\1:{_LEFT_OUT}@", _TOKEN.sub(rf"\1{_LEFT_OUT}@", text)))
+
+
+def is_only_shown(uri: str) -> bool:
+    """Whether a URI is what `shown` left of one, which leads nowhere."""
+    return _LEFT_OUT in uri and _ONLY_SHOWN.search(uri) is not None

@@ -7,6 +7,7 @@ import re
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from ..errors import InvalidRequest, nearest
+from ..uris import is_only_shown
 
 MAX_INT = 2**31 - 1  # what a column holds on every database
 MAX_SECONDS = 1e9
@@ -64,6 +65,13 @@ class Line(fields.String):
 
     def __init__(self, most: int = MAX_LINE, **options):
         super().__init__(validate=[validate.Length(min=1, max=most), check_line], **options)
+
+
+class UriLine(fields.String):
+    """One URI."""
+
+    def __init__(self, **options):
+        super().__init__(validate=[validate.Length(min=1, max=MAX_LINE), check_uri], **options)
 
 
 class Name(Line):
@@ -128,6 +136,13 @@ class Shell(fields.Field):
         return value
 
 
+def check_uri(uri: str) -> None:
+    """Raises ValidationError: not one line, or without its password, as the server shows it."""
+    check_line(uri)
+    if is_only_shown(uri):
+        raise ValidationError("has ... where the server leaves passwords and signatures out: give the whole URI")
+
+
 class Uris(fields.Field):
     """A URI, or a list of them."""
 
@@ -136,7 +151,7 @@ class Uris(fields.Field):
         if not isinstance(uris, list) or not all(isinstance(uri, str) and uri for uri in uris):
             raise ValidationError("wants a URI or a list of URIs")
         for uri in uris:
-            _refuse(line_fault(uri))
+            check_uri(uri)
         return uris
 
 

@@ -10,6 +10,7 @@ from dataclasses import fields
 
 from ..errors import InvalidRequest
 from ..protocol import TaskSpec
+from ..uris import is_only_shown
 from .inputs import MAX_INT, MAX_LINE, MAX_NAME, MAX_SECONDS, MAX_TEXT, NO_NAME, NO_TEXT, SHELLS, is_requirement, load
 from .schemas import NewTask
 
@@ -55,6 +56,9 @@ def _quick_checks() -> dict:
         "command": lambda v: type(v) is str and 0 < len(v) <= MAX_TEXT and not NO_TEXT.search(v) and not v.isspace(),
         "name": lambda v: v is None or _is_line(v, MAX_NAME),
         "batch": lambda v: _is_line(v, MAX_NAME),
+        "input": lambda v: type(v) is list and all(map(_is_uri, v)),
+        "resource": lambda v: type(v) is list and all(map(_is_uri, v)),
+        "output": lambda v: v is None or _is_uri(v),
         "shell": lambda v: v is None or v in SHELLS,
         "workdir": lambda v: v is None,
         "env": lambda v: type(v) is dict and not v,
@@ -75,6 +79,10 @@ def _quick_checks() -> dict:
 
 def _is_line(value: object, most: int = MAX_LINE) -> bool:
     return type(value) is str and 0 < len(value) <= most and not NO_NAME.search(value)
+
+
+def _is_uri(value: object) -> bool:
+    return _is_line(value) and not is_only_shown(str(value))
 
 
 _CHECKS = _quick_checks()

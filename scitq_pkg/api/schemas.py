@@ -21,6 +21,7 @@ from .inputs import (
     Seconds,
     Shell,
     Text,
+    UriLine,
     Uris,
     Whole,
     Word,
@@ -47,7 +48,7 @@ class TaskFields(Body):
     container_options = Line(allow_none=True)
     input = Uris(metadata={"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
     resource = Uris(metadata={"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
-    output = Line(allow_none=True)
+    output = UriLine(allow_none=True)
     env = Environment()
     workdir = fields.String(allow_none=True, validate=[validate.Length(min=1, max=MAX_LINE), check_line, check_absolute])
     uid = Whole(allow_none=True)

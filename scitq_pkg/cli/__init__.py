@@ -172,8 +172,10 @@ def _failed(error: Exception, words: list[str]) -> int:
 
 
 def _tell(sentence: str, exit_code: int) -> int:
+    from ..uris import shown
+
     if sys.stderr is not None:
-        print(f"scitq: {sentence}".replace("\n", " "), file=sys.stderr)
+        print(f"scitq: {shown(sentence)}".replace("\n", " "), file=sys.stderr)
     return exit_code
 
 
@@ -193,7 +195,9 @@ def _traceback(error: Exception, verbose: bool) -> str:
     """Shows the traceback, or writes it to a file of the cache; says where it is."""
     import traceback
 
-    text = "".join(traceback.format_exception(error))
+    from ..uris import shown
+
+    text = shown("".join(traceback.format_exception(error)))
     if verbose:
         sys.stderr.write(text)
         return "the traceback is above"

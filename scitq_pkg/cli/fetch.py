@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 
 from ..errors import InvalidRequest, nearest
+from ..uris import shown
+from .manage.tables import safe
 from .parser import Parser, number
 
 _EPILOG = "URIs: a path, file://, http(s)://, ftp://; a final / means all below. docs/fetch.md tells more."
@@ -126,7 +128,7 @@ def _show(arguments, no_rec: bool) -> None:
                 "-" if entry.size is None else str(entry.size),
                 entry.modified_at.isoformat() if entry.modified_at else "-",
             ]
-        print("\t".join([*columns, entry.path if no_rec else entry.uri.text]))
+        print("\t".join([*columns, safe(entry.path if no_rec else str(entry.uri))]))
 
 
 def _info_options(parser: Parser) -> None:
@@ -138,7 +140,7 @@ def _info(arguments) -> None:
     from ..fetch import info
 
     entry = info(arguments.uri, arguments.md5)
-    print(f"uri       {entry.uri.text}\nsize      {'unknown' if entry.size is None else entry.size}")
+    print(f"uri       {safe(str(entry.uri))}\nsize      {'unknown' if entry.size is None else entry.size}")
     for name, value in (
         ("modified", entry.modified_at and entry.modified_at.isoformat()),
         ("md5", entry.md5),
@@ -158,7 +160,7 @@ def _delete(arguments) -> None:
     from ..fetch import delete
 
     for uri in delete(arguments.uri, arguments.include, arguments.dry_run):
-        print(f"{'would delete' if arguments.dry_run else 'deleted'} {uri}")
+        print(f"{'would delete' if arguments.dry_run else 'deleted'} {safe(shown(uri))}")
 
 
 VERBS = {

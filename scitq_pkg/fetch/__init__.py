@@ -23,7 +23,7 @@ from . import actions, refusals
 from .progress import Meter
 from .scheme import Entry, Scheme
 from .schemes import scheme_of
-from .transfer import download, md5_of, together, upload
+from .transfer import clean, download, md5_of, together, upload
 from .uri import Uri
 
 __all__ = ["Entry", "Uri", "copy", "delete", "entries", "get", "info", "list_content", "put", "sync"]
@@ -50,6 +50,7 @@ def get(
         with _metered(entries, show_progress, meter) as meter:
             together(lambda pair: download(scheme, *pair, meter), targets, _threads(scheme, parallel), meter)
         files = [target for _, target in targets]
+        clean(files)
     for action in source.actions:
         files = actions.apply(action, files, root if into else root.parent)
     return files
@@ -104,6 +105,7 @@ def sync(
         with _metered(new, show_progress) as meter:
             pairs = _targets(new, Path(target.place))
             together(lambda pair: download(scheme, *pair, meter), pairs, _threads(scheme, parallel), meter)
+        clean(target for _, target in pairs)
     elif origin.scheme == "file":
         _send(new, target, False, parallel, show_progress)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import TransferFailed
 from .programs import program, run
 from .progress import Meter
 
@@ -18,13 +19,15 @@ def fetch(url: str, part: Path, meter: Meter) -> bool:
         "--file-allocation=none",
         f"--max-connection-per-server={CONNECTIONS}", f"--split={CONNECTIONS}", "--min-split-size=1M", "--max-tries=1",
         "--console-log-level=error", "--summary-interval=0", "--download-result=hide",
-        f"--dir={part.parent}", f"--out={part.name}",
-        "--", url,
+        f"--dir={part.parent}", "--input-file=-",
     ]  # fmt: skip
+    if "\n" in part.name:
+        raise TransferFailed(f"{part.name!r}: aria2c takes no name with a line break: leave out @aria2")
     control = part.with_name(part.name + ".aria2")
     if not control.exists():
         part.write_bytes(b"")  # what is there is not its own
-    run(words, lambda: _blocks(part), meter)
+    told = f"{url}\n out={part.name}"  # others see the words of a command, and a URL may hold a password
+    run(words, lambda: _blocks(part), meter, told=told)
     return True
 
 

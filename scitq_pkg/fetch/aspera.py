@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ..errors import TransferFailed
 from .programs import program, run
@@ -33,8 +32,8 @@ class Place(Scheme):
         return Entry(uri, uri.name)
 
     def fetch(self, entry: Entry, part: Path, meter: Meter) -> bool:
-        parts = urlsplit(f"fasp://{entry.uri.place}")
-        if not parts.username or not parts.hostname:
+        parts = entry.uri.address
+        if not parts.username or entry.uri.place.startswith("-"):  # which ascp would take for an option
             raise TransferFailed(f"{entry.uri}: it wants a user and a host: fasp://user@host/path")
         words = [
             program("ascp", _HOW), "-q", "-T", "-k", "1", "-l", RATE, "-P", str(parts.port or PORT), "-i", _key(),

@@ -21,6 +21,7 @@ MIRROR_VARIABLES = {"https": "SCITQ_ENA_HTTPS", "ftp": "SCITQ_ENA_FTP"}
 FIELDS = ("run_accession", "fastq_ftp", "fastq_md5", "fastq_bytes", "fastq_aspera")
 ACCESSION = re.compile(r"[ESD]R[RXSP]\d{5,}|SAM[END][AG]?\d+|PRJ[END][A-Z]\d+")
 _REMEMBERED_SECONDS = 600.0  # many tasks of one project ask the same
+_RUN = re.compile(r"[ESD]RR\d{5,}")
 _TIMEOUTS = (15.0, 60.0)
 _BUSY = (408, 429, 500, 502, 503, 504)
 
@@ -85,10 +86,15 @@ def _certificates():
 
 def _run(row: dict[str, str]) -> Run:
     """A row of the report: fields of several values have `;` between them, in the same order."""
+    accession = str(row.get("run_accession"))
+    if not _RUN.fullmatch(accession):
+        raise TransferFailed(f"ENA's report names {accession!r:.60}, which is no run")
     columns = [[word for word in (row.get(field) or "").split(";") if word] for field in FIELDS[1:]]
     paths, sums, sizes, asperas = columns
     files = []
     for place, path in enumerate(paths):
+        if path.rpartition("/")[2] in ("", ".", ".."):
+            raise TransferFailed(f"ENA's report names {path!r:.200}, which is no file")
         size, md5 = _at(sizes, place), _at(sums, place)
         aspera = _at(asperas, place)
         files.append(
@@ -101,7 +107,7 @@ def _run(row: dict[str, str]) -> Run:
                 md5.lower() if md5 else None,
             )
         )
-    return Run(row["run_accession"], tuple(files))
+    return Run(accession, tuple(files))
 
 
 def _address(way: str, path: str) -> str:

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from ..errors import NotAllowed, NotFound, TransferFailed
+from ..errors import InvalidRequest, NotAllowed, NotFound, TransferFailed
 from . import aria2, refusals
 from .progress import Meter
-from .scheme import STALL_SECONDS, Entry, Scheme
+from .scheme import STALL_SECONDS, Entry, Replaced, Scheme
 from .uri import Uri
 
 _BLOCK_BYTES = 64 * 1024
@@ -31,7 +31,7 @@ class Place(Scheme):
     def info(self, uri: Uri) -> Entry:
         with _connected(uri) as (ftp, path):
             ftp.voidcmd("TYPE I")
-            return Entry(uri, uri.name, ftp.size(path), _modified(ftp, path))
+            return Entry(uri, posixpath.basename(path), ftp.size(path), _modified(ftp, path))
 
     def list(self, uri: Uri, recursive: bool = True) -> Iterator[Entry]:
         with _connected(uri) as (ftp, path):
@@ -40,8 +40,8 @@ class Place(Scheme):
     def read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes]:
         with _connected(entry.uri) as (ftp, path):
             ftp.voidcmd("TYPE I")
-            if start and _modified(ftp, path) != entry.modified_at:
-                raise TransferFailed(f"{entry.uri}: the file was replaced while it was fetched: fetch it again")
+            if start and _is_another(ftp, path, entry):
+                raise Replaced(entry.uri)
             with ftp.transfercmd(f"RETR {path}", rest=start or None) as channel:
                 while data := channel.recv(_BLOCK_BYTES):
                     yield data
@@ -83,6 +83,8 @@ def _connected(uri: Uri) -> Iterator[tuple[ftplib.FTP, str]]:
         if code in ("530", "532"):
             raise NotAllowed(f"{uri}: the server refuses to log in as {user or 'anonymous'} ({error})") from error
         raise (NotFound if code == "550" else TransferFailed)(f"{uri}: {error}") from error
+    except UnicodeError as error:
+        raise TransferFailed(f"{uri}: a name on the way is not UTF-8: rename it, or leave it out") from error
     except (ftplib.Error, EOFError, OSError) as error:
         if refusal := refusals.behind(error):
             raise NotAllowed(f"{uri}: {refusal}") from error
@@ -94,11 +96,18 @@ def _connected(uri: Uri) -> Iterator[tuple[ftplib.FTP, str]]:
 
 
 def _place(uri: Uri) -> tuple[str, int, tuple[str, str], str]:
-    parts = urlsplit(f"ftp://{uri.place}")
-    if not parts.hostname:
-        raise TransferFailed(f"{uri}: it names no host")
+    parts = uri.address
+    path = "/" + unquote(uri.place.partition("/")[2], errors="surrogateescape")
     login = (unquote(parts.username or ""), unquote(parts.password or ""))
-    return parts.hostname, parts.port or ftplib.FTP_PORT, login, "/" + unquote(uri.place.partition("/")[2])
+    if re.search("[\r\n\0]", "".join((path, *login))):
+        raise InvalidRequest(f"{uri}: a name with a line break in it cannot be told to an FTP server")
+    return str(parts.hostname), parts.port or ftplib.FTP_PORT, login, path
+
+
+def _is_another(ftp: ftplib.FTP, path: str, entry: Entry) -> bool:
+    """Whether the file has another size or time than it had, as far as both are told."""
+    now = ((entry.size, ftp.size(path)), (entry.modified_at, _modified(ftp, path)))
+    return any(None not in pair and pair[0] != pair[1] for pair in now)
 
 
 def _modified(ftp: ftplib.FTP, path: str) -> datetime | None:

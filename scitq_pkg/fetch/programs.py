@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import TransferFailed
+from ..uris import shown
 from .progress import Meter
 from .scheme import STALL_SECONDS
 
@@ -27,14 +29,18 @@ def program(name: str, how: str) -> str:
     return path
 
 
-def run(words: list[str], came: Callable[[], int], meter: Meter, stall_seconds: float | None = STALL_SECONDS, **options) -> None:
+def run(
+    words: list[str], came: Callable[[], int], meter: Meter, stall_seconds: float | None = STALL_SECONDS, told: str = "", **options
+) -> None:  # fmt: skip
     """Runs a program to its end. `came()` says how many bytes are there: the meter counts them, and silence ends the program
-    (None: it looks after that itself).
+    (None: it looks after that itself). It reads the line `told`.
 
     Raises TransferFailed (`again`) with its last words if it fails or is silent.
     """
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True, **options)  # fmt: skip
+    with contextlib.suppress(BrokenPipeError), process.stdin as stream:  # it has ended: its exit code tells
+        stream.write(told.encode(errors="surrogateescape") + b"\n" if told else b"")
     said = bytearray()
     reader = threading.Thread(target=_keep_last, args=(process.stdout, said), daemon=True)
     reader.start()
@@ -51,7 +57,7 @@ def run(words: list[str], came: Callable[[], int], meter: Meter, stall_seconds: 
         meter.add(came() - before)
         reader.join(_GRACE_SECONDS)
         if process.returncode:
-            last = " ".join(said.decode(errors="replace").split())[-300:]
+            last = shown(" ".join(said.decode(errors="replace").split()))[-300:]
             raise TransferFailed(f"{os.path.basename(words[0])} failed ({process.returncode}): {last}", again=True)
     finally:
         _end(process)

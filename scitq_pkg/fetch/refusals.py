@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache, wraps
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import ParamSpec, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..errors import InvalidRequest, NotAllowed, ScitqError
 from .uri import Uri
@@ -71,10 +71,12 @@ def any_are_set() -> bool:
 
 def behind(error: BaseException) -> NotAllowed | None:
     """The refusal that made an error, if one did: libraries wrap what happens to their connections."""
+    passed: list[BaseException] = []
     seen: BaseException | None = error
-    while seen is not None:
+    while seen is not None and seen not in passed:  # some are told to be their own cause
         if isinstance(seen, _Refused):
             return seen
+        passed.append(seen)
         seen = seen.__cause__ or seen.__context__
     return None
 
@@ -143,7 +145,7 @@ def _names(uri: Uri) -> set[str]:
         return {f"file://{uri.place}", f"file://{real}{'/' if uri.is_folder and real != '/' else ''}"}
     if uri.scheme not in (*_PORTS, "fasp"):
         return {f"{uri.scheme}://{uri.place}"}
-    parts = urlsplit(f"{uri.scheme}://{uri.place}")
+    parts = uri.address
     port = f":{parts.port}" if parts.port and parts.port != _PORTS.get(uri.scheme) else ""
     host = f"{uri.scheme}://{parts.hostname or ''}{port}"
     path = posixpath.normpath("/" + unquote(parts.path).lstrip("/")) + ("/" if len(parts.path) > 1 and uri.is_folder else "")

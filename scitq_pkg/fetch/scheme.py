@@ -11,12 +11,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from ..errors import InvalidRequest, nearest
+from ..errors import InvalidRequest, TransferFailed, nearest
 from .progress import Meter
 from .uri import Uri
 
 CHUNK_BYTES = 2**20
 STALL_SECONDS = 60.0  # without a byte a transfer counts as failed
+
+
+class Replaced(TransferFailed):
+    """It is another file now than it was. What has come of it is of no use; whoever asks for it anew gets the new one."""
+
+    def __init__(self, uri: Uri):
+        super().__init__(f"{uri}: the file was replaced while it was fetched: fetch it again", again=True)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Scheme:
         self.refuse(uri, "cannot be listed: name the files")
 
     def read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes]:
-        """The bytes from `start` up to `stop` (None: the end), as they come. Raises TransferFailed if it is another file now."""
+        """The bytes from `start` up to `stop` (None: the end), as they come. Raises Replaced if it is another file now."""
         raise NotImplementedError
 
     def fetch(self, entry: Entry, part: Path, meter: Meter) -> bool:

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -20,12 +21,13 @@ from typing import TypeVar
 from ..errors import NotAllowed, ScitqError, TransferFailed
 from .progress import Meter
 from .refusals import behind
-from .scheme import CHUNK_BYTES, Entry, Scheme
+from .scheme import CHUNK_BYTES, Entry, Replaced, Scheme
 
 PART_BYTES = 32 * 2**20
 TRIES = 6  # without a byte of progress between
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
+_LEFT = re.compile(r"((\..*\.scitq-)[0-9a-f]{12}(?:-\d+)?)(?:\.parts|\.aria2)?", re.DOTALL)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 T = TypeVar("T")
 
@@ -35,16 +37,33 @@ def download(scheme: Scheme, entry: Entry, target: Path, meter: Meter, tries: in
 
     `tries`: failures without progress between, after which it is given up.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.parent / f".{_short(target.name)}.scitq-{_key(entry)}"
-    with _held(part) as part:
-        counted = _Counted(meter)
-        insist(lambda: _bring(scheme, entry, part, counted), counted, f"{entry.uri}", tries)
-        if entry.modified_at is not None:
-            os.utime(part, times=(entry.modified_at.timestamp(),) * 2)
-        os.replace(part, target)
-        _done_file(part).unlink(missing_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _held(target.parent / f"{_before(target)}{_key(entry)}") as part:
+            _check_room(entry, part)
+            counted = _Counted(meter)
+            insist(lambda: _bring(scheme, entry, part, counted), counted, f"{entry.uri}", tries)
+            if entry.modified_at is not None:
+                os.utime(part, times=(entry.modified_at.timestamp(),) * 2)
+            os.replace(part, target)
+            _done_file(part).unlink(missing_ok=True)
+    except ScitqError:
+        raise
+    except OSError as error:  # a folder where the file should be, a name that this disk does not take
+        raise _told(error, f"{entry.uri}") from error
     meter.done()
+
+
+def clean(targets: Iterable[Path]) -> None:
+    """Removes what is left of earlier transfers to these files, of what their sources were then, unless somebody is at it."""
+    wanted: dict[Path, set[str]] = {}
+    for target in targets:
+        wanted.setdefault(target.parent, set()).add(_before(target))
+    for folder, beginnings in wanted.items():
+        for path in list(folder.iterdir()):
+            found = _LEFT.fullmatch(path.name)
+            if found and found[2] in beginnings:
+                _remove_if_left(folder / found[1], path)
 
 
 def upload(scheme: Scheme, path: Path, uri, meter: Meter) -> None:
@@ -94,6 +113,8 @@ def insist(act: Callable[[], None], counted: _Counted, what: str, tries: int = T
         except OSError as error:
             if refusal := behind(error):
                 raise NotAllowed(f"{what}: {refusal}") from error
+            if isinstance(error, Replaced) or isinstance(error, ScitqError) and not may_pass(error):
+                raise
             if not may_pass(error):
                 raise _told(error, what) from error
             came = counted.bytes > before
@@ -235,9 +256,9 @@ def _key(entry: Entry) -> str:
     return hashlib.blake2s(told.encode(errors="surrogateescape"), digest_size=6).hexdigest()
 
 
-def _short(name: str) -> str:
-    """So much of a name that a longer one still fits in 255 bytes."""
-    return os.fsdecode(os.fsencode(name)[:180])
+def _before(target: Path) -> str:
+    """How the names begin of what becomes this file: so much of its name that a longer one still fits in 255 bytes."""
+    return f".{os.fsdecode(os.fsencode(target.name)[:180])}.scitq-"
 
 
 def _done_file(part: Path) -> Path:
@@ -254,25 +275,56 @@ def _read_done(part: Path) -> set[int]:
 
 @contextlib.contextmanager
 def _held(part: Path) -> Iterator[Path]:
-    """The file to write to: `part`, or where another process is writing to it, one of our own."""
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    """The file to write to, which nobody else writes to: `part`, or one beside it where another process is at that."""
+    path, descriptor = _locked(part)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            own = part.with_name(f"{part.name}-{os.getpid()}-{descriptor}")
-            own.touch()
-            try:
-                yield own
-            finally:
-                own.unlink(missing_ok=True)
-                _done_file(own).unlink(missing_ok=True)
-            return
-        if not os.path.exists(part) or os.fstat(descriptor).st_ino != os.stat(part).st_ino:
-            part.touch()  # another process has just finished it under its name
-        yield part
+        yield path
     finally:
         with contextlib.suppress(FileNotFoundError):  # it has its name now
-            if part.stat().st_size == 0 and part.stat().st_ino == os.fstat(descriptor).st_ino:
-                part.unlink()
+            status = path.stat()
+            if (status.st_size == 0 or path != part) and status.st_ino == os.fstat(descriptor).st_ino:
+                path.unlink()
+                _done_file(path).unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _locked(part: Path) -> tuple[Path, int]:
+    path, number = part, 0
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return path, descriptor
+        except BlockingIOError:
+            number += 1
+            path = part.with_name(f"{part.name}-{number}")
+        except FileNotFoundError:
+            pass  # another process has just finished it under its name
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _remove_if_left(part: Path, path: Path) -> None:
+    """Removes `path`, which is `part` or belongs to it, if nobody holds that."""
+    with contextlib.suppress(OSError):  # in use, or removed meanwhile
+        try:
+            descriptor = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            path.unlink()
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _check_room(entry: Entry, part: Path) -> None:
+    """Raises TransferFailed when the disk has not the room that a file will take: before it is full."""
+    disk = os.statvfs(part.parent)
+    free = disk.f_bavail * disk.f_frsize + part.stat().st_blocks * 512
+    if entry.size is not None and entry.size > free:
+        raise TransferFailed(f"{entry.uri}: no space left for its {entry.size} bytes in {part.parent}: make room there")

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, replace
+from urllib.parse import SplitResult, quote, urlsplit
 
 from ..errors import InvalidRequest, nearest
+from ..uris import shown
 
 ACTIONS = ("gunzip", "untar", "unzip", "mv:FOLDER")
 _URI = re.compile(r"([A-Za-z0-9][A-Za-z0-9+. _-]*)((?:@[A-Za-z0-9_]+)*)://(.*)", re.DOTALL)
 _PATH = re.compile(r"(.*?)((?:\|(?:gunzip|untar|unzip|mv:[^|]+))*)", re.DOTALL)  # of a plain path only what is one is an action
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
-_SIGNATURE = re.compile(r"([?&](?:sig|signature|token|x-amz-signature|x-amz-security-token)=)[^&|]*", re.IGNORECASE)
+_QUOTED = ("ftp", "http", "https")
 _CONTROL = re.compile("[\0-\x1f\x7f]")
 
 
@@ -32,7 +33,7 @@ class Uri:
     def of(cls, text: str) -> Uri:
         """Reads a URI or a local path. Raises InvalidRequest."""
         if not text or _CONTROL.search(text):
-            raise InvalidRequest(f"{text!r:.100} is no URI: {'it holds control characters' if text else 'it is empty'}")
+            raise InvalidRequest(f"{shown(text)!r:.100} is no URI: {'it holds control characters' if text else 'it is empty'}")
         found = _URI.fullmatch(text)
         if found is None:
             path, actions = _PATH.fullmatch(text).groups()  # type: ignore[union-attr]
@@ -42,7 +43,7 @@ class Uri:
         if scheme == "file":
             place = _absolute(place, text)
         if not place:
-            raise InvalidRequest(f"{text!r:.200} names no place after ://")
+            raise InvalidRequest(f"{shown(text)!r:.200} names no place after ://")
         return cls(scheme, place, tuple(found[2].split("@")[1:]), tuple(map(_checked_action, actions)))
 
     @property
@@ -56,7 +57,9 @@ class Uri:
         return self.place.rstrip("/").rpartition("/")[2]
 
     def child(self, relative: str) -> Uri:
-        """What lies at a relative place below this folder."""
+        """What lies at a relative place below this folder. Where names are quoted in a place, it is."""
+        if self.scheme in _QUOTED:
+            relative = quote(relative, errors="surrogateescape")
         return replace(self, place=self.place.rstrip("/") + "/" + relative, actions=())
 
     def without_actions(self) -> Uri:
@@ -71,13 +74,24 @@ class Uri:
 
     def __str__(self) -> str:
         """To be shown: without a password, and without what signs a URL."""
-        return _SIGNATURE.sub(r"\1...", _PASSWORD.sub(r"\1:...@", self.text))
+        return shown(self.text)
+
+    @property
+    def address(self) -> SplitResult:
+        """Of a place that begins with a host: user, password, host, port and path. Raises InvalidRequest if it names no host."""
+        try:
+            parts = urlsplit(f"{self.scheme}://{self.place}")
+            if parts.hostname and (parts.port is None or parts.port > 0):
+                return parts
+        except ValueError:
+            pass  # a port that is no number, a bracket that is not closed
+        raise InvalidRequest(f"{self}: it names no host and port; a / or @ in a password is written as %2F or %40")
 
 
 def _absolute(path: str, text: str | None = None) -> str:
     """A local path from the root on, with its final `/`."""
     if text is not None and not path.startswith("/"):
-        raise InvalidRequest(f"{text!r:.200}: after file:// comes an absolute path: file:///data/a")
+        raise InvalidRequest(f"{shown(text)!r:.200}: after file:// comes an absolute path: file:///data/a")
     return os.path.abspath(os.path.expanduser(path)) + ("/" if path.endswith("/") and path.strip("/") else "")
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
+from datetime import timezone
+from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 
 import requests
 
 from .. import __version__
 from ..errors import NotAllowed, NotFound, TransferFailed
+from ..uris import shown
 from . import aria2, refusals
 from .progress import Meter
-from .scheme import CHUNK_BYTES, STALL_SECONDS, Entry, Scheme
+from .scheme import CHUNK_BYTES, STALL_SECONDS, Entry, Replaced, Scheme
 from .uri import Uri
 
 _CONNECT_SECONDS = 15.0
@@ -50,15 +52,19 @@ class Place(Scheme):
             headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
             if entry.etag and not entry.etag.startswith("W/"):
                 headers["If-Range"] = entry.etag
+            elif entry.modified_at:
+                headers["If-Range"] = format_datetime(entry.modified_at, usegmt=True)
         with self._ask("GET", entry.uri, headers) as answer:
             self._check(answer, entry.uri)
             skip = start if answer.status_code == 200 else 0  # it knows no ranges, or the file is another one now
-            if skip and entry.etag and answer.headers.get("ETag") not in (None, entry.etag):
-                raise TransferFailed(f"{entry.uri}: the file was replaced while it was fetched: fetch it again")
+            if headers and _is_another(_entry(entry.uri, answer), entry):
+                raise Replaced(entry.uri)
+            if answer.status_code == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise TransferFailed(f"{entry.uri}: the server gives another part of it than it was asked for", again=True)
             yield from self._bytes(answer, entry, skip, None if stop is None else stop - start)
 
     def fetch(self, entry: Entry, part: Path, meter: Meter) -> bool:
-        return "aria2" in self.chosen and not refusals.any_are_set() and aria2.fetch(str(_url(entry.uri)), part, meter)
+        return "aria2" in self.chosen and not refusals.any_are_set() and aria2.fetch(_url(entry.uri), part, meter)
 
     def _ask(self, method: str, uri: Uri, headers: dict | None = None) -> requests.Response:
         try:
@@ -72,7 +78,7 @@ class Place(Scheme):
                 raise TransferFailed(f"{uri}: no answer ({_cause(error)})", again=True) from error
             raise TransferFailed(f"{uri}: the server's certificate is not trusted here ({_cause(error)})") from error
         except requests.exceptions.RequestException as error:
-            raise TransferFailed(f"{uri}: {_cause(error)}") from error
+            raise TransferFailed(f"{uri}: {shown(_cause(error))}") from error
 
     def _check(self, answer: requests.Response, uri: Uri) -> None:
         status = answer.status_code
@@ -129,10 +135,18 @@ def _entry(uri: Uri, answer: requests.Response) -> Entry:
     modified = headers.get("Last-Modified")
     try:
         moment = parsedate_to_datetime(modified) if modified else None
+        if moment:
+            moment = moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
     except ValueError:
         moment = None  # not written as a time: then it says nothing
     ranges = answer.status_code == 206 or headers.get("Accept-Ranges") == "bytes"
     return Entry(uri, uri.name.partition("?")[0], size, moment, etag=headers.get("ETag"), ranges=ranges)
+
+
+def _is_another(now: Entry, before: Entry) -> bool:
+    """Whether two answers are of different content, as far as both tell."""
+    pairs = [(now.size, before.size), (now.etag, before.etag), (now.modified_at, before.modified_at)]
+    return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
 def _url(uri: Uri) -> str:

@@ -21,6 +21,7 @@ from ..protocol import (
     TERM,
     WAITING,
 )
+from ..uris import shown
 from . import batches, events, queue
 from .filters import Filter
 from .schema import Task
@@ -197,6 +198,7 @@ def _shown(tx: Transaction, rows: list[dict]) -> list[dict]:
     for row in rows:
         for name in _JSON:
             row[name] = json.loads(row[name]) if row[name] else {} if name == "env" else []
+        row |= _without_passwords(row)
         row["use_cache"], row["suspended"] = bool(row["use_cache"]), bool(row["suspended"])
         row["require"] = required[row["id"]]
         del row["batch_id"]
@@ -252,7 +254,14 @@ def edit(
 
 def _without_values(changed: dict) -> dict:
     """As the event log tells it: of variables, which may be passwords, the names."""
-    return changed | {"env": sorted(changed["env"])} if "env" in changed else changed
+    told = changed | _without_passwords(changed)
+    return told | {"env": sorted(changed["env"])} if "env" in changed else told
+
+
+def _without_passwords(row: dict) -> dict:
+    """The URIs of a task as they are shown, of the fields that are there."""
+    told: dict = {name: [shown(uri) for uri in row[name] or ()] for name in ("input", "resource") if name in row}
+    return told | {"output": shown(row["output"])} if row.get("output") else told
 
 
 def _apply(tx: Transaction, rows: list[dict], changed: dict, commands: dict[int, str]) -> None:

@@ -115,8 +115,13 @@ class Cargo:
         """Waits until a resource is here; the first who asks fetches it for all."""
         if uri not in self._coming:
             task = self._coming[uri] = asyncio.get_running_loop().create_task(self._get_resource(one, uri))
-            task.add_done_callback(lambda _: self._coming.pop(uri, None))
+            task.add_done_callback(lambda task: self._came(uri, task))
         await asyncio.shield(self._coming[uri])
+
+    def _came(self, uri: str, task: asyncio.Task) -> None:
+        self._coming.pop(uri, None)
+        if not task.cancelled():
+            task.exception()  # whoever still waits is told; nobody may
 
     async def _get_resource(self, one: Execution, uri: str) -> None:
         if not await self._errand.do(self._resources.has, uri):
