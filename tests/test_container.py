@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from engines import IMAGE, REGISTRY_PASSWORD, Docker, Podman, Registry
+from env import Env
 from scitq.container import Engine, find
 
 HOST = "--network host"  # the tests' engines have no network of their own
@@ -39,6 +40,32 @@ def registry(tmp_path_factory):
 @pytest.fixture(params=["docker", "podman"])
 def engine(request):
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def labs(tmp_path_factory):
+    """One server and one worker an engine, for all tests that leave them as they were."""
+    made: dict[str, Env] = {}
+
+    def lab(engine) -> Env:
+        if engine.kind not in made:
+            env = made[engine.kind] = Env(tmp_path_factory.mktemp(f"lab-{engine.kind}"))
+            worker(env, engine, 2)
+        return made[engine.kind]
+
+    yield lab
+    for env in made.values():
+        env.close()
+
+
+@pytest.fixture
+def lab(labs, engine):
+    return labs(engine)
+
+
+@pytest.fixture
+def docker_lab(labs, docker):
+    return labs(docker)
 
 
 def worker(env, engine, slots: int = 2, **more):
@@ -77,28 +104,25 @@ def until_gone(env, engine) -> None:
 # --- there and back -----------------------------------------------------------------------------------------------------
 
 
-def test_what_a_container_sees(env, engine, tmp_path):
-    worker(env, engine)
+def test_what_a_container_sees(lab, engine, tmp_path):
     text = 'echo $INPUT $OUTPUT $RESOURCE $TEMP $CPU "$SCITQ_TASK_NAME" $SCITQ_BATCH "$SECRET" "$ODD" $PWD; id -u; id -g; exit 7'
     [one] = run(
-        env, script(text, name="a b", env={"SECRET": " x=#'\"$y ", "ODD": "two\nlines"}, uid=65534, gid=1234, workdir="/tmp"), state="failed"
+        lab, script(text, name="a b", env={"SECRET": " x=#'\"$y ", "ODD": "two\nlines"}, uid=65534, gid=1234, workdir="/tmp"), state="failed"
     )
     cpus = max(1, len(os.sched_getaffinity(0)) // 2)
     said = f"/input /output /resource /tmp {cpus} a b Default  x=#'\"$y  two\nlines /tmp\n65534\n1234\n"
-    assert env.stdout(one["task_id"]).decode() == said
+    assert lab.stdout(one["task_id"]).decode() == said
     assert one["exit_code"] == 7 and one["reason"] is None
 
 
-def test_its_streams_come_byte_for_byte(env, engine):
-    worker(env, engine)
-    [one] = run(env, script("printf 'a\\000b\\377'; seq 20000 >&2"))
-    assert env.stdout(one["task_id"]) == b"a\0b\xff"
-    assert env.stdout(one["task_id"], "stderr") == "".join(f"{n}\n" for n in range(1, 20001)).encode()
+def test_its_streams_come_byte_for_byte(lab, engine):
+    [one] = run(lab, script("printf 'a\\000b\\377'; seq 20000 >&2"))
+    assert lab.stdout(one["task_id"]) == b"a\0b\xff"
+    assert lab.stdout(one["task_id"], "stderr") == "".join(f"{n}\n" for n in range(1, 20001)).encode()
 
 
-def test_data_comes_and_goes(env, engine, tmp_path):
+def test_data_comes_and_goes(lab, engine, tmp_path):
     """As a user would say it: launch with an image, inputs, a resource with an action, an output."""
-    worker(env, engine)
     store = tmp_path / "store"
     (store / "in").mkdir(parents=True)
     (store / "in/reads").write_text("ACGT\n")
@@ -106,40 +130,37 @@ def test_data_comes_and_goes(env, engine, tmp_path):
         tar.add(store / "in/reads", "ref/seq")
     command = "cat /input/reads /resource/ref/seq > /output/all; touch /resource/ref/x || echo read-only; mkdir /output/d; echo x > /output/d/y"
     words = ["-d", IMAGE, "-O", HOST, "-i", f"file://{store}/in/reads", "-r", f"file://{store}/db.tgz|untar", "-o", f"file://{store}/out"]
-    task = env.launch(*words, "--shell", command)
-    env.wait_state(task)
+    task = lab.launch(*words, "--shell", command)
+    lab.wait_state(task)
     assert (store / "out/all").read_text() == "ACGT\nACGT\n" and (store / "out/d/y").read_text() == "x\n"
-    assert env.stdout(task) == b"read-only\n"
-    until_gone(env, engine)
+    assert lab.stdout(task) == b"read-only\n"
+    until_gone(lab, engine)
 
 
-def test_an_image_with_a_user_of_its_own_writes_its_output(env, engine, tmp_path):
-    worker(env, engine)
-    run(env, script("echo x > $OUTPUT/y; echo z > $TEMP/z", output=f"file://{tmp_path}/out/", container_options=f"{HOST} -u nobody"))
+def test_an_image_with_a_user_of_its_own_writes_its_output(lab, engine, tmp_path):
+    run(lab, script("echo x > $OUTPUT/y; echo z > $TEMP/z", output=f"file://{tmp_path}/out/", container_options=f"{HOST} -u nobody"))
     assert (tmp_path / "out/y").read_text() == "x\n"
 
 
-def test_links_to_the_machine_are_not_followed(env, docker, tmp_path):
-    worker(env, docker)
+def test_links_to_the_machine_are_not_followed(docker_lab, docker, tmp_path):
     (tmp_path / "secret").write_text("of the machine")
-    run(env, script(f"ln -s {tmp_path}/secret $OUTPUT/x; echo y > $OUTPUT/y", output=f"file://{tmp_path}/out/"))
+    run(docker_lab, script(f"ln -s {tmp_path}/secret $OUTPUT/x; echo y > $OUTPUT/y", output=f"file://{tmp_path}/out/"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["y"]
 
 
-def test_secrets_are_in_no_list_of_processes(env, docker):
-    worker(env, docker)
-    [task] = env.create(script("echo $TOKEN; sleep 100", env={"TOKEN": "s3cr3t-word"}))
-    env.until(lambda: env.stdout(task) if env.state(task) == "running" else None)
+def test_secrets_are_in_no_list_of_processes(docker_lab, docker):
+    [task] = docker_lab.create(script("echo $TOKEN; sleep 100", env={"TOKEN": "s3cr3t-word"}))
+    docker_lab.until(lambda: docker_lab.stdout(task) if docker_lab.state(task) == "running" else None)
     lines = [Path(f"/proc/{pid}/cmdline") for pid in os.listdir("/proc") if pid.isdigit()]
     assert not [path for path in lines if path.exists() and b"s3cr3t-word" in path.read_bytes()]
-    signal_task(env, task, "kill")
-    env.wait_state(task, "failed")
+    signal_task(docker_lab, task, "kill")
+    docker_lab.wait_state(task, "failed")
 
 
-def test_directories_go_with_what_root_made_in_them(env, docker):
-    process = worker(env, docker)
-    run(env, script("mkdir -p $OUTPUT/a/b; echo x > $OUTPUT/a/b/c; chmod 0 $OUTPUT/a; touch $INPUT/x $TEMP/y"))
-    env.until(lambda: not list((process.directory / "executions").iterdir()), what="nothing is left")
+def test_directories_go_with_what_root_made_in_them(docker_lab, docker):
+    [one] = run(docker_lab, script("mkdir -p $OUTPUT/a/b; echo x > $OUTPUT/a/b/c; chmod 0 $OUTPUT/a; touch $INPUT/x $TEMP/y"))
+    executions = docker_lab.processes[1].directory / "executions"
+    docker_lab.until(lambda: not list(executions.glob(f"{one['id']}*")), what="nothing of it is left")
 
 
 # --- stop, suspend, time limit ------------------------------------------------------------------------------------------
@@ -150,63 +171,57 @@ STUBBORN = "trap '' TERM; " + PLAIN
 
 
 @pytest.mark.parametrize("action", ["kill", "term"])
-def test_a_stopped_task_leaves_no_container(env, engine, action):
-    worker(env, engine)
-    [task] = started(env, engine, script(LOOP))
-    signal_task(env, task, action)
-    env.wait_state(task, "failed", seconds=5)
-    assert env.executions(task)[-1]["reason"].startswith(f"ended on request ({action})")
-    until_gone(env, engine)
+def test_a_stopped_task_leaves_no_container(lab, engine, action):
+    [task] = started(lab, engine, script(LOOP))
+    signal_task(lab, task, action)
+    lab.wait_state(task, "failed", seconds=5)
+    assert lab.executions(task)[-1]["reason"].startswith(f"ended on request ({action})")
+    until_gone(lab, engine)
 
 
-def test_a_command_hears_the_signal(env, docker):
-    worker(env, docker)
-    [task] = started(env, docker, script("trap 'echo heard; exit 3' TERM; " + PLAIN))
-    signal_task(env, task, "term")
-    env.wait_state(task, "failed")
-    assert env.stdout(task) == b"on\nheard\n" and env.executions(task)[-1]["exit_code"] == 3
+def test_a_command_hears_the_signal(docker_lab, docker):
+    [task] = started(docker_lab, docker, script("trap 'echo heard; exit 3' TERM; " + PLAIN))
+    signal_task(docker_lab, task, "term")
+    docker_lab.wait_state(task, "failed")
+    assert docker_lab.stdout(task) == b"on\nheard\n" and docker_lab.executions(task)[-1]["exit_code"] == 3
 
 
 @pytest.mark.slow
-def test_who_does_not_heed_it_is_killed_after_the_grace(env, docker):
-    worker(env, docker)
-    [task] = started(env, docker, script(STUBBORN))
-    signal_task(env, task, "term")
-    env.wait_state(task, "failed", seconds=20)
-    until_gone(env, docker)
+def test_who_does_not_heed_it_is_killed_after_the_grace(docker_lab, docker):
+    [task] = started(docker_lab, docker, script(STUBBORN))
+    signal_task(docker_lab, task, "term")
+    docker_lab.wait_state(task, "failed", seconds=20)
+    until_gone(docker_lab, docker)
 
 
-def test_suspended_is_paused(env, engine):
-    worker(env, engine)
-    [task] = started(env, engine, script("trap 'exit 143' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"))
-    signal_task(env, task, "suspend")
-    env.until(lambda: engine.containers("--filter=status=paused"), what="it is paused")
-    assert env.task(task)["suspended"] and env.state(task) == "running"
-    signal_task(env, task, "resume")
-    env.until(lambda: not engine.containers("--filter=status=paused"), what="it goes on")
-    signal_task(env, task, "suspend")
-    env.until(lambda: engine.containers("--filter=status=paused"), what="it is paused again")
-    signal_task(env, task, "term")
-    env.wait_state(task, "failed", seconds=5)
-    until_gone(env, engine)
+def test_suspended_is_paused(lab, engine):
+    [task] = started(lab, engine, script("trap 'exit 143' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"))
+    signal_task(lab, task, "suspend")
+    lab.until(lambda: engine.containers("--filter=status=paused"), what="it is paused")
+    assert lab.task(task)["suspended"] and lab.state(task) == "running"
+    signal_task(lab, task, "resume")
+    lab.until(lambda: not engine.containers("--filter=status=paused"), what="it goes on")
+    signal_task(lab, task, "suspend")
+    lab.until(lambda: engine.containers("--filter=status=paused"), what="it is paused again")
+    signal_task(lab, task, "term")
+    lab.wait_state(task, "failed", seconds=5)
+    until_gone(lab, engine)
 
 
-def test_the_time_limit_ends_the_container(env, docker):
-    worker(env, docker)
-    [one] = run(env, script(PLAIN, run_timeout=1), state="failed")
+def test_the_time_limit_ends_the_container(docker_lab, docker):
+    [one] = run(docker_lab, script(PLAIN, run_timeout=1), state="failed")
     assert "time limit of 1 s" in one["reason"] and one["exit_code"] is not None
-    until_gone(env, docker)
+    until_gone(docker_lab, docker)
 
 
-def test_stopped_before_it_is_there(env, docker):
+def test_stopped_before_it_is_there(docker_lab, docker):
     """The order comes while the engine still makes the container: it must not be forgotten."""
-    worker(env, docker)
     for _ in range(3):
-        [task] = env.create(script(LOOP))
-        env.wait_state(task, "running")
-        signal_task(env, task, "kill")
-        env.wait_state(task, "failed", seconds=5)
-        until_gone(env, docker)
+        [task] = docker_lab.create(script(LOOP))
+        docker_lab.wait_state(task, "running")
+        signal_task(docker_lab, task, "kill")
+        docker_lab.wait_state(task, "failed", seconds=5)
+        until_gone(docker_lab, docker)
 
 
 # --- who dies -----------------------------------------------------------------------------------------------------------
@@ -258,19 +273,19 @@ def test_both_die_and_the_next_worker_ends_what_runs(env, docker):
     env.wait_state(task, "failed")
 
 
-def test_a_client_that_is_killed_takes_its_container_along(env, engine):
-    worker(env, engine)
-    [task] = started(env, engine, script(LOOP))
-    [client] = [pid for pid, line in env.leftovers().items() if "--name=scitq-" in line and "conmon" not in line]
+def test_a_client_that_is_killed_takes_its_container_along(lab, engine):
+    [task] = started(lab, engine, script(LOOP))
+    [client] = [pid for pid, line in lab.leftovers().items() if "--name=scitq-" in line and "conmon" not in line]
     os.kill(client, signal.SIGKILL)
-    env.until(lambda: len(env.executions(task)) == 2 and env.state(task) == "running", what="it runs again")
-    assert "client of its container was killed" in env.executions(task)[0]["reason"]
+    lab.until(lambda: len(lab.executions(task)) == 2 and lab.state(task) == "running", what="it runs again")
+    assert "client of its container was killed" in lab.executions(task)[0]["reason"]
     assert len(engine.containers()) <= 1
-    signal_task(env, task, "kill")
-    env.wait_state(task, "failed")
-    until_gone(env, engine)
+    signal_task(lab, task, "kill")
+    lab.wait_state(task, "failed")
+    until_gone(lab, engine)
 
 
+@pytest.mark.slow
 def test_a_dockerd_that_crashes_costs_no_retry(env, docker):
     worker(env, docker)
     [task] = started(env, docker, script(LOOP))
@@ -288,6 +303,7 @@ def test_a_dockerd_that_crashes_costs_no_retry(env, docker):
     env.wait_state(task, "failed")
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_stopped_costs_no_retry(env, docker):
     worker(env, docker)
     [task] = started(env, docker, script(LOOP))
@@ -342,59 +358,66 @@ def test_an_engine_that_nobody_knows_is_refused(env):
         ({"command": "exit 125"}, 125, None),
     ],
 )
-def test_what_cannot_run_fails_with_a_sentence(env, engine, spec, code, words):
-    worker(env, engine)
-    [one] = run(env, script("true") | spec, state="failed")
+def test_what_cannot_run_fails_with_a_sentence(lab, engine, spec, code, words):
+    [one] = run(lab, script("true") | spec, state="failed")
     assert one["exit_code"] == code
     assert words in one["reason"] if words else one["reason"] is None
-    until_gone(env, engine)
+    until_gone(lab, engine)
 
 
-def test_options_cannot_take_a_container_away(env, docker):
-    worker(env, docker)
-    [one] = run(env, script("echo x; exit 3", container_options=f"{HOST} -d --name other --rm=false --label scitq.worker=x"), state="failed")
-    assert one["exit_code"] == 3 and env.stdout(one["task_id"]) == b"x\n"
-    until_gone(env, docker)
+def test_options_cannot_take_a_container_away(docker_lab, docker):
+    [one] = run(docker_lab, script("echo x; exit 3", container_options=f"{HOST} -d --name other --rm=false --label scitq.worker=x"), state="failed")
+    assert one["exit_code"] == 3 and docker_lab.stdout(one["task_id"]) == b"x\n"
+    until_gone(docker_lab, docker)
 
 
-def test_out_of_its_memory_is_said(env, docker):
-    worker(env, docker)
-    [one] = run(env, script("x=$(head -c 200000000 /dev/zero | tr '\\0' x)", container_options=f"{HOST} --memory 20m"), state="failed")
+def test_out_of_its_memory_is_said(docker_lab, docker):
+    [one] = run(docker_lab, script("x=$(head -c 200000000 /dev/zero | tr '\\0' x)", container_options=f"{HOST} --memory 20m"), state="failed")
     assert one["exit_code"] == 137 and "out of memory" in one["reason"]
+
+
+@pytest.mark.slow
+def test_what_a_container_uses_is_measured(docker_lab, docker):
+    """After the first look, that is: memory and processor time are its own, not those of the engine's client."""
+    text = "x=$(head -c 100000000 /dev/zero | tr '\\0' x); while [ ! -e $TEMP/end ]; do :; done"
+    [task] = docker_lab.create(script(text))
+    docker_lab.until(lambda: (docker_lab.executions(task)[-1]["peak_memory_bytes"] or 0) > 90e6, 40, "its memory is known")
+    assert docker_lab.executions(task)[-1]["cpu_seconds"] > 2
+    signal_task(docker_lab, task, "kill")
+    docker_lab.wait_state(task, "failed")
+    assert docker_lab.executions(task)[-1]["peak_memory_bytes"] > 90e6
 
 
 # --- images -------------------------------------------------------------------------------------------------------------
 
 
-def test_images_of_a_private_registry(env, docker, registry):
+def test_images_of_a_private_registry(docker_lab, docker, registry):
     """Without the login of the worker's user the pull is refused; with it the image comes before the start; one that is not there never does."""
     image = registry.image("team/tool:1")
     docker.ask("tag", IMAGE, image)
     docker.ask("login", "-u", "ann", "-p", REGISTRY_PASSWORD, registry.image(""))
     docker.ask("push", image)
     docker.ask("rmi", image)
-    worker(env, docker)
-    [one, absent] = env.create(script("echo pulled", container=image), script("true", container=registry.image("team/none:1")))
-    env.wait_state(one)
-    env.wait_state(absent, "failed")
-    [execution] = env.executions(absent)
+    [one, absent] = docker_lab.create(script("echo pulled", container=image), script("true", container=registry.image("team/none:1")))
+    docker_lab.wait_state(one)
+    docker_lab.wait_state(absent, "failed")
+    [execution] = docker_lab.executions(absent)
     assert "cannot be pulled by docker: manifest" in execution["reason"] and execution["started_at"] is None
     docker.ask("logout", registry.image(""))
     docker.ask("rmi", image)
-    [refused] = run(env, script("true", container=image), state="failed")
+    [refused] = run(docker_lab, script("true", container=image), state="failed")
     assert "cannot be pulled by docker" in refused["reason"] and "no basic auth" in refused["reason"]
 
 
-def test_a_pull_that_does_not_come_ends_with_the_time_limit_of_downloads(env, docker):
+def test_a_pull_that_does_not_come_ends_with_the_time_limit_of_downloads(docker_lab, docker):
     """A registry that says nothing at all; the task is accepted meanwhile, and another one runs."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        worker(env, docker, 2)
         image = f"127.0.0.1:{silent.getsockname()[1]}/x:1"
-        [task, other] = env.create(script("true", container=image, download_timeout=3), script("echo x"))
-        env.wait_state(other)
-        assert env.state(task) == "accepted"
-        env.wait_state(task, "failed")
-    assert "(download_timeout)" in env.executions(task)[-1]["reason"]
+        [task, other] = docker_lab.create(script("true", container=image, download_timeout=3), script("echo x"))
+        docker_lab.wait_state(other)
+        assert docker_lab.state(task) == "accepted"
+        docker_lab.wait_state(task, "failed")
+    assert "(download_timeout)" in docker_lab.executions(task)[-1]["reason"]
 
 
 # --- apptainer, by its documentation --------------------------------------------------------------------------------------
