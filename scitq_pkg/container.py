@@ -1,7 +1,7 @@
 """The command lines of container engines, and what their failures mean. Pure: nothing here starts a process.
 
-docker and podman answer to the same words. Their client is a process like any command; the container itself belongs to the engine,
-outlives its client, and is found again by its labels. apptainer has no such split: its container is a child of its client, and
+docker and podman answer to the same words. Their client is a process like any command; the container itself belongs to the
+engine, outlives its client, and is found again by its labels. apptainer has no such split: its container is a child of its client, and
 signals reach it as they reach any process. Written after docs.docker.com/reference/cli, docs.podman.io and apptainer.org/docs.
 """
 
@@ -54,7 +54,7 @@ class Engine:
     # --- running ------------------------------------------------------------------------------------------------------
 
     def run(self, execution: int, task: Mapping, words: list[str], directory: str, variables: Mapping[str, str]) -> list[str]:
-        """The argv that runs a task's command, whose ENV_FILE and folders are there. Raises ValueError for a wrong image or option."""
+        """The argv that runs a task's command; its ENV_FILE and folders are there. Raises ValueError for a wrong image or option."""
         image, options = _image(task["container"]), _options(task.get("container_options"))
         if self.kind == APPTAINER:
             return [self.program, "run", *self._apptainer_options(task, directory), *options, apptainer_image(image), *words]
@@ -91,7 +91,7 @@ class Engine:
         return f"scitq-{self.worker}-{execution}"
 
     def verbs(self, execution: int) -> dict[str, list[str]] | None:
-        """What to run instead of a signal: suspend, resume, term (`GRACE` in its environment: seconds) and kill. None: signals do."""
+        """What to run instead of signals: suspend, resume, term (`GRACE` in its environment: seconds), kill. None: signals do."""
         if not self.owns_containers:
             return None
         name = self.name(execution)
@@ -149,7 +149,9 @@ def find(asked: str | None, worker: str, path: str | None = None) -> Engine:
         kind = kind_of(asked)
         program = shutil.which(asked, path=path)
         if program is None:
-            raise EngineAway(f"the container engine {asked} is not installed on the worker's machine: install it there, or name another one")
+            raise EngineAway(
+                f"the container engine {asked} is not installed on the worker's machine: install it there, or name another one"
+            )
         return Engine(kind, os.path.abspath(program), worker)
     for kind in ENGINES:
         if program := shutil.which(kind, path=path):
@@ -163,7 +165,9 @@ def kind_of(asked: str) -> str:
     for kind in ENGINES:
         if name.startswith(kind):
             return kind
-    raise InvalidRequest(f"{asked!r} is no container engine{nearest(name, ENGINES)}: {', '.join(ENGINES)} are known", field="engine")
+    raise InvalidRequest(
+        f"{asked!r} is no container engine{nearest(name, ENGINES)}: {', '.join(ENGINES)} are known", field="engine"
+    )
 
 
 def apptainer_image(image: str) -> str:
@@ -228,7 +232,7 @@ _AWAY = re.compile(
     re.I,
 )
 _PASSES = re.compile(
-    r"no such host|timeout|timed out|connection re(fused|set)|temporary failure|network is unreachable|toomanyrequests|too many requests"
+    r"no such host|timeout|timed out|connection re(fused|set)|temporary failure|network is unreachable|too ?many ?requests"
     r"|i/o error|\b50[0234]\b|service unavailable|\bEOF\b|no route to host|server misbehaving",
     re.I,
 )

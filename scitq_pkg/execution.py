@@ -160,11 +160,12 @@ class Execution:
     def order(self, deadline: float, grace: float, cpus: int, devices: str | None, engine: Engine | None = None) -> dict:
         """What the keeper is to run. `devices` are its GPUs, `engine` is that of its container.
 
-        Raises ValueError if the command, the image or its options cannot be used, OSError if what a container needs cannot be written.
+        Raises ValueError if the command, the image or its options cannot be used, OSError if a file of it cannot be written.
         """
         task = self.task
         if engine is not None:
-            return self._container_order(engine, cpus) | {"timeout": task.get("run_timeout"), "grace": grace, "deadline": deadline}
+            limits = {"timeout": task.get("run_timeout"), "grace": grace, "deadline": deadline}
+            return self._container_order(engine, cpus) | limits
         return {
             "id": self.id, "dir": self.directory, "argv": self._words(), "env": self.environment(cpus, devices),
             "cwd": task.get("workdir") or os.path.join(self.directory, "temp"), "uid": task.get("uid"), "gid": task.get("gid"),

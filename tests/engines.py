@@ -83,11 +83,14 @@ class Docker:
         """Starts it, again after `kill9`."""
         words = [
             self._dockerd, f"--host=unix://{self.socket}", f"--data-root={self.folder}/data", f"--exec-root={self.folder}/run",
-            f"--pidfile={self.folder}/pid", f"--config-file={self.folder}/daemon.json", f"--cgroup-parent={self.cgroup}", *_OPTIONS,
+            f"--pidfile={self.folder}/pid", f"--config-file={self.folder}/daemon.json", f"--cgroup-parent={self.cgroup}",
+            *_OPTIONS,
         ]  # fmt: skip
         for driver in ("overlay2", "vfs"):  # the first does not work on top of every file system
             with open(self.folder / "log", "ab") as log:
-                self.process = subprocess.Popen([*words, f"--storage-driver={driver}"], stdout=log, stderr=log, start_new_session=True)
+                self.process = subprocess.Popen(
+                    [*words, f"--storage-driver={driver}"], stdout=log, stderr=log, start_new_session=True
+                )
             if self._is_up():
                 return
         raise AssertionError(f"dockerd does not start\n{(self.folder / 'log').read_text()[-3000:]}")

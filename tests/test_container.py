@@ -107,7 +107,9 @@ def until_gone(env, engine) -> None:
 def test_what_a_container_sees(lab, engine, tmp_path):
     text = 'echo $INPUT $OUTPUT $RESOURCE $TEMP $CPU "$SCITQ_TASK_NAME" $SCITQ_BATCH "$SECRET" "$ODD" $PWD; id -u; id -g; exit 7'
     [one] = run(
-        lab, script(text, name="a b", env={"SECRET": " x=#'\"$y ", "ODD": "two\nlines"}, uid=65534, gid=1234, workdir="/tmp"), state="failed"
+        lab,
+        script(text, name="a b", env={"SECRET": " x=#'\"$y ", "ODD": "two\nlines"}, uid=65534, gid=1234, workdir="/tmp"),
+        state="failed",
     )
     cpus = max(1, len(os.sched_getaffinity(0)) // 2)
     said = f"/input /output /resource /tmp {cpus} a b Default  x=#'\"$y  two\nlines /tmp\n65534\n1234\n"
@@ -128,8 +130,20 @@ def test_data_comes_and_goes(lab, engine, tmp_path):
     (store / "in/reads").write_text("ACGT\n")
     with tarfile.open(store / "db.tgz", "w:gz") as tar:
         tar.add(store / "in/reads", "ref/seq")
-    command = "cat /input/reads /resource/ref/seq > /output/all; touch /resource/ref/x || echo read-only; mkdir /output/d; echo x > /output/d/y"
-    words = ["-d", IMAGE, "-O", HOST, "-i", f"file://{store}/in/reads", "-r", f"file://{store}/db.tgz|untar", "-o", f"file://{store}/out"]
+    command = "cat /input/reads /resource/ref/seq > /output/all; touch /resource/ref/x || echo read-only"
+    command += "; mkdir /output/d; echo x > /output/d/y"
+    words = [
+        "-d",
+        IMAGE,
+        "-O",
+        HOST,
+        "-i",
+        f"file://{store}/in/reads",
+        "-r",
+        f"file://{store}/db.tgz|untar",
+        "-o",
+        f"file://{store}/out",
+    ]
     task = lab.launch(*words, "--shell", command)
     lab.wait_state(task)
     assert (store / "out/all").read_text() == "ACGT\nACGT\n" and (store / "out/d/y").read_text() == "x\n"
@@ -138,7 +152,10 @@ def test_data_comes_and_goes(lab, engine, tmp_path):
 
 
 def test_an_image_with_a_user_of_its_own_writes_its_output(lab, engine, tmp_path):
-    run(lab, script("echo x > $OUTPUT/y; echo z > $TEMP/z", output=f"file://{tmp_path}/out/", container_options=f"{HOST} -u nobody"))
+    run(
+        lab,
+        script("echo x > $OUTPUT/y; echo z > $TEMP/z", output=f"file://{tmp_path}/out/", container_options=f"{HOST} -u nobody"),
+    )
     assert (tmp_path / "out/y").read_text() == "x\n"
 
 
@@ -166,7 +183,9 @@ def test_directories_go_with_what_root_made_in_them(docker_lab, docker):
 # --- stop, suspend, time limit ------------------------------------------------------------------------------------------
 
 PLAIN = "echo on; while :; do sleep 0.1; done"
-LOOP = "trap 'exit 143' TERM; " + PLAIN  # a first process hears only what it asked for, and not every engine has an init before it
+LOOP = (
+    "trap 'exit 143' TERM; " + PLAIN
+)  # a first process hears only what it asked for, and not every engine has an init before it
 STUBBORN = "trap '' TERM; " + PLAIN
 
 
@@ -366,13 +385,21 @@ def test_what_cannot_run_fails_with_a_sentence(lab, engine, spec, code, words):
 
 
 def test_options_cannot_take_a_container_away(docker_lab, docker):
-    [one] = run(docker_lab, script("echo x; exit 3", container_options=f"{HOST} -d --name other --rm=false --label scitq.worker=x"), state="failed")
+    [one] = run(
+        docker_lab,
+        script("echo x; exit 3", container_options=f"{HOST} -d --name other --rm=false --label scitq.worker=x"),
+        state="failed",
+    )
     assert one["exit_code"] == 3 and docker_lab.stdout(one["task_id"]) == b"x\n"
     until_gone(docker_lab, docker)
 
 
 def test_out_of_its_memory_is_said(docker_lab, docker):
-    [one] = run(docker_lab, script("x=$(head -c 200000000 /dev/zero | tr '\\0' x)", container_options=f"{HOST} --memory 20m"), state="failed")
+    [one] = run(
+        docker_lab,
+        script("x=$(head -c 200000000 /dev/zero | tr '\\0' x)", container_options=f"{HOST} --memory 20m"),
+        state="failed",
+    )
     assert one["exit_code"] == 137 and "out of memory" in one["reason"]
 
 
@@ -392,13 +419,15 @@ def test_what_a_container_uses_is_measured(docker_lab, docker):
 
 
 def test_images_of_a_private_registry(docker_lab, docker, registry):
-    """Without the login of the worker's user the pull is refused; with it the image comes before the start; one that is not there never does."""
+    """With the login of the worker's user the image comes before the start, without it the pull is refused."""
     image = registry.image("team/tool:1")
     docker.ask("tag", IMAGE, image)
     docker.ask("login", "-u", "ann", "-p", REGISTRY_PASSWORD, registry.image(""))
     docker.ask("push", image)
     docker.ask("rmi", image)
-    [one, absent] = docker_lab.create(script("echo pulled", container=image), script("true", container=registry.image("team/none:1")))
+    [one, absent] = docker_lab.create(
+        script("echo pulled", container=image), script("true", container=registry.image("team/none:1"))
+    )
     docker_lab.wait_state(one)
     docker_lab.wait_state(absent, "failed")
     [execution] = docker_lab.executions(absent)
@@ -433,7 +462,13 @@ def test_apptainer_is_told_what_its_manual_says(tmp_path):
     argv = engine.run(1, task, ["echo", "a b"], "/s/1", {})
     binds = [f"--bind=/s/1/{name}:{target}" for name, target in (("input", "/input"), ("output", "/output"), ("temp", "/tmp"))]
     assert argv[:5] == [str(program), "run", "--cleanenv", "--contain", "--no-home"] and set(binds) < set(argv)
-    assert "--bind=/s/1/resource:/resource:ro" in argv and argv[-5:] == ["--pwd=/output", "--nv", "docker://busybox", "echo", "a b"]
+    assert "--bind=/s/1/resource:/resource:ro" in argv and argv[-5:] == [
+        "--pwd=/output",
+        "--nv",
+        "docker://busybox",
+        "echo",
+        "a b",
+    ]
     assert engine.run(1, {"container": "/i/x.sif"}, ["true"], "/s/1", {})[-2:] == ["/i/x.sif", "true"]
     assert engine.environment({"A": "x\ny"}) == {"APPTAINERENV_A": "x\ny"}
 

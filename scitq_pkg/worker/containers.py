@@ -1,4 +1,4 @@
-"""The container engine of a worker's machine: which it is, whether it answers, its images, and containers that lost their client."""
+"""The container engine of a worker's machine: which it is, whether it answers, its images, containers that lost their client."""
 
 from __future__ import annotations
 
@@ -177,7 +177,9 @@ async def _fetch(engine: Engine, image: str) -> None:
         return
     if container.is_away(said):
         raise EngineAway(container.away_sentence(engine.kind, said))
-    raise TransferFailed(f"image {image} cannot be pulled by {engine.kind}: {container.sentence(said)}", again=container.passes(said))
+    raise TransferFailed(
+        f"image {image} cannot be pulled by {engine.kind}: {container.sentence(said)}", again=container.passes(said)
+    )
 
 
 async def _ask(words: list[str]) -> str | None:
@@ -196,8 +198,8 @@ async def _run(words: list[str]) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command, which ends with whoever waits for it. Raises EngineAway if it cannot start."""
     try:
         process = await asyncio.create_subprocess_exec(
-            *words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", env=inherited_environment(),
-            start_new_session=True,
+            *words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
+            env=inherited_environment(), start_new_session=True,
         )  # fmt: skip
     except OSError as error:
         raise EngineAway(f"{words[0]} cannot be started: {error.strerror}") from None
