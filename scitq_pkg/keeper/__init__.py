@@ -12,7 +12,7 @@ directory, in lines of JSON. The last one who connects is the worker.
     worker ► leave {}         end as soon as nothing runs           ◄ replaced {}  another worker connected
 
 A command that is only the client of something else (a container engine) has `verbs` in its order: {suspend, resume, term,
-kill} -> argv, run in place of the signals, again until they succeed or the client has ended; `GRACE` of their environment: seconds.
+kill} -> argv, run in place of the signals, until they succeed or the client has ended; `GRACE` in their environment: seconds.
 
 `timeout` is seconds of running (suspended time does not count), kept by the keeper itself, so that it holds without a worker.
 `deadline` is the time of `processes.boot_seconds()` after which the command must not start any more.
