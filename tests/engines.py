@@ -200,6 +200,7 @@ class Podman:
     def close(self) -> None:
         """Ends all of it."""
         if names := self.containers():
+            self.call("kill", *names)
             self.call("rm", "--force", *names)
         _unmount(self.folder)
 

@@ -82,8 +82,7 @@ def test_time_limit_reaches_the_tree_and_needs_no_worker(keeper):
     )
     keeper.event("started", 1)
     keeper.socket.close()
-    until(lambda: (directory / "end.json").exists())
-    end = json.loads((directory / "end.json").read_text())
+    end = until(lambda: records.read(str(directory), records.END_FILE, 1))
     assert (end["kind"], end["signal"]) == ("timeout", signal.SIGKILL)
     assert 0.5 < end["ended"] - end["started"] < 3
     assert not keeper.living(directory)
