@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 DEFAULT_BATCH = "Default"
 DEFAULT_PORT = 5000
 API = "/api/v1"
+WORKER_NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"  # it names a directory too
 
 # --- states -----------------------------------------------------------------------------------------------------
 

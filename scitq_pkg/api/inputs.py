@@ -7,6 +7,7 @@ import re
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from ..errors import InvalidRequest, nearest
+from ..protocol import WORKER_NAME
 from ..uris import is_only_shown
 
 MAX_INT = 2**31 - 1  # what a column holds on every database
@@ -79,6 +80,14 @@ class Name(Line):
 
     def __init__(self, **options):
         super().__init__(MAX_NAME, **options)
+
+
+class WorkerName(fields.String):
+    """What a worker is called."""
+
+    def __init__(self, **options):
+        told = "wants letters, digits, '.', '-' and '_', up to 100, the first no '.' or '-'"
+        super().__init__(validate=validate.Regexp(rf"{WORKER_NAME}\Z", error=told), **options)
 
 
 class Command(fields.String):

@@ -25,6 +25,7 @@ from .inputs import (
     Uris,
     Whole,
     Word,
+    WorkerName,
     check_absolute,
     check_line,
 )  # fmt: skip
@@ -176,7 +177,7 @@ class Nothing(Body):
 
 
 class NewWorker(Body):
-    name = Name(required=True)
+    name = WorkerName(required=True)
     key = fields.String(required=True, validate=[validate.Length(min=16, max=200), check_line])
     hostname = Name(load_default="")
     concurrency = Whole(required=True, most=MAX_SLOTS)
@@ -188,7 +189,7 @@ class NewWorker(Body):
 
 
 class WorkerChange(Body):
-    name = Name()
+    name = WorkerName()
     batch = Name()
     concurrency = Whole(most=MAX_SLOTS)
     prefetch = Whole(most=MAX_SLOTS)

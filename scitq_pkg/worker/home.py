@@ -10,11 +10,11 @@ import shutil
 import tempfile
 
 from ..errors import Conflict, InvalidRequest, NotAllowed
+from ..protocol import WORKER_NAME
 
 WORKER_FILE = "worker.json"
 LOCK_FILE = "worker.lock"
 EXECUTIONS = "executions"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def default_scratch() -> str:
@@ -38,7 +38,7 @@ class Home:
     """`<scratch>/<name>/`. Raises a ScitqError in a sentence when it cannot be used, Conflict when another process does."""
 
     def __init__(self, scratch: str, name: str):
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(WORKER_NAME, name):
             raise InvalidRequest(
                 f"{name!r:.120} cannot be the name of a worker: letters, digits, '.', '-' and '_', up to 100", field="name"
             )

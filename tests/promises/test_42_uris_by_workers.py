@@ -24,9 +24,9 @@ REDIRECT = "/leads-to/"
 
 
 class Listener:
-    """A web server of one address of loopback: it gives `data` to whoever comes, or leads on; who came for what is in `asked`."""
+    """A web server of one address of loopback: it gives `body` to whoever comes, or leads on; who came for what is in `asked`."""
 
-    def __init__(self, host: str = "127.0.0.1"):
+    def __init__(self, host: str = "127.0.0.1", body: bytes = b"data"):
         self.asked: list[str] = []
         self.accepted = 0
         listener = self
@@ -38,10 +38,10 @@ class Listener:
                 self.send_response(302 if to else 200)
                 if to:
                     self.send_header("Location", to)
-                self.send_header("Content-Length", "0" if to else "4")
+                self.send_header("Content-Length", "0" if to else str(len(body)))
                 self.end_headers()
                 if self.command == "GET" and not to:
-                    self.wfile.write(b"data")
+                    self.wfile.write(body)
 
             do_HEAD = do_PUT = do_POST = do_GET
 
