@@ -276,6 +276,18 @@ def test_what_a_person_ended_is_not_tried_again(q, desired, reported, after):
     assert "ann" in q.row("execution", execution_id)["reason"]
 
 
+@pytest.mark.parametrize(
+    ("desired", "after"), [("term", "failed"), ("kill", "failed"), ("cancel", "canceled"), ("suspend", "assigned")]
+)
+def test_a_loss_does_not_bring_back_what_a_person_ended(q, desired, after):
+    worker_id, task_id = q.worker(), q.task()
+    execution_id = q.given(worker_id)
+    q.sync(worker_id, Report(execution_id, "running", started_ago=0.0))
+    q.store.write(lambda tx: queue.order(tx, [execution_id], desired, "ann"))
+    q.store.write(lambda tx: queue.declare_lost(tx, [worker_id], "its worker was silent"))
+    assert q.state(task_id) == after
+
+
 def test_a_kill_is_not_softened(q):
     worker_id, _ = q.worker(), q.task()
     execution_id = q.given(worker_id)

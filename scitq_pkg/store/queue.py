@@ -324,7 +324,7 @@ def _end_of_task(tx: Transaction, task: dict, row: dict, state: str) -> tuple:
             after = PENDING
     elif state == LOST:
         losses += row["started_at"] is not None
-        after = FAILED if losses > MAX_LOSSES else PENDING
+        after = FAILED if losses > MAX_LOSSES or row["desired"] in (TERM, KILL) else PENDING
     return after, tx.now, failures, losses, task["id"]
 
 
