@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ftplib
-import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from ..errors import InvalidRequest, NotAllowed, NotFound, TransferFailed
 from . import aria2, refusals
 from .progress import Meter
 from .scheme import STALL_SECONDS, Entry, Replaced, Scheme
+from .transfer import sending
 from .uri import Uri
 
 _BLOCK_BYTES = 64 * 1024
@@ -51,9 +51,10 @@ class Place(Scheme):
         return "aria2" in self.chosen and not refusals.any_are_set() and aria2.fetch(f"ftp://{entry.uri.place}", part, meter)
 
     def put(self, path: Path, uri: Uri, meter: Meter) -> None:
-        with _connected(uri) as (ftp, target), open(path, "rb") as file:
+        name = posixpath.basename(_place(uri)[3])
+        with sending(path, name) as part, _connected(uri) as (ftp, target), open(path, "rb") as file:
             _make_folders(ftp, posixpath.dirname(target))
-            part = posixpath.join(posixpath.dirname(target), f".{posixpath.basename(target)}.scitq-{os.getpid()}")
+            part = posixpath.join(posixpath.dirname(target), part)
             try:
                 ftp.storbinary(f"STOR {part}", file, _BLOCK_BYTES, lambda data: meter.add(len(data)))
                 ftp.rename(part, target)

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import NotFound, TransferFailed
 from .progress import Meter
 from .scheme import CHUNK_BYTES, Entry, Scheme
+from .transfer import sending
 from .uri import Uri
 
 
@@ -56,7 +57,10 @@ class Place(Scheme):
     def put(self, path: Path, uri: Uri, meter: Meter) -> None:
         target = Path(uri.place)
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name[:180]}.scitq-{os.getpid()}-{id(path):x}")
+        with sending(path, target.name) as name:
+            self._put(path, target.with_name(name), target, uri, meter)
+
+    def _put(self, path: Path, part: Path, target: Path, uri: Uri, meter: Meter) -> None:
         try:
             with open(path, "rb") as source, open(part, "wb") as file:
                 while data := source.read(CHUNK_BYTES):

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import platform
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -165,17 +166,27 @@ class _Counted:
 
 def _bring(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
     """Fills `part` from where it is, and checks it. A wrong one is emptied, and may be tried again."""
-    if not scheme.fetch(entry, part, meter):
-        if entry.ranges and scheme.streams > 1 and entry.size is not None and entry.size > 2 * PART_BYTES:
-            _in_parts(scheme, entry, part, meter)
-        else:
-            _in_one(scheme, entry, part, meter)
+    try:
+        _fill(scheme, entry, part, meter)
+    except OSError as error:
+        if error.errno in _FULL:
+            os.truncate(part, 0)  # the disk is not left full of a beginning
+            _done_file(part).unlink(missing_ok=True)
+        raise
     fault = _fault(scheme, entry, part)
     if fault:
         meter.add(-part.stat().st_size)
         os.truncate(part, 0)
         _done_file(part).unlink(missing_ok=True)
         raise TransferFailed(f"{entry.uri}: {fault}", again=True)
+
+
+def _fill(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
+    if not scheme.fetch(entry, part, meter):
+        if entry.ranges and scheme.streams > 1 and entry.size is not None and entry.size > 2 * PART_BYTES:
+            _in_parts(scheme, entry, part, meter)
+        else:
+            _in_one(scheme, entry, part, meter)
 
 
 def _in_one(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
@@ -271,6 +282,20 @@ def _read_done(part: Path) -> set[int]:
         lines = _done_file(part).read_text(encoding="ascii").split("\n")[:-1]
         return {int(line) for line in lines if line.isdigit()}
     return set()
+
+
+@contextlib.contextmanager
+def sending(path: Path, name: str) -> Iterator[str]:
+    """How a file is called at another place until it is whole there: the same, each time that it is sent, so that what was begun
+    is written over; unless it is being sent there by another already."""
+    mark = hashlib.blake2s(os.fsencode(f"{platform.node()}:{path.absolute()}"), digest_size=6).hexdigest()
+    part = f".{os.fsdecode(os.fsencode(name)[:180])}.scitq-{mark}"
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # or the disk knows no locks
+            part = f"{part}-{os.getpid()}-{file.fileno()}"
+        yield part
 
 
 @contextlib.contextmanager
