@@ -63,7 +63,8 @@ class _Courier:
             told = _did(message, meter)
             told |= {"files": meter.files_done, "bytes": meter.bytes_done, "seconds": round(time.monotonic() - start, 3)}
         except Exception as error:
-            told = {"fault": _sentence(error), "again": bool(getattr(error, "again", False)) and not _is_refusal(error)}
+            fault = _sentence(error).encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+            told = {"fault": fault, "again": bool(getattr(error, "again", False)) and not _is_refusal(error)}
         del self._meters[message["job"]]
         with self._out:
             sys.stdout.write(json.dumps({"job": message["job"], **told}) + "\n")

@@ -17,7 +17,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import ParamSpec, TypeVar
 from urllib.parse import unquote
 
-from ..errors import InvalidRequest, NotAllowed, ScitqError
+from ..errors import InvalidRequest, NotAllowed, ScitqError, TransferFailed
 from .uri import Uri
 
 REFUSE_VARIABLE = "SCITQ_FETCH_REFUSE"
@@ -82,7 +82,7 @@ def behind(error: BaseException) -> NotAllowed | None:
 
 
 def told(act: Callable[P, T]) -> Callable[P, T]:
-    """The function, which raises NotAllowed for what failed because a connection was refused."""
+    """The function, which raises NotAllowed for what failed because a connection was refused, and no errors but those of ours."""
 
     @wraps(act)
     def acting(*arguments: P.args, **options: P.kwargs) -> T:
@@ -92,6 +92,10 @@ def told(act: Callable[P, T]) -> Callable[P, T]:
             if not isinstance(error, NotAllowed) and (refusal := behind(error)):
                 raise NotAllowed(f"{refusal}: {error}") from error
             raise
+        except UnicodeError as error:
+            raise TransferFailed(f"a name is not UTF-8, which that place wants: rename it, or leave it out ({error})") from error
+        except OSError as error:
+            raise TransferFailed(f"{error.strerror or error}: {error.filename}" if error.filename else str(error)) from error
 
     return acting
 

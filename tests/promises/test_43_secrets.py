@@ -144,8 +144,8 @@ def everything(env: Env) -> str:
     said = [json.dumps(env.items(f"/{noun}")) for noun in ("tasks", "executions", "events", "workers", "batches", "tokens")]
     for task in env.items("/tasks"):
         said += [json.dumps(env.task(task["id"])), env.answer("GET", f"/tasks/{task['id']}/explain").body.decode()]
-    for words in (["task", "list", "--long"], ["task", "list", "--json"], ["execution", "list"], ["event", "list"], ["worker", "list"]):
-        done = env.cli("manage", *words)
+    for words in (["task", "list", "--long"], ["task", "list", "--format", "json"], ["execution", "list"], ["event", "list"], ["worker", "list"]):
+        done = env.cli("manage", *words, code=0)
         said += [done.stdout, done.stderr]
     said += [process.output() for process in env.processes]
     logs = [path for path in env.directory.rglob("*.log") if path.is_file()]
