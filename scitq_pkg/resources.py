@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 from .errors import TransferFailed
 
 RECORD = "resource.json"
+_BEGUN = re.compile(r"\..*\.scitq-.*", re.DOTALL)  # so `fetch` calls files while they come
 _COPY_INSTEAD = (errno.EMLINK, errno.EPERM, errno.EXDEV, errno.ENOTSUP)
 
 
@@ -33,9 +35,13 @@ class Resources:
                 _remove(folder / "files")  # `new` stays: its fetch goes on where it was
 
     def coming(self, uri: str) -> str:
-        """The folder that a resource is fetched into."""
+        """The folder that a resource is fetched into. Of an earlier time only beginnings are in it: what is whole may be another
+        resource's by now, of a source that has changed since."""
         new = self._folder(uri) / "new"
         new.mkdir(parents=True, exist_ok=True)
+        for path in list(_files(new)):
+            if not _BEGUN.fullmatch(path.name):
+                path.unlink()
         return str(new)
 
     def keep(self, uri: str) -> None:

@@ -139,7 +139,9 @@ def _check_address(host: str) -> None:
         if address in network:
             raise _Refused(f"connections to {address} are refused on this machine (--refuse or {REFUSE_VARIABLE}: {network})")
     if only.networks and not any(address in network for network in only.networks):
-        raise _Refused(f"connections to {address} are refused on this machine, which allows only {' '.join(map(str, only.networks))}")
+        raise _Refused(
+            f"connections to {address} are refused on this machine, which allows only {' '.join(map(str, only.networks))}"
+        )
 
 
 def _names(uri: Uri) -> set[str]:

@@ -87,7 +87,17 @@ def test_killed_at_any_moment_of_a_download(web, tmp_path):
     assert any('" 206 ' in line and "/slow/file" in line for line in web.requests()), "it went on from where it was"
 
 
-STRIKES = [("write", 1), ("write", 2), ("write", 4), ("write", 9), ("flock", 1), ("fsync", 1), ("utimensat", 1), ("rename", 1), ("unlink", 1)]
+STRIKES = [
+    ("write", 1),
+    ("write", 2),
+    ("write", 4),
+    ("write", 9),
+    ("flock", 1),
+    ("fsync", 1),
+    ("utimensat", 1),
+    ("rename", 1),
+    ("unlink", 1),
+]
 
 
 def test_killed_at_its_system_calls(web, tmp_path):
@@ -167,6 +177,25 @@ def test_couriers_and_workers_killed_over_and_over(env, web, ftp, tmp_path):
     _until(lambda: len(all_below(tmp_path / "served" / "out")) == 4, f"seed {SEED}: {all_below(tmp_path / 'served' / 'out')}")
 
 
+def test_a_resource_holds_nothing_of_an_earlier_try(env, tmp_path):
+    """Its worker was killed when a file was there that the source has no more: the resource is what the source is now."""
+    env.server()
+    worker = env.worker(1)
+    source = _made(tmp_path / "source")
+    (source / "now").write_text("now")
+    [first] = env.create({"command": "true", "resource": [f"file://{source}/"]})
+    env.wait_state(first)
+    worker.stop()
+    (record,) = worker.directory.glob("resources/*/resource.json")
+    (record.parent / "files").rename(record.parent / "new")
+    record.unlink()
+    (record.parent / "new" / "before").write_text("before")
+    worker.start()
+    [second] = env.create({"command": "ls -A $RESOURCE", "shell": "sh", "resource": [f"file://{source}/"]})
+    env.wait_state(second)
+    assert env.stdout(second) == b"now\n"
+
+
 # --- two at once ------------------------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +206,9 @@ def test_many_at_once_into_one_place(web, tmp_path):
     codes = [process.wait(60) for process in processes]
     assert codes[0] == codes[2] == codes[3] == 0
     assert fetch("get", "-q", web.url + "slow/file", f"{tmp_path}/here/").returncode == 0
-    assert (tmp_path / "here" / "file").read_bytes() == (web.root / "file").read_bytes() and all_below(tmp_path / "here") == ["file"]
+    assert (tmp_path / "here" / "file").read_bytes() == (web.root / "file").read_bytes() and all_below(tmp_path / "here") == [
+        "file"
+    ]
 
 
 # --- sources that lie -----------------------------------------------------------------------------------------------------------------
@@ -278,8 +309,18 @@ def test_another_part_than_was_asked_for_is_not_taken(tmp_path):
 def test_a_source_that_changed_is_never_mixed(tmp_path, tells, killed_between):
     """It becomes another one of the same size when a part has come; `nothing` but the size then tells: an other size."""
     new = NEW[:-4] if tells == "nothing" else NEW
-    first = {"etag": {"ETag": '"a"'}, "weak etag": {"ETag": 'W/"a"'}, "time": {"Last-Modified": "Mon, 02 Nov 2026 10:00:00 GMT"}, "nothing": {}}[tells]
-    second = {"etag": {"ETag": '"b"'}, "weak etag": {"ETag": 'W/"b"'}, "time": {"Last-Modified": "Mon, 02 Nov 2026 11:00:00 GMT"}, "nothing": {}}[tells]
+    first = {
+        "etag": {"ETag": '"a"'},
+        "weak etag": {"ETag": 'W/"a"'},
+        "time": {"Last-Modified": "Mon, 02 Nov 2026 10:00:00 GMT"},
+        "nothing": {},
+    }[tells]
+    second = {
+        "etag": {"ETag": '"b"'},
+        "weak etag": {"ETag": 'W/"b"'},
+        "time": {"Last-Modified": "Mon, 02 Nov 2026 11:00:00 GMT"},
+        "nothing": {},
+    }[tells]
     begun = threading.Event()
 
     def changes(handler, data, start, number):

@@ -180,7 +180,9 @@ def test_a_bomb_leaves_room_for_others(tmp_path, kind):
 
 
 def test_rights_of_others_are_not_taken_over(tmp_path):
-    (tmp_path / "a.tgz").write_bytes(tar(member("f", b"x", mode=0o6777, uid=12345, gid=12345), folder("d"), member("d/g", mode=0)))
+    (tmp_path / "a.tgz").write_bytes(
+        tar(member("f", b"x", mode=0o6777, uid=12345, gid=12345), folder("d"), member("d/g", mode=0))
+    )
     subprocess.run([*PROGRAM, "fetch", "get", "-q", uri(tmp_path / "a.tgz"), f"{tmp_path}/here/"], check=True)
     found = (tmp_path / "here" / "f").stat()
     assert stat.S_IMODE(found.st_mode) == 0o755 and found.st_uid == os.geteuid()

@@ -29,7 +29,12 @@ NO_LINE = [name for name in FILES if not {"\n", "\r"} & set(name)]
 
 def fetch(*words, **more) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [*PROGRAM, "fetch", *map(os.fsencode, map(str, words))], capture_output=True, text=True, timeout=60, errors="surrogateescape", **more
+        [*PROGRAM, "fetch", *map(os.fsencode, map(str, words))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        errors="surrogateescape",
+        **more,
     )
 
 
@@ -126,7 +131,13 @@ def test_inputs_resources_and_outputs_of_tasks(env, tmp_path):
 
 # --- names of tasks, batches and workers ------------------------------------------------------------------------------------------------
 
-LINES = [name for name in FILES if not set(name) & {"\n", "\r", "\t", "\x1b"}] + ["<script>alert(1)</script>", "' OR 1=1 --", "=1+1", "\u202eright", "#1"]
+LINES = [name for name in FILES if not set(name) & {"\n", "\r", "\t", "\x1b"}] + [
+    "<script>alert(1)</script>",
+    "' OR 1=1 --",
+    "=1+1",
+    "\u202eright",
+    "#1",
+]
 
 
 def test_names_of_tasks_and_batches(env_on_each):
@@ -134,7 +145,9 @@ def test_names_of_tasks_and_batches(env_on_each):
     env = env_on_each
     env.server()
     env.worker(1, batch="there")
-    tasks = env.create(*({"command": 'printf %s "$SCITQ_TASK_NAME"', "shell": "sh", "name": name, "batch": name} for name in LINES))
+    tasks = env.create(
+        *({"command": 'printf %s "$SCITQ_TASK_NAME"', "shell": "sh", "name": name, "batch": name} for name in LINES)
+    )
     rows = {row["id"]: row for row in env.items("/tasks", ids=tasks)}
     assert [(rows[task]["name"], rows[task]["batch"]) for task in tasks] == [(name, name) for name in LINES]
     assert {row["name"] for row in env.items("/batches")} >= set(LINES)
@@ -157,6 +170,8 @@ def test_names_of_tasks_and_batches(env_on_each):
 def test_names_that_break_lines_are_refused(env, name):
     env.server()
     for body in ({"name": name}, {"batch": name}):
-        answer = env.answer("POST", "/tasks", json.dumps({"command": "true", **body}).encode(), headers={"Content-Type": "application/json"})
+        answer = env.answer(
+            "POST", "/tasks", json.dumps({"command": "true", **body}).encode(), headers={"Content-Type": "application/json"}
+        )
         assert answer.status == 400 and json.loads(answer.body)["error"]["field"] in body
     assert not env.items("/tasks")

@@ -8,12 +8,23 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from env import PROGRAM
 from ena import Archive
+from env import PROGRAM
 from scitq.transport import Connection
 from stores import S3
 
-EVIL = ["../evil", "../../../../tmp/evil-41", "/tmp/evil-41", "a/../../evil", ".", "..", "evil/", "~/evil", "$HOME/evil", "a\\..\\evil"]
+EVIL = [
+    "../evil",
+    "../../../../tmp/evil-41",
+    "/tmp/evil-41",
+    "a/../../evil",
+    ".",
+    "..",
+    "evil/",
+    "~/evil",
+    "$HOME/evil",
+    "a\\..\\evil",
+]
 
 
 def everything(folder: Path) -> set[str]:
@@ -25,7 +36,9 @@ def test_a_worker_name_is_a_plain_one_or_none(env, tmp_path, name):
     """On the command line, by the API, and from a server that lies about it."""
     if "\0" not in name:
         before = everything(tmp_path)
-        done = env.cli("worker", "http://127.0.0.1:1", "1", f"--name={name}", "--scratch", str(tmp_path / "scratch" / "deep"), timeout=20)
+        done = env.cli(
+            "worker", "http://127.0.0.1:1", "1", f"--name={name}", "--scratch", str(tmp_path / "scratch" / "deep"), timeout=20
+        )
         assert done.returncode == 2 and "cannot be the name of a worker" in done.stderr
         assert everything(tmp_path) - before <= {"scratch", "scratch/deep"}
     env.server()
@@ -38,7 +51,9 @@ def test_names_of_tasks_and_batches_are_only_words(env, tmp_path):
     env.server()
     names = [name for name in EVIL if name]
     worker = env.worker(4, batch="x/../../evil")
-    tasks = env.create(*({"command": "pwd; printenv SCITQ_TASK_NAME", "shell": "sh", "name": name, "batch": "x/../../evil"} for name in names))
+    tasks = env.create(
+        *({"command": "pwd; printenv SCITQ_TASK_NAME", "shell": "sh", "name": name, "batch": "x/../../evil"} for name in names)
+    )
     env.wait_state(tasks)
     for name, task in zip(names, tasks):
         where, told = env.stdout(task).decode().splitlines()
@@ -48,7 +63,10 @@ def test_names_of_tasks_and_batches_are_only_words(env, tmp_path):
     assert row["name"] == "x/../../evil"
 
 
-@pytest.mark.parametrize("path", ["/docs/../../etc/passwd", "/docs/..%2f..%2fetc%2fpasswd", "/docs/%2e%2e/tokens.json", "//etc/passwd", "/..//server.json"])
+@pytest.mark.parametrize(
+    "path",
+    ["/docs/../../etc/passwd", "/docs/..%2f..%2fetc%2fpasswd", "/docs/%2e%2e/tokens.json", "//etc/passwd", "/..//server.json"],
+)
 def test_paths_of_requests_are_no_files(env, path):
     env.server()
     with Connection(env.url, env.token) as connection:
@@ -96,7 +114,9 @@ def test_keys_of_objects_lead_nowhere(tmp_path):
 
     try:
         for key in ("f/../../evil", "f//etc/evil", "f/../../../../../../tmp/evil-41"):
-            body = page.format(f"<Contents><Key>{key}</Key><Size>4</Size><LastModified>2026-11-21T00:00:00Z</LastModified></Contents>")
+            body = page.format(
+                f"<Contents><Key>{key}</Key><Size>4</Size><LastModified>2026-11-21T00:00:00Z</LastModified></Contents>"
+            )
             listener = Listener(body=body.encode())
             variables = {**server.variables, "AWS_ENDPOINT_URL": listener.url}
             done = subprocess.run([*PROGRAM, "fetch", "get", "-q", "s3://bucket/f/", f"{here}/"], capture_output=True, text=True,

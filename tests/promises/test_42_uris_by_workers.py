@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
-import socket
 import subprocess
 import threading
 import time
@@ -100,7 +99,9 @@ def refused(done: subprocess.CompletedProcess, words: str = "refused on this mac
 def test_the_server_opens_no_uri(env_on_each, listener):
     """Whatever is done with tasks, and wherever their words may be looked at: nobody calls."""
     env = env_on_each
-    server = env.server(variables={"AWS_ENDPOINT_URL": listener.url, "SCITQ_ENA_PORTAL": listener.url, "HTTP_PROXY": listener.url})
+    server = env.server(
+        variables={"AWS_ENDPOINT_URL": listener.url, "SCITQ_ENA_PORTAL": listener.url, "HTTP_PROXY": listener.url}
+    )
     host = listener.url.partition("://")[2]
     uris = [f"{scheme}://{host}/bucket/file" for scheme in SCHEMES]
     specs = [
@@ -204,7 +205,9 @@ def test_globs(tmp_path, uri, rules, allowed):
         (tmp_path / name).mkdir()
         (tmp_path / name / "f").write_text("x")
     (tmp_path / "data" / "link").symlink_to(tmp_path / "other" / "f")
-    done = fetch("get", "-q", uri.format(dir=tmp_path), f"{tmp_path}/came/", **{k: v.format(dir=tmp_path) for k, v in rules.items()})
+    done = fetch(
+        "get", "-q", uri.format(dir=tmp_path), f"{tmp_path}/came/", **{k: v.format(dir=tmp_path) for k, v in rules.items()}
+    )
     if allowed:
         assert done.returncode == 0, done
     else:

@@ -43,7 +43,10 @@ FORMS = [
         (f"https://h/f{SIGNED}", "https://h/f?X-Amz-Credential=...&X-Amz-Date=20261121&X-Amz-Signature=...&x=1"),
         (f"https://h/f?sv=1&sig={SECRET}|gunzip", "https://h/f?sv=1&sig=...|gunzip"),
         (f"https://h/f?AWSAccessKeyId=A&Expires=1&Signature={SECRET}", "https://h/f?AWSAccessKeyId=...&Expires=1&Signature=..."),
-        (f"https://h/f?api_key={SECRET}&access_token={SECRET}&password={SECRET}", "https://h/f?api_key=...&access_token=...&password=..."),
+        (
+            f"https://h/f?api_key={SECRET}&access_token={SECRET}&password={SECRET}",
+            "https://h/f?api_key=...&access_token=...&password=...",
+        ),
         (f"failed: http://u:{SECRET}@h/a and ftp://b:{SECRET}@h/c", "failed: http://u:...@h/a and ftp://b:...@h/c"),
         ("s3://bucket/a:b@c/d?x=1", "s3://bucket/a:b@c/d?x=1"),
         ("http://host:8080/a@b", "http://host:8080/a@b"),
@@ -144,7 +147,13 @@ def everything(env: Env) -> str:
     said = [json.dumps(env.items(f"/{noun}")) for noun in ("tasks", "executions", "events", "workers", "batches", "tokens")]
     for task in env.items("/tasks"):
         said += [json.dumps(env.task(task["id"])), env.answer("GET", f"/tasks/{task['id']}/explain").body.decode()]
-    for words in (["task", "list", "--long"], ["task", "list", "--format", "json"], ["execution", "list"], ["event", "list"], ["worker", "list"]):
+    for words in (
+        ["task", "list", "--long"],
+        ["task", "list", "--format", "json"],
+        ["execution", "list"],
+        ["event", "list"],
+        ["worker", "list"],
+    ):
         done = env.cli("manage", *words, code=0)
         said += [done.stdout, done.stderr]
     said += [process.output() for process in env.processes]
@@ -185,7 +194,9 @@ def test_nothing_shows_them(env_on_each, tmp_path):
 
 def test_what_is_shown_cannot_be_given_back(env):
     env.server()
-    [task] = env.create({"command": "true", "batch": "nobody", "input": [f"ftp://ann:{SECRET}@h/f"], "output": f"ftp://a:{SECRET}@h/"})
+    [task] = env.create(
+        {"command": "true", "batch": "nobody", "input": [f"ftp://ann:{SECRET}@h/f"], "output": f"ftp://a:{SECRET}@h/"}
+    )
     row = env.task(task)
     assert (row["input"], row["output"]) == (["ftp://ann:...@h/f"], "ftp://a:...@h/")
     for changes in ({"input": row["input"]}, {"output": row["output"]}):
@@ -256,7 +267,13 @@ def test_listings_of_fetch_hold_none(tmp_path, monkeypatch):
     (tmp_path / "ftp" / "file").write_text("x")
     uri = f"ftp://ann:{SECRET}@127.0.0.1:{server.port}/"
     try:
-        for words in (["list", uri], ["list", "-l", "--md5", uri], ["nrlist", uri], ["info", uri + "file"], ["delete", "-t", uri]):
+        for words in (
+            ["list", uri],
+            ["list", "-l", "--md5", uri],
+            ["nrlist", uri],
+            ["info", uri + "file"],
+            ["delete", "-t", uri],
+        ):
             done = subprocess.run([*PROGRAM, "fetch", *words], capture_output=True, text=True, timeout=30, check=True)
             assert "file" in done.stdout and SECRET not in done.stdout + done.stderr
     finally:
@@ -271,7 +288,12 @@ def test_keys_of_s3_are_told_by_nobody(tmp_path):
         with Watch() as watch:
             for words in (["get", "s3://bucket/none"], ["list", "s3://bucket/"], ["put", PROGRAM[-1], "s3://bucket/x"]):
                 done = subprocess.run(
-                    [*PROGRAM, "fetch", *words], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **wrong}, timeout=60
+                    [*PROGRAM, "fetch", *words],
+                    capture_output=True,
+                    text=True,
+                    cwd=tmp_path,
+                    env={**os.environ, **wrong},
+                    timeout=60,
                 )
                 assert done.returncode and SECRET not in done.stdout + done.stderr and KEY not in done.stderr, done
         assert not watch.found
