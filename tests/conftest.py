@@ -5,7 +5,12 @@ import os
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    """The quick ones first. Run by several processes, those of a file stay together: they share its servers."""
+    for item in items:
+        kind = "slow" if item.get_closest_marker("slow") else "quick"
+        item.add_marker(pytest.mark.xdist_group(f"{kind} {item.path.stem}"))
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 

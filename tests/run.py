@@ -20,6 +20,7 @@ AZURITE_FOLDER = ROOT / "build" / "azurite"  # tests/stores.py looks there
 LOCK = ROOT / "requirements" / "test.txt"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+PROCESSES = str(min(8, (os.cpu_count() or 1) + 1))  # they wait more than they work
 SERVICES = {  # Debian package: a program of it
     "postgresql": "/usr/lib/postgresql/*/bin/initdb",
     "nginx-light": "/usr/sbin/nginx",
@@ -47,7 +48,7 @@ def main() -> None:
     provide_services()
     provide_azurite()
     run(PYTHON, "build_zipapp.py")
-    pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", *sys.argv[1:]]
+    pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", "-n", PROCESSES, "--dist", "loadgroup", *sys.argv[1:]]
     sys.stdout.flush()
     os.execv(pytest[0], pytest)
 
