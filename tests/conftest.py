@@ -1,17 +1,35 @@
 """For all tests: the quick ones first; the databases; the black-box environment of `env.py`."""
 
+import collections
 import os
 
 import pytest
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The quick ones first. Run by several processes, those of a file stay together: they share its servers."""
-    for item in items:
-        kind = "slow" if item.get_closest_marker("slow") else "quick"
-        item.add_marker(pytest.mark.xdist_group(f"{kind} {item.path.stem}"))
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Run by several processes, the tests of a file stay together: they share its servers."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        """The collection has the quick ones first: a file that comes a second time comes with its slow ones."""
+
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.scopes, self.times, self.last = {}, collections.Counter(), None
+
+        def _split_scope(self, nodeid):
+            if nodeid not in self.scopes:
+                file = nodeid.partition("::")[0]
+                self.times[file] += file != self.last
+                self.scopes[nodeid], self.last = f"{self.times[file]} {file}", file
+            return self.scopes[nodeid]
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 
@@ -181,10 +182,10 @@ class Podman:
 
     kind = "podman"
 
-    def __init__(self, folder: Path):
-        self.folder, self.program = folder, needed("podman", "podman")
+    def __init__(self) -> None:
+        self.program = needed("podman", "podman")
         _as_root_only("podman, as these tests set it up,")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.folder = Path(tempfile.mkdtemp(prefix="podman-"))  # short: a socket's path may have 107 bytes only
         runtime = "crun" if shutil.which("crun") else "runc"
         (folder / "containers.conf").write_text(_PODMAN.format(runtime=runtime, folder=folder))
         (folder / "storage.conf").write_text(
@@ -203,6 +204,7 @@ class Podman:
             self.call("kill", *names)
             self.call("rm", "--force", *names)
         _unmount(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _as_root_only(what: str) -> None:

@@ -48,7 +48,7 @@ def main() -> None:
     provide_services()
     provide_azurite()
     run(PYTHON, "build_zipapp.py")
-    pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", "-n", PROCESSES, "--dist", "loadgroup", *sys.argv[1:]]
+    pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", "-n", PROCESSES, "--dist", "loadfile", *sys.argv[1:]]
     sys.stdout.flush()
     os.execv(pytest[0], pytest)
 

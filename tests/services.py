@@ -81,7 +81,8 @@ class Nginx:
         self.folder, self.root, self.port = folder, folder / "www", free_port()
         self.root.mkdir(parents=True)
         (folder / "tmp").mkdir()
-        done = subprocess.run(["openssl", "passwd", "-apr1", PASSWORD], capture_output=True, text=True, check=True)
+        words = ["openssl", "passwd", "-apr1", "-stdin"]
+        done = subprocess.run(words, input=PASSWORD, capture_output=True, text=True, check=True)
         (folder / "passwords").write_text(f"ann:{done.stdout}")
         user = "user root;" if os.geteuid() == 0 else ""
         (folder / "conf").write_text(_NGINX.format(folder=folder, root=self.root, port=self.port, user=user))

@@ -25,7 +25,7 @@ def docker(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory):
-    made = Podman(tmp_path_factory.mktemp("podman"))
+    made = Podman()
     yield made
     made.close()
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from env import Env
 from hands import Hands
-
 from scitq.store import Store, migrations, upkeep
+from scitq.store.schema import VERSION
+
+UP_TO_DATE = f"the database is up to date, at schema {VERSION}\n"
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +138,7 @@ def test_a_backup_of_postgresql_is_left_to_pg_dump(tmp_path, postgres):
     try:
         made.server()
         assert "pg_dump" in manage(made, "db", "backup", code=1).stderr
-        assert manage(made, "db", "upgrade", "--database", made.database).stdout == "the database is up to date, at schema 1\n"
+        assert manage(made, "db", "upgrade", "--database", made.database).stdout == UP_TO_DATE
     finally:
         made.close()
     assert "no scitq database" in manage(made, "db", "upgrade", "--database", postgres.new_database(), code=3).stderr
@@ -163,20 +165,21 @@ def sql(path: Path, words: str, *values) -> None:
 
 
 def test_upgrade_tells_from_where_to_where(old, monkeypatch):
-    monkeypatch.setattr(migrations, "VERSION", 2)
-    monkeypatch.setattr(upkeep, "VERSION", 2)
-    monkeypatch.setattr(migrations, "STEPS", {2: lambda tx: tx.run("CREATE TABLE newer (id INTEGER)")})
-    assert upkeep.upgrade(f"sqlite:///{old}", old.parent) == (1, 2)
-    assert upkeep.upgrade(f"sqlite:///{old}", old.parent) == (2, 2)
+    newer = VERSION + 1
+    monkeypatch.setattr(migrations, "VERSION", newer)
+    monkeypatch.setattr(upkeep, "VERSION", newer)
+    monkeypatch.setattr(migrations, "STEPS", {newer: lambda tx: tx.run("CREATE TABLE newer (id INTEGER)")})
+    assert upkeep.upgrade(f"sqlite:///{old}", old.parent) == (VERSION, newer)
+    assert upkeep.upgrade(f"sqlite:///{old}", old.parent) == (newer, newer)
     sql(old, "INSERT INTO newer VALUES (1)")
 
 
 def test_upgrade_refuses_what_it_cannot_do(desk, old, tmp_path):
     url = ["--database", f"sqlite:///{old}"]
-    assert manage(desk, "db", "upgrade", *url).stdout == "the database is up to date, at schema 1\n"
+    assert manage(desk, "db", "upgrade", *url).stdout == UP_TO_DATE
     sql(old, "UPDATE setting SET value = '99' WHERE name = 'schema'")
     told = manage(desk, "db", "upgrade", *url, code=1).stderr
-    assert "has schema 99, this program knows 1" in told
+    assert f"has schema 99, this program knows {VERSION}" in told
     (tmp_path / "text.db").write_text("no database at all, but some text" * 100)
     assert (
         "not a usable SQLite database"
