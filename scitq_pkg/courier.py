@@ -102,8 +102,8 @@ def _reuse(fetch, message: dict, meter) -> None:
 
     there = {path: [path, size, sum] for path, size, sum in _identity(fetch, message["at"])}
     for path, size, sum in message["reuse"]:
-        if sum is None or there.get(path) != [path, size, sum]:
-            raise TransferFailed(f"{path} is not there any more, or is another file now")
+        if sum is None or there.get(path) != [path, size, sum] or "|" in path:  # what follows | would be read as an action
+            raise TransferFailed(f"{path} is not there any more, is another file now, or cannot be named")
     if message["at"] != message["to"]:
         at, to = (uri.rstrip("/") + "/" for uri in (message["at"], message["to"]))
         for path, _, _ in message["reuse"]:

@@ -337,3 +337,11 @@ def test_what_failed_is_never_reused(cache, store, env):
     tasks += env.create(script(f"echo run >> {cache.runs}; echo x > $OUTPUT/x; exit 1", **spec))
     env.wait_state(tasks, "failed")
     assert cache.count() == 2
+
+
+def test_outputs_that_no_uri_can_name_are_made_again(cache, store, env):
+    spec = {"output": f"file://{store}/bars/", "use_cache": True}
+    for _ in range(2):
+        [task] = env.create(script(f'echo run >> {cache.runs}; echo x > "$OUTPUT/a|b"', **spec))
+        env.wait_state(task)
+    assert cache.count() == 2 and (store / "bars/a|b").read_text() == "x\n"
