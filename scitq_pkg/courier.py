@@ -86,7 +86,8 @@ def _did(message: dict, meter) -> dict:
     elif any(os.scandir(message["put"])):
         fetch.put(message["put"], message["to"], meter=meter, within=Path(message["within"]) if message.get("within") else None)
         if message.get("identify_after"):
-            told["outputs"] = _identity(fetch, message["to"])
+            sent = {str(path.relative_to(message["put"])) for path in Path(message["put"]).rglob("*") if path.is_file()}
+            told["outputs"] = [file for file in _identity(fetch, message["to"]) if file[0] in sent]
     return told
 
 

@@ -44,14 +44,14 @@ class Resources:
                 path.unlink()
         return str(new)
 
-    def keep(self, uri: str) -> None:
-        """What was fetched is whole: it is kept from now on."""
+    def keep(self, uri: str, identity: list | None = None) -> None:
+        """What was fetched is whole: it is kept from now on. `identity`: the paths, sizes and sums that its source told then."""
         folder = self._folder(uri)
         _remove(folder / "files")
         os.rename(folder / "new", folder / "files")
         for path in _files(folder / "files"):
             path.chmod(path.stat().st_mode & 0o555 | 0o444)
-        record = {"uri": uri, "files": _seen(folder / "files")}
+        record = {"uri": uri, "files": _seen(folder / "files"), "identity": identity}
         beside = folder / f"{RECORD}.new"
         private = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # a URI may hold a password
         with open(private, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -62,15 +62,23 @@ class Resources:
 
     def has(self, uri: str) -> bool:
         """Whether it is here, whole and unchanged; what was tampered with is removed."""
-        folder = self._folder(uri)
-        try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8", errors="surrogateescape"))
-        except (OSError, ValueError):
+        record = self._record(uri)
+        if record is None:
             return False
-        if record.get("uri") == uri and record.get("files") == _seen(folder / "files"):
+        if record.get("uri") == uri and record.get("files") == _seen(self._folder(uri) / "files"):
             return True
-        _remove(folder)
+        _remove(self._folder(uri))
         return False
+
+    def identity(self, uri: str) -> tuple[bool, list | None]:
+        """Whether it is here, and what its source told when it was fetched: the source may be another one since."""
+        return (True, (self._record(uri) or {}).get("identity")) if self.has(uri) else (False, None)
+
+    def _record(self, uri: str) -> dict | None:
+        try:
+            return json.loads((self._folder(uri) / RECORD).read_text(encoding="utf-8", errors="surrogateescape"))
+        except (OSError, ValueError):
+            return None
 
     def show(self, uri: str, into: str) -> None:
         """Puts hard links to its files into a task's folder. Raises TransferFailed when one of the same name is there already."""

@@ -330,6 +330,23 @@ def test_whatever_is_not_equal_runs(cache, store, env, change):
     assert (store / "two/copy").read_text() == (store / "in").read_text()
 
 
+def test_a_resource_counts_as_it_is_here_not_as_its_source_is_now(cache, store, env):
+    (store / "db").write_text("old")
+    cache.launch("one/", resource=[f"file://{store}/db"])
+    (store / "db").write_text("new and longer")
+    assert cache.launch("two/", resource=[f"file://{store}/db"])["reused_id"], "this worker has the old one, and so had the first"
+    assert cache.count() == 1
+
+
+def test_files_of_others_at_the_same_output_do_not_matter(cache, store):
+    (store / "one").mkdir()
+    (store / "one/mine").write_text("was here before")
+    first = cache.launch("one/")
+    (store / "one/mine").write_text("and changes")
+    assert cache.launch("two/")["reused_id"] == first["id"]
+    assert not (store / "two/mine").exists()
+
+
 def test_what_failed_is_never_reused(cache, store, env):
     spec = {"output": f"file://{store}/bad/", "use_cache": True}
     tasks = [env.create(script(f"echo run >> {cache.runs}; echo x > $OUTPUT/x; exit 1", **spec))[0]]

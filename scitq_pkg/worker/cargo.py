@@ -89,6 +89,8 @@ class Cargo:
                 self._done(one)
                 return
             await asyncio.wait_for(self._fetch(one), seconds)
+            if one.cache_key and one.cache_key != await self._key_if_told(one):
+                one.cache_key = None  # something changed while it was fetched: what comes of it is no known thing's
         except asyncio.TimeoutError:
             one.fetch_failed(f"its inputs and resources took longer than {seconds:g} s (download_timeout)")
         except EngineAway as error:
@@ -124,9 +126,12 @@ class Cargo:
             task.exception()  # whoever still waits is told; nobody may
 
     async def _get_resource(self, one: Execution, uri: str) -> None:
-        if not await self._errand.do(self._resources.has, uri):
-            await self._insist(one, "resource", get=uri, to=await self._errand.do(self._resources.coming, uri))
-            await self._errand.do(self._resources.keep, uri)
+        if await self._errand.do(self._resources.has, uri):
+            return
+        before = await self._identity_if_told(uri)
+        await self._insist(one, "resource", get=uri, to=await self._errand.do(self._resources.coming, uri))
+        same = before is not None and before == await self._identity_if_told(uri)
+        await self._errand.do(self._resources.keep, uri, before if same else None)
 
     # --- instead of the command ---------------------------------------------------------------------------------------
 
@@ -147,11 +152,28 @@ class Cargo:
     async def _key(self, one: Execution) -> str | None:
         """A sum of what the command is and of what it runs on; None where the content of a URI cannot be known."""
         uris = [*(one.task.get("input") or ()), *(one.task.get("resource") or ())]
-        identities = (await self._courier.do({"identify": uris}))["identities"] if uris else []
-        if any(sum is None for files in identities for _, _, sum in files):
+        identities = [await self._identity(uri) for uri in one.task.get("input") or ()]
+        for uri in one.task.get("resource") or ():
+            is_here, identity = await self._errand.do(self._resources.identity, uri)
+            identities.append(identity if is_here else await self._identity(uri))
+        if any(files is None or any(sum is None for _, _, sum in files) for files in identities):
             return None
         words = [one.task.get(name) for name in _MAKES_THE_RESULT] + [uris, identities]
         return hashlib.blake2s(json.dumps(words, sort_keys=True).encode()).hexdigest()
+
+    async def _key_if_told(self, one: Execution) -> str | None:
+        with contextlib.suppress(TransferFailed):  # a source that does not answer any more tells nothing
+            return await self._key(one)
+        return None
+
+    async def _identity(self, uri: str) -> list:
+        """Path, size and sum of each file that a URI means. Raises TransferFailed."""
+        return (await self._courier.do({"identify": [uri]}))["identities"][0]
+
+    async def _identity_if_told(self, uri: str) -> list | None:
+        with contextlib.suppress(TransferFailed):  # whatever is wrong is told by the fetch
+            return await self._identity(uri)
+        return None
 
     # --- after the command --------------------------------------------------------------------------------------------
 
