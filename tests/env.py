@@ -96,8 +96,9 @@ class Process:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP: it is there, and does nothing."""
+        """SIGSTOP: it is there, and does nothing; returns when all its threads have stopped."""
         self.signal(signal.SIGSTOP)
+        self.env.until(lambda: _is_stopped(self.pid), what=f"{self.name} is stopped")
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
@@ -430,6 +431,13 @@ def _trouble(function: Callable[[], object]) -> str | None:
 
 def _state_of(entry: Path) -> str:
     return (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether all threads of a process stand still."""
+    with contextlib.suppress(OSError):  # one of them has just ended: look again
+        return all(_state_of(thread) in "Tt" for thread in Path(f"/proc/{pid}/task").iterdir())
+    return False
 
 
 def _ancestors(pid: int) -> list[int]:
