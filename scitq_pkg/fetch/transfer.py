@@ -170,15 +170,18 @@ def _bring(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
         _fill(scheme, entry, part, meter)
     except OSError as error:
         if error.errno in _FULL:
-            os.truncate(part, 0)  # the disk is not left full of a beginning
-            _done_file(part).unlink(missing_ok=True)
+            _empty(part)  # the disk is not left full of a beginning
         raise
     fault = _fault(scheme, entry, part)
     if fault:
         meter.add(-part.stat().st_size)
-        os.truncate(part, 0)
-        _done_file(part).unlink(missing_ok=True)
+        _empty(part)
         raise TransferFailed(f"{entry.uri}: {fault}", again=True)
+
+
+def _empty(part: Path) -> None:
+    os.truncate(part, 0)
+    _done_file(part).unlink(missing_ok=True)
 
 
 def _fill(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
