@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 
+import jsonschema
 import pytest
 
 from scitq import batchfile
@@ -306,7 +307,6 @@ def test_the_schema_names_every_option_and_every_kind_is_read():
     ],
 )
 def test_the_schema_tells_good_from_bad(document, good):
-    jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(batchfile.schema())
     assert validator.is_valid(json.loads(json.dumps(document))) is good
 
