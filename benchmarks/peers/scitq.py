@@ -35,12 +35,11 @@ class System(Base):
         if workers:
             self.worker()
 
-    def worker(self, *options: str) -> None:
+    def worker(self, **variables: str) -> None:
         """One more worker; returns when it is online."""
         name = f"w{len(self.started)}"
-        self.spawn(
-            BARE_PYTHON, str(ONE_FILE), "worker", self.url, str(SLOTS), "--name", name, "--scratch", str(self.directory), *options
-        )
+        words = ("worker", self.url, str(SLOTS), "--name", name, "--scratch", str(self.directory))
+        self.spawn(BARE_PYTHON, str(ONE_FILE), *words, **variables)
         until(lambda: any(w["name"] == name and w["state"] == "online" for w in self.client.pages("/workers")), "worker online")
 
     @property

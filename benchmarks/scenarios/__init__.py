@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,12 +13,25 @@ from tempfile import TemporaryDirectory
 from results import OURS, Results
 
 ALL: dict[str, Callable[[Bench], None]] = {}
+ON_REQUEST: set[str] = set()  # those that take long
 
 
-def scenario(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
-    """Names a function as a scenario."""
+def scenario(function: Callable[[Bench], None] | None = None, on_request: bool = False) -> Callable:
+    """Names a function as a scenario; one `on_request` runs only when it is named."""
+    if function is None:
+        return lambda named: scenario(named, on_request)
     ALL[function.__name__] = function
+    if on_request:
+        ON_REQUEST.add(function.__name__)
     return function
+
+
+def chosen(words: list[str]) -> list[str]:
+    """The scenarios that are meant: globs of names; none of them: all that take not long. Raises ValueError for one that is none."""
+    for word in words:
+        if not fnmatch.filter(ALL, word):
+            raise ValueError(f"there is no scenario {word!r}; there are {', '.join(ALL)}")
+    return [name for name in ALL if any(fnmatch.fnmatch(name, word) for word in words) or not words and name not in ON_REQUEST]
 
 
 @dataclass
