@@ -109,8 +109,8 @@ class Server:
         self._started = True
         self.store.start(scheduler.decide, self.service.bells.ring)
         self.monitor.start()
-        self.http.start(SPARE_THREADS)
         _write_whole(self.settings.data / "server.json", {"url": self.url, "pid": os.getpid(), "version": __version__})
+        self.http.start(SPARE_THREADS)
         log.info("serving %s", self.url)
 
     def stop(self) -> None:

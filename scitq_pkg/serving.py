@@ -127,6 +127,9 @@ class HttpServer:
 
     def stop(self) -> None:
         """Take no new connections, let the requests that run end (for FINISH_SECONDS at most), close all."""
+        if self._loop.ident is None:  # it never began to answer
+            wasyncore.close_all(self._map)
+            return
         deadline = time.monotonic() + FINISH_SECONDS
         if self._relay:
             self._relay.stop_accepting()

@@ -35,9 +35,10 @@ PROGRAM = [sys.executable, os.environ.get("SCITQ_TEST_PROGRAM") or str(ROOT / "s
 MARK = "SCITQ_TEST_MARK"
 POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 25
-START_SECONDS = 20.0
-STOP_SECONDS = 10.0
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
 ORPHAN_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0  # for what must come, however busy the machine is
 
 
 class Process:
@@ -217,7 +218,8 @@ class Env:
         self.processes.append(process)
         if ready:
             self.until(
-                lambda: any(w["name"] == name and w["state"] == "online" for w in self.items("/workers")),
+                lambda: f"worker {name} (id" in process.output()  # it has also written down who it is
+                and any(w["name"] == name and w["state"] == "online" for w in self.items("/workers")),
                 what=f"{name} is online",
             )
         return process
@@ -318,7 +320,7 @@ class Env:
 
     # --- waiting ----------------------------------------------------------------------------------------------------------
 
-    def until(self, condition: Callable[[], object], seconds: float = 20.0, what: str = "") -> object:
+    def until(self, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS, what: str = "") -> object:
         """Waits until the condition holds and returns its value. Fails at once when a process crashed; shows all in the end."""
         deadline = time.monotonic() + seconds
         while True:
@@ -331,7 +333,7 @@ class Env:
                 raise AssertionError(f"not within {seconds:g} s: {what or condition}\n{self.report()}")
             time.sleep(POLL_SECONDS)
 
-    def wait_state(self, tasks: int | Iterable[int], *states: str, seconds: float = 20.0) -> None:
+    def wait_state(self, tasks: int | Iterable[int], *states: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Waits until each task is in one of the states (default: succeeded). Fails at once when one has ended otherwise."""
         ids, wanted = [tasks] if isinstance(tasks, int) else list(tasks), states or ("succeeded",)
 
@@ -431,6 +433,16 @@ def _trouble(function: Callable[[], object]) -> str | None:
 
 def _state_of(entry: Path) -> str:
     return (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+
+
+def stands_still(pid: int) -> bool:
+    """Whether a process is stopped, or waits in vfork() for a child that is: such a parent sleeps on and is never seen stopped."""
+    with contextlib.suppress(OSError):  # it has just ended
+        if _state_of(Path(f"/proc/{pid}")) != "D":
+            return _is_stopped(pid)
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return any(_is_stopped(int(child)) for child in children)
+    return False
 
 
 def _is_stopped(pid: int) -> bool:

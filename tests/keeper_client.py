@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from env import PROGRAM
+from env import PATIENCE_SECONDS, PROGRAM
 from scitq.keeper import processes
 
 
@@ -62,7 +62,7 @@ class KeeperProcess:
     def signal(self, number: int, order: str, **more) -> None:
         self.say(op="signal", id=number, order=order, grace=more.pop("grace", 0.3), **more)
 
-    def event(self, kind: str, number: int | None = None, seconds: float = 10.0) -> dict:
+    def event(self, kind: str, number: int | None = None, seconds: float = PATIENCE_SECONDS) -> dict:
         """The next event of a kind (about an execution); those of others are kept for later."""
         deadline = time.monotonic() + seconds
         while True:
@@ -79,7 +79,7 @@ class KeeperProcess:
             *lines, self._received = (self._received + data).split(b"\n")
             self.events += map(json.loads, lines)
 
-    def ended(self, number: int, seconds: float = 10.0) -> dict:
+    def ended(self, number: int, seconds: float = PATIENCE_SECONDS) -> dict:
         return self.event("ended", number, seconds)
 
     def living(self, directory: Path) -> set[int]:
@@ -104,7 +104,7 @@ class KeeperProcess:
         assert "Traceback" not in log, log
 
 
-def until(condition, seconds: float = 10.0):
+def until(condition, seconds: float = PATIENCE_SECONDS):
     """Waits until the condition holds; its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -55,7 +55,7 @@ def copied_program(directory: Path) -> list[str]:
     return [sys.executable, str(directory / "scitq.py")]
 
 
-def ready_or_dead(server: ServerProcess, seconds: float = 20.0) -> bool:
+def ready_or_dead(server: ServerProcess, seconds: float = 60.0) -> bool:
     """Whether the server is ready; False when it has ended before."""
     server.ended_by_test = True  # it may, at any time
     deadline = time.monotonic() + seconds

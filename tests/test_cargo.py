@@ -186,7 +186,7 @@ def test_a_courier_that_is_killed_is_started_again(env, web):
     env.until(lambda: list(worker.directory.glob("executions/*/input/.big*")))
     for pid in couriers(env):
         os.kill(pid, signal.SIGKILL)
-    env.wait_state(task, seconds=40)
+    env.wait_state(task)
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------------

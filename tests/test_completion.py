@@ -140,7 +140,7 @@ def zsh(folder: Path, lines: list[str]) -> list[list[str]]:
         os.close(master)
 
 
-def read_until(master: int, done, seconds: float = 20.0) -> None:
+def read_until(master: int, done, seconds: float = 60.0) -> None:
     seen, deadline = b"", time.monotonic() + seconds
     while not done(seen):
         assert time.monotonic() < deadline, f"the shell does not go on: {seen[-2000:]!r}"

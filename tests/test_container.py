@@ -79,7 +79,7 @@ def script(text: str, **more) -> dict:
     return {"command": text, "shell": "sh", "container": IMAGE, "container_options": HOST, **more}
 
 
-def run(env, *specs: dict, state: str = "succeeded", seconds: float = 20.0) -> list[dict]:
+def run(env, *specs: dict, state: str = "succeeded", seconds: float = 60.0) -> list[dict]:
     """Runs tasks to their end; the last execution of each."""
     tasks = env.create(*specs)
     env.wait_state(tasks, state, seconds=seconds)
@@ -209,7 +209,7 @@ def test_a_command_hears_the_signal(docker_lab, docker):
 def test_who_does_not_heed_it_is_killed_after_the_grace(docker_lab, docker):
     [task] = started(docker_lab, docker, script(STUBBORN))
     signal_task(docker_lab, task, "term")
-    docker_lab.wait_state(task, "failed", seconds=20)
+    docker_lab.wait_state(task, "failed")
     until_gone(docker_lab, docker)
 
 

@@ -436,7 +436,7 @@ def test_two_fetch_the_same_file_at_once(web, tmp_path):
     assert (tmp_path / "x").read_bytes() == (web.root / "file").read_bytes() and names_in(tmp_path) == ["x"]
 
 
-def _until(condition, seconds: float = 30.0) -> None:
+def _until(condition, seconds: float = 60.0) -> None:
     import time
 
     deadline = time.monotonic() + seconds

@@ -234,7 +234,7 @@ def test_a_full_disk_is_told(azure, tmp_path):
         assert not (disk.directory / "x").exists()
 
 
-def _until(condition, seconds: float = 30.0) -> None:
+def _until(condition, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

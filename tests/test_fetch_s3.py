@@ -335,7 +335,7 @@ def test_it_is_loaded_only_for_its_own():
     assert done.stdout == "set()\n", done.stderr
 
 
-def _until(condition, seconds: float = 30.0) -> None:
+def _until(condition, seconds: float = 60.0) -> None:
     import time
 
     deadline = time.monotonic() + seconds

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from env import PROGRAM
+from env import PROGRAM, stands_still
 from keeper_client import KeeperProcess, until
 from scitq.keeper import processes, records
 
@@ -149,7 +149,7 @@ def test_suspend_stops_the_whole_tree_and_its_time_limit(keeper):
     directory = keeper.sh(1, "(setsid sh -c 'while :; do echo x; sleep 0.02; done' &); sleep 100", timeout=1.0)
     until(lambda: (directory / "stdout").exists() and (directory / "stdout").stat().st_size > 4)
     keeper.signal(1, "suspend")
-    until(lambda: all(processes.process(pid).state == "T" for pid in keeper.living(directory)))
+    until(lambda: all(stands_still(pid) for pid in keeper.living(directory)))
     size = (directory / "stdout").stat().st_size
     time.sleep(1.2)
     assert (directory / "stdout").stat().st_size == size and not (directory / "end.json").exists()

@@ -130,7 +130,7 @@ def test_watch_shows_what_changed_until_interrupted(lab):
         watch.stdout.close()
 
 
-def _read_until(descriptor: int, word: bytes, seconds: float = 20.0) -> bytes:
+def _read_until(descriptor: int, word: bytes, seconds: float = 60.0) -> bytes:
     """What comes, up to the word; fails when it does not come."""
     deadline, found = time.monotonic() + seconds, b""
     while word not in found:

@@ -302,7 +302,7 @@ def keeper(alone, tmp_path):
     process.wait()
 
 
-def until(condition, process, seconds=20):
+def until(condition, process, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, f"ended with {process.returncode}"

@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from env import PATIENCE_SECONDS, stands_still
 from scitq.keeper.processes import boot_seconds, process
 from scitq.protocol import Order, SyncAnswer
 from scitq.runner import Runner, inherited_environment
@@ -47,7 +48,7 @@ class Rig:
     def state(self, number: int) -> str:
         return self.workload.executions[number].state
 
-    async def until(self, condition, seconds: float = 10.0):
+    async def until(self, condition, seconds: float = PATIENCE_SECONDS):
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             assert time.monotonic() < deadline, {one.id: (one.state, one.reason) for one in self.workload.executions.values()}
@@ -169,7 +170,7 @@ def test_the_next_worker_adopts_all(tmp_path):
             lambda: rig.state(1) == rig.state(3) == "running" and rig.state(2) == "failed" and rig.state(4) == "succeeded"
         )
         rig.order(Order(3, "suspend"))
-        await rig.until(lambda: process(rig.workload.executions[3].pid).state == "T")
+        await rig.until(lambda: stands_still(rig.workload.executions[3].pid))
         rig.give(5, "true", desired="suspend")
         rig.workload.runner.close(leave=False)  # as if this process were killed: no word of farewell
         return rig.keeper
@@ -185,7 +186,7 @@ def test_the_next_worker_adopts_all(tmp_path):
         (tmp_path / "w" / "executions" / "1" / "temp" / "go").touch()
         await rig.until(lambda: rig.state(1) == "failed")
         assert rig.workload.executions[1].exit_code == 5
-        assert process(rig.workload.executions[3].pid).state == "T"
+        assert stands_still(rig.workload.executions[3].pid)
         rig.end()
         await rig.until(lambda: process(keeper) is None or process(keeper).state == "Z")
 

@@ -418,7 +418,7 @@ def test_the_environment_gives_the_default(monkeypatch):
     assert transport.Connection().url == "http://127.0.0.1:5000"
 
 
-def wait_until(true, seconds=10):
+def wait_until(true, seconds=60):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline

@@ -105,7 +105,7 @@ def test_200_mb_of_output_cost_little_memory_and_keep_head_and_tail(env):
     worker = env.worker(1)
     numbered = "''.join('%019d\\n' % (100000 * i + j) for j in range(100000))"  # each line tells where it is
     [task] = env.create({"command": f'python3 -c "import sys\nfor i in range(100): sys.stdout.write({numbered})"'})
-    env.wait_state(task, seconds=60)
+    env.wait_state(task)
     assert env.executions(task)[-1]["stdout_size"] == 200_000_000
     head = env.answer("GET", f"/executions/{env.executions(task)[-1]['id']}/stdout", offset=0, limit=40).body
     assert head == b"%019d\n%019d\n" % (0, 1)

@@ -73,7 +73,7 @@ def test_two_servers_of_one_database_and_their_workers(tmp_path, postgres):
         with Connection(second.url, env.token) as connection:
             body = {"tasks": [watch.spec()] * 30}
             ids += connection.request("POST", "/api/v1/tasks", body).json()["ids"]
-        env.wait_state(ids, seconds=30)
+        env.wait_state(ids)
         for task in ids:
             watch.check(task)
             assert len(watch.starts(task)) == 1

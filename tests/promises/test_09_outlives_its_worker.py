@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from env import PROGRAM, Env, WorkerProcess
+from env import PROGRAM, Env, WorkerProcess, stands_still
 from hands import Hands
 from scitq.keeper.processes import process
 from scitq.protocol import Report
@@ -101,13 +101,13 @@ def test_a_suspended_one_stays_suspended(env):
     env.wait_state(task, "running")
     env.api("POST", "/tasks/signal", {"ids": [task], "action": "suspend"})
     pid = env.executions(task)[0]["pid"]
-    env.until(lambda: process(pid).state == "T")
+    env.until(lambda: stands_still(pid))
     worker.kill9()
-    assert process(pid).state == "T"
+    assert stands_still(pid)
     worker.start()
     (other,) = env.create({"command": "true", "priority": 1})
     env.until(lambda: worker.row["state"] == "online" and env.task(task)["suspended"])
-    assert process(pid).state == "T" and env.state(other) == "pending", "it keeps its slot"
+    assert stands_still(pid) and env.state(other) == "pending", "it keeps its slot"
     env.api("POST", "/tasks/signal", {"ids": [task], "action": "resume"})
     goes_on(env, task)
     finish(env, worker, task)
@@ -130,7 +130,7 @@ def test_killed_again_and_again_while_tasks_start_and_end(env):
             server.kill9()
             server.start()
         worker.start()
-    env.wait_state(ids, seconds=40)
+    env.wait_state(ids)
     rows = env.items("/executions")
     assert sorted(row["task_id"] for row in rows) == ids, "nothing was lost, nothing was done again"
     noted = [tuple(map(int, line.split())) for line in notes.read_text().splitlines()]

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from env import Env
+from env import Env, stands_still
 from strikes import copied_program
 
 GRACE_SECONDS = 2.0
@@ -173,17 +173,11 @@ def test_suspended_and_then_asked_to_end(brisk):
     brisk.api("POST", "/tasks/signal", {"ids": trees.ids, "action": "suspend"})
     brisk.until(lambda: all(brisk.task(task)["suspended"] for task in trees.ids))
     for word in trees.words:
-        brisk.until(lambda word=word: {_state(pid) for pid in living(word)} == {"T"}, what="all of it stands still")
+        brisk.until(lambda word=word: all(map(stands_still, living(word))), what="all of it stands still")
     trees.order("term")
     trees.seconds_until_gone(LATE_SECONDS)
     trees.check("failed", "ended on request (term)")
     trees.check_heard()
-
-
-def _state(pid: int) -> str:
-    with contextlib.suppress(OSError):  # it ended meanwhile
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return "-"
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ def test_kills_of_server_and_worker_change_no_count(env_on_each):
             victim.kill9()
         for victim in victims:
             victim.start()
-    env.wait_state(tasks, "failed", seconds=40)
+    env.wait_state(tasks, "failed")
     assert [starts(env, task) for task in tasks] == [retry + 1 for retry in retries]
     assert [ends(env, task) for task in tasks] == [["failed"] * (retry + 1) for retry in retries]
 
@@ -126,7 +126,7 @@ def test_a_task_that_ends_whatever_runs_it_is_given_up(env):
     env.server()
     env.worker(1)
     [task] = env.create(failing(env, 100, "kill -9 $PPID; sleep 100"))
-    env.wait_state(task, "failed", seconds=60)
+    env.wait_state(task, "failed")
     assert starts(env, task) == MAX_LOSSES + 1
     assert ends(env, task) == ["lost"] * (MAX_LOSSES + 1)
     assert f"after {MAX_LOSSES + 1} lost workers" in explained(env, task)
@@ -144,5 +144,5 @@ def test_a_silent_worker_costs_no_retry(env_on_each):
         if "keeper" in line.split() or "sleep 100" in line:
             os.kill(pid, signal.SIGKILL)
     env.worker(1)
-    env.wait_state(task, "failed", seconds=30)
+    env.wait_state(task, "failed")
     assert ends(env, task) == ["lost", "failed", "failed"] and starts(env, task) == 3

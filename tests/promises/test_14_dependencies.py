@@ -69,7 +69,7 @@ def test_the_order_holds_whatever_is_killed(env_on_each):
         time.sleep(chance.uniform(0.1, 0.3))  # any moment will do
         victim.kill9()
         victim.start()
-    env.wait_state(tasks, seconds=40)
+    env.wait_state(tasks)
     lines = order(env)
     for task, required in needs.items():
         assert all(lines.index(f"s {task}") > lines.index(f"e {needed}") for needed in required)
@@ -204,7 +204,7 @@ def test_a_long_chain_and_a_wide_fan(env):
     chain = env.create(*[{"command": "true", "require": [f"#{n - 1}"] if n else []} for n in range(100)])
     needs = [*(f"#{n}" for n in range(200)), "#7", chain[-1]]
     fan = env.create(*[{"command": "true"}] * 200, {"command": "true", "require": needs})
-    env.wait_state([*chain, *fan], seconds=30)
+    env.wait_state([*chain, *fan])
     starts = [env.executions(task)[0]["id"] for task in chain]
     assert starts == sorted(starts)
 

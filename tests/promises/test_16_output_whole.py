@@ -81,7 +81,7 @@ def test_kills_of_the_server_and_cuts_of_the_line_leave_no_trace(env):
         server.kill9()
         server.start()
         relay.replay(3)
-    env.wait_state(task, seconds=40)
+    env.wait_state(task)
     assert env.stdout(task) == env.stdout(task, "stderr") == numbered(size)
 
 
@@ -106,7 +106,7 @@ def test_small_things(lab, command, stdout, stderr):
 
 def test_tasks_that_write_at_once_do_not_mix(lab):
     tasks = lab.create(*[f"seq {n}00000 {n}20000; seq {n}00000 {n}20000 >&2" for n in range(1, 9)])
-    lab.wait_state(tasks, seconds=40)
+    lab.wait_state(tasks)
     for number, task in enumerate(tasks, 1):
         expected = "".join(f"{n}\n" for n in range(number * 100000, number * 100000 + 20001)).encode()
         assert lab.stdout(task) == lab.stdout(task, "stderr") == expected

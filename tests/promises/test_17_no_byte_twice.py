@@ -66,7 +66,7 @@ def test_whatever_happens_to_the_requests(env_on_each):
     for trouble in [*troubles, relay.cut, lose_answers]:
         time.sleep(chance.uniform(0.05, 0.2))  # any moment will do
         trouble()
-    env.wait_state(tasks, seconds=30)
+    env.wait_state(tasks)
     for task in tasks:
         check(env, task)
     relay.replay(12)  # and very late

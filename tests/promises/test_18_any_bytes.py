@@ -96,7 +96,7 @@ def test_a_line_of_100_mb_costs_little_memory(env):
     worker = env.worker(1)
     size = 100 * 2**20
     [task] = env.create(f"head -c {size} /dev/zero | tr '\\000' x; head -c {size} /dev/zero >&2")
-    env.wait_state(task, seconds=60)
+    env.wait_state(task)
     [execution] = env.executions(task)
     assert execution["stdout_size"] == execution["stderr_size"] == size
     assert peak(worker.pid) < 50e6 and peak(server.pid) + peak(worker.pid) < 150e6

@@ -77,7 +77,7 @@ def test_many_come_back_without_a_storm(env):
     assert relay.accepted - before < len(workers) * 12, "tries while it is away"
     relay.refusing = False
     before = relay.requests
-    env.wait_state(tasks, seconds=20)
+    env.wait_state(tasks)
     time.sleep(1.0)  # nothing comes after it
     assert relay.requests - before < len(workers) * 12, "requests to deliver all"
     expected = b"begun\n" + "".join(f"{n}\n" for n in range(1, 20001)).encode()
@@ -99,5 +99,5 @@ def test_nothing_new_starts_on_a_worker_that_hears_nothing(env):
     time.sleep(1.5)  # it would start at once, or at the next look
     assert not (env.directory / "started").exists()
     server.start()
-    env.wait_state([first, second], seconds=30)
+    env.wait_state([first, second])
     assert (env.directory / "started").exists()

@@ -150,10 +150,10 @@ def test_a_worker_whose_line_freezes_finds_another(env):
     gate.touch()
     others = env.create(*[{"command": "true", "batch": "well"}] * 5)
     env.wait_state(others, seconds=5)
-    env.wait_state(task, seconds=15)
+    env.wait_state(task)
     assert len(env.executions(task)) == 1 and env.stdout(task) == b"x\n"
     [after] = env.create({"command": "true", **at_true_time})
-    env.wait_state(after, seconds=15)
+    env.wait_state(after)
 
 
 @pytest.mark.parametrize("way", ["up", "down"])

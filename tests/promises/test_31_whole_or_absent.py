@@ -139,7 +139,7 @@ def test_killed_at_any_moment_of_an_upload(ftp, tmp_path):
         _until(lambda path=path: all_below(path.parent) == ["file"], f"seed {SEED}: {all_below(path.parent)}")
 
 
-def _until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+def _until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what

@@ -200,7 +200,7 @@ def test_a_worker_refuses_them_as_inputs_and_resources_and_goes_on(env, tmp_path
         (source / name).write_bytes(CORPUS[name]())
     specs = [{"command": "true", noun: [uri(source / name)]} for name in names for noun in ("input", "resource")]
     tasks = env.create(*specs)
-    env.wait_state(tasks, "failed", seconds=40)
+    env.wait_state(tasks, "failed")
     for spec, task in zip(specs, env.items("/tasks", ids=tasks, order="id")):
         assert task["reason"] and not UNEXPECTED.search(task["reason"]), (spec, task["reason"])
     good = tmp_path / "source" / "good.tgz"

@@ -128,7 +128,7 @@ def test_no_process_has_them_among_its_words(env, hosts, tmp_path):
     ]  # fmt: skip
     with Watch() as watch:
         tasks = env.create(*({"command": "true", "env": {"AWS_SECRET_ACCESS_KEY": SECRET}, **spec} for spec in specs))
-        env.wait_state(tasks, "succeeded", "failed", seconds=40)
+        env.wait_state(tasks, "succeeded", "failed")
     assert not watch.found and "aria2c" in watch.seen
     assert env.state(tasks[0]) == env.state(tasks[1]) == "succeeded", env.report()
 
@@ -180,7 +180,7 @@ def test_nothing_shows_them(env_on_each, tmp_path):
     specs += [{"output": uri, "download_timeout": 4} for uri in uris if not uri.startswith("ftp://ann:" + SECRET + "@127")]
     secret = {"env": {"TOKEN": "in variables"}}
     tasks = env.create(*({"command": "echo > $OUTPUT/f", "shell": "sh", **secret, **spec} for spec in specs))
-    env.wait_state(tasks[: 2 * len(uris)], "failed", seconds=60)
+    env.wait_state(tasks[: 2 * len(uris)], "failed")
     env.api("POST", "/tasks/cancel", {"ids": tasks[2 * len(uris) :]})
     env.api("POST", "/tasks/edit", {"ids": tasks[:2], "set": {"input": uris, "resource": uris, "output": uris[0]}})
     env.api("POST", "/tasks/relaunch", {"ids": tasks[:1]})
