@@ -1,4 +1,4 @@
-"""Folders for what this program can make again: parts it unpacked, copies of itself, tracebacks.
+"""Folders for what this program can make again or do without: parts it unpacked, copies of itself, tracebacks, notes of uploads.
 
 Code is run from them, so a folder that others may write to is not used.
 """

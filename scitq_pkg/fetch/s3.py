@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from datetime import timezone
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from ..errors import InvalidRequest, NotFound, ScitqError, TransferFailed
 from .progress import Meter
 from .s3client import Connection, of_code
 from .s3small import MOST_BYTES, Small
+from .s3uploads import Uploads
 from .scheme import CHUNK_BYTES, Entry, Scheme
 from .slices import Slice, spans
 from .transfer import insist, together
@@ -38,6 +39,7 @@ class Place(Scheme):
         self._connection = Connection(self.files * self.streams)
         self._client, self._told = self._connection.client, self._connection.told
         self._small = Small(self._connection)
+        self._uploads = Uploads(self._client)
         self._client.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
 
     def info(self, uri: Uri) -> Entry:
@@ -118,10 +120,9 @@ class Place(Scheme):
         with self._told(entry.uri):
             if not entry.size or entry.size <= COPY_PART_BYTES:
                 self._client.copy_object(**wanted)
-            elif not self._copy_parts(wanted, entry.size, uri, meter):
-                return False
-        meter.add(entry.size or 0)
-        return True
+                meter.add(entry.size or 0)
+                return True
+            return self._copy_parts(wanted, entry.size, uri, meter)
 
     def delete(self, entries: list[Entry]) -> None:
         for start in range(0, len(entries), _DELETED_AT_ONCE):
@@ -145,11 +146,11 @@ class Place(Scheme):
     def _put_parts(self, descriptor: int, size: int, uri: Uri, meter: Meter) -> None:
         def send(upload: dict, number: int, start: int, stop: int) -> dict:
             body = Slice(descriptor, start, stop)
-            answer = self._client.upload_part(**upload, PartNumber=number, Body=body, ContentLength=stop - start)
-            meter.add(stop - start)
-            return answer
+            return self._client.upload_part(**upload, PartNumber=number, Body=body, ContentLength=stop - start)
 
-        self._in_parts(uri, spans(size, PART_BYTES, MOST_PARTS), send, meter)
+        status = os.fstat(descriptor)
+        content = [status.st_dev, status.st_ino, size, status.st_mtime_ns]
+        self._in_parts(uri, content, spans(size, PART_BYTES, MOST_PARTS), send, meter)
 
     def _copy_parts(self, wanted: dict, size: int, uri: Uri, meter: Meter) -> bool:
         """A copy of several parts; False: the server knows no copies of parts."""
@@ -163,29 +164,28 @@ class Place(Scheme):
             return answer["CopyPartResult"]
 
         try:
-            self._in_parts(uri, spans(size, COPY_PART_BYTES, MOST_PARTS), send, meter)
+            self._in_parts(uri, [source, size], spans(size, COPY_PART_BYTES, MOST_PARTS), send, meter)
         except _NotKnown:
             return False
         return True
 
-    def _in_parts(self, uri: Uri, parts: list[tuple[int, int]], send: Callable[..., dict], meter: Meter) -> None:
-        """An upload of several parts, side by side, each tried again by itself; what was begun and fails is taken back."""
-        where = dict(zip(("Bucket", "Key"), _place(uri)))
-        upload = {**where, "UploadId": self._client.create_multipart_upload(**where)["UploadId"]}
-        etags: dict[int, str] = {}
+    def _in_parts(self, uri: Uri, content: list, parts: list[tuple[int, int]], send: Callable[..., dict], meter: Meter) -> None:
+        """An upload of several parts, side by side, each tried again by itself; gone on with where one was left."""
+        sizes = {number: stop - start for number, (start, stop) in enumerate(parts, 1)}
+        with self._uploads.begun(*_place(uri), [*content, sizes[1]]) as upload:
+            etags = {number: etag for number, (etag, size) in upload.parts.items() if size == sizes.get(number)}
+            meter.add(sum(map(sizes.__getitem__, etags)))
 
-        def one(number: int) -> None:
+            def one(number: int) -> None:
+                with self._told(uri):
+                    etags[number] = send(upload.words, number, *parts[number - 1])["ETag"]
+                meter.add(sizes[number])
+
+            missing = sorted(sizes.keys() - etags.keys())
+            together(lambda number: insist(lambda: one(number), meter, f"{uri}"), missing, self.streams, Meter())
+            sent = [{"PartNumber": number, "ETag": etags[number]} for number in sizes]
             with self._told(uri):
-                etags[number] = send(upload, number, *parts[number - 1])["ETag"]
-
-        try:
-            together(lambda number: insist(lambda: one(number), meter, f"{uri}"), range(1, len(parts) + 1), self.streams, Meter())
-            sent = [{"PartNumber": number, "ETag": etags[number]} for number in sorted(etags)]
-            self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent})
-        except BaseException:
-            with contextlib.suppress(ClientError, BotoCoreError):  # the first failure is the one to tell
-                self._client.abort_multipart_upload(**upload)
-            raise
+                self._client.complete_multipart_upload(**upload.words, MultipartUpload={"Parts": sent})
 
     def _has_md5(self, bucket: str, key: str) -> bool:
         try:

@@ -1,0 +1,194 @@
+"""Uploads of several parts to S3 that were broken off: gone on with by the next try, or taken back; none stays for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from env import PROGRAM
+from relay import Relay
+from scitq.errors import TransferFailed
+from scitq.fetch import put, s3client, transfer
+from stores import S3, Variables, forget
+
+MIB = 2**20
+BUCKET = "bucket"
+
+
+ENOUGH = 65 * MIB  # bytes of four parts at once, of which one must be whole then
+
+
+class Line(Relay):
+    """Falls silent on the way up after `most` bytes."""
+
+    most: float = float("inf")
+
+    def _note(self, data: bytes, request: bytearray) -> bytearray:
+        if self.passed["up"] + len(data) > self.most:
+            self.silent.add("up")
+        return super()._note(data, request)
+
+    def lose(self) -> None:
+        self.refusing = True
+        self.cut()
+
+    def mend(self) -> None:
+        self.most, self.refusing = float("inf"), False
+        self.silent.clear()
+        self.passed["up"] = 0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    made = S3(tmp_path_factory.mktemp("s3"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def line(server, tmp_path, monkeypatch):
+    """A line to the server that can fall silent; notes in a folder of the test's own."""
+    variables = Variables(server.variables)
+    relay = Line(server.variables["AWS_ENDPOINT_URL"])
+    os.environ.update(AWS_ENDPOINT_URL=relay.url, SCITQ_CACHE=str(tmp_path / "cache"))
+    forget()
+    monkeypatch.setattr(transfer, "FIRST_PAUSE_SECONDS", 0.01)
+    yield relay
+    relay.close()
+    variables.restore()
+
+
+def sized(path: Path, size: int) -> Path:
+    path.write_bytes(os.urandom(MIB) * (size // MIB))
+    return path
+
+
+def begun(server) -> dict[str, list[int]]:
+    """Uploads that are neither complete nor taken back: their objects, and the parts that are there."""
+    try:
+        found = server.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+        return {one["Key"]: parts(server, one["Key"], one["UploadId"]) for one in found}
+    except server.client.exceptions.NoSuchUpload:  # rclone's word for none at all, and for one that has just ended
+        return {}
+
+
+def parts(server, key: str, upload: str) -> list[int]:
+    answer = server.client.list_parts(Bucket=BUCKET, Key=key, UploadId=upload)
+    return [part["PartNumber"] for part in answer.get("Parts", [])]
+
+
+def stored(server, key: str) -> bytes:
+    return server.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+
+
+def notes(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "cache").glob("uploads/*")]
+
+
+@contextlib.contextmanager
+def sending(server, line, path: Path, key: str) -> Iterator[subprocess.Popen]:
+    """A process that sends a file, and cannot go on when the server has some of it."""
+    line.most = ENOUGH
+    process = subprocess.Popen([*PROGRAM, "fetch", "put", "-q", str(path), f"s3://{BUCKET}/{key}"])
+    try:
+        _until(lambda: begun(server).get(key))
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        line.mend()
+
+
+def killed(server, line, path: Path, key: str) -> None:
+    """Sends a file by a process that is killed when the server has some of it."""
+    with sending(server, line, path, key):
+        pass
+    assert begun(server)[key]
+
+
+def test_the_next_try_goes_on_where_it_was(server, line, tmp_path):
+    path = sized(tmp_path / "big", 96 * MIB)
+    killed(server, line, path, "again")
+    assert notes(tmp_path)
+    put(path, f"s3://{BUCKET}/again")
+    assert stored(server, "again") == path.read_bytes() and line.passed["up"] < 90 * MIB, "a part was not sent again"
+    assert begun(server) == {} and notes(tmp_path) == []
+
+
+def test_parts_of_another_content_are_taken_back(server, line, tmp_path):
+    path = sized(tmp_path / "big", 96 * MIB)
+    killed(server, line, path, "changed")
+    before = path.stat()
+    path.write_bytes(os.urandom(MIB) * 96)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    put(path, f"s3://{BUCKET}/changed")
+    assert stored(server, "changed") == path.read_bytes() and begun(server) == {} and notes(tmp_path) == []
+
+
+def test_what_nobody_sends_again_is_taken_back_a_day_later(server, line, tmp_path):
+    other = sized(tmp_path / "other", 17 * MIB)
+    killed(server, line, sized(tmp_path / "big", 96 * MIB), "never-again")
+    put(other, f"s3://{BUCKET}/other")
+    assert list(begun(server)) == ["never-again"], "it may yet be"
+    (note,) = notes(tmp_path)
+    os.utime(note, (time.time() - 25 * 3600,) * 2)
+    forget()  # each process looks once
+    put(other, f"s3://{BUCKET}/other")
+    assert begun(server) == {} and notes(tmp_path) == []
+
+
+def test_what_is_being_sent_is_left_alone(server, line, tmp_path):
+    """By another process, to the very same place, for longer than a day."""
+    path = sized(tmp_path / "big", 96 * MIB)
+    with sending(server, line, path, "both") as process:
+        (note,) = notes(tmp_path)
+        os.utime(note, (time.time() - 25 * 3600,) * 2)
+        line.most = float("inf")  # only what is open now is silent
+        line.freeze()
+        line.silent.clear()
+        forget()
+        put(path, f"s3://{BUCKET}/both")
+        assert process.poll() is None and "both" in begun(server), "the other is still at it"
+        line.cut()
+        assert process.wait(60) == 0
+    assert stored(server, "both") == path.read_bytes() and begun(server) == {} and notes(tmp_path) == []
+
+
+def test_a_server_that_is_lost_is_gone_on_with_later(server, line, tmp_path, monkeypatch):
+    """All tries fail, and nobody can take back what is there."""
+    monkeypatch.setattr(transfer.insist, "__defaults__", (2, False))
+    monkeypatch.setattr(s3client, "TRIES", 1)
+    path = sized(tmp_path / "big", 96 * MIB)
+    line.most = ENOUGH
+    cutter = threading.Thread(target=lambda: (_until(lambda: begun(server).get("lost")), line.lose()))
+    cutter.start()
+    with pytest.raises(TransferFailed, match="no answer from S3"):
+        put(path, f"s3://{BUCKET}/lost")
+    cutter.join()
+    assert begun(server)["lost"] and len(notes(tmp_path)) == 1
+    line.mend()
+    put(path, f"s3://{BUCKET}/lost")
+    assert stored(server, "lost") == path.read_bytes() and line.passed["up"] < 90 * MIB, "a part was not sent again"
+    assert begun(server) == {} and notes(tmp_path) == []
+
+
+def test_without_a_place_for_notes_it_is_sent_all_the_same(server, line, tmp_path, monkeypatch):
+    from scitq.fetch import s3uploads
+
+    monkeypatch.setattr(s3uploads, "cache_folders", lambda: iter([str(tmp_path / "big")]))  # a file
+    path = sized(tmp_path / "big", 33 * MIB)
+    put(path, f"s3://{BUCKET}/unnoted")
+    assert stored(server, "unnoted") == path.read_bytes() and begun(server) == {}
+
+
+def _until(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
