@@ -12,6 +12,8 @@ import pytest
 from env import PROGRAM
 from scitq.errors import InvalidRequest, NotAllowed, NotFound, TransferFailed
 from scitq.fetch import Uri, copy, delete, get, info, list_content, put, sync, transfer
+from scitq.fetch.scheme import Replaced
+from scitq.fetch.schemes import scheme_of
 from services import Ftp, Nginx, needed
 from stores import S3, Azure, Variables
 
@@ -218,6 +220,16 @@ def test_what_is_known_of_a_file(place):
     found = info(place.uri + "f", md5=True)
     assert (found.size, found.path, found.md5) == (5, "f", hashlib.md5(b"12345").hexdigest())
     assert found.modified_at is None or found.modified_at.tzinfo is not None
+
+
+def test_a_file_that_was_replaced_is_told(place):
+    """Nothing that has come of the old one is gone on with."""
+    place.put_raw("changes", b"old" * 1000)
+    entry = info(place.uri + "changes")
+    place.put_raw("changes", b"other" * 1000)
+    with pytest.raises(Replaced, match="was replaced while it was fetched: fetch it again") as caught:
+        list(scheme_of(entry.uri).read(entry, 10, None))
+    assert caught.value.again, "a worker does"
 
 
 def test_a_missing_file_is_not_found(place, tmp_path):

@@ -124,16 +124,6 @@ def test_marks_of_folders_are_no_files(azure):
     assert [entry.path for entry in list_content(f"azure://{BUCKET}/marked/")] == ["sub/inner"]
 
 
-def test_a_blob_that_was_replaced_is_told(azure):
-    from scitq.fetch.schemes import scheme_of
-
-    store(azure, "changes", b"1" * 100)
-    entry = info(f"azure://{BUCKET}/changes")
-    store(azure, "changes", b"2" * 100)
-    with pytest.raises(TransferFailed, match="was replaced while it was fetched"):
-        list(scheme_of(entry.uri).read(entry, 10, None))
-
-
 # --- lines that break -----------------------------------------------------------------------------------------------------------
 
 

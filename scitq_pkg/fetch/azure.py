@@ -24,7 +24,7 @@ from azure.storage.blob import BlobBlock, BlobClient, BlobPrefix, BlobProperties
 
 from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferFailed
 from .progress import Meter
-from .scheme import STALL_SECONDS, Entry, Scheme
+from .scheme import STALL_SECONDS, Entry, Replaced, Scheme
 from .slices import Slice, spans
 from .transfer import insist, together
 from .uri import Uri
@@ -217,7 +217,7 @@ def _of_answer(uri: Uri, status: int, code: str, reason: str) -> Exception:
     if status in (401, 403):
         return NotAllowed(f"{uri}: the account does not accept the credentials, or they do not allow this ({code}): {_HOW}")
     if status == 412:
-        return TransferFailed(f"{uri}: the blob was replaced while it was fetched: fetch it again")
+        return Replaced(uri)
     if status == 400:
         return InvalidRequest(f"{uri}: Azure refuses it: {code or reason}")
     return TransferFailed(f"{uri}: Azure answered {status} {code or reason}", again=status in _MAY_PASS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import NotFound, TransferFailed
 from .progress import Meter
-from .scheme import CHUNK_BYTES, Entry, Scheme
+from .scheme import CHUNK_BYTES, Entry, Replaced, Scheme
 from .transfer import sending
 from .uri import Uri
 
@@ -45,6 +45,8 @@ class Place(Scheme):
 
     def read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes]:
         with open(entry.uri.place, "rb") as file:
+            if start and _etag(os.fstat(file.fileno())) != entry.etag:
+                raise Replaced(entry.uri)
             file.seek(start)
             left = None if stop is None else stop - start
             while left is None or left > 0:
@@ -93,5 +95,9 @@ def _entry(uri: Uri, path: Path, relative: str) -> Entry:
         relative,
         status.st_size,
         datetime.fromtimestamp(status.st_mtime, timezone.utc),
-        etag=f"{status.st_ino}-{status.st_mtime_ns}",
+        etag=_etag(status),
     )
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_ino}-{status.st_mtime_ns}"

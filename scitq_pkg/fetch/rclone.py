@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import NotAllowed, NotFound, TransferFailed
 from .programs import program, run
 from .progress import Meter
-from .scheme import CHUNK_BYTES, STALL_SECONDS, Entry, Scheme
+from .scheme import CHUNK_BYTES, STALL_SECONDS, Entry, Replaced, Scheme
 from .uri import Uri
 
 SYSTEM_CONFIG = "/etc/rclone.conf"
@@ -44,10 +44,7 @@ class Place(Scheme):
     files = 4  # processes
 
     def info(self, uri: Uri) -> Entry:
-        found = json.loads(self._ask(uri, "lsjson", "--stat", "--hash", "--hash-type", "md5", _path(uri)) or "null")
-        if not found or found["IsDir"]:
-            raise NotFound(f"{uri}: {'it is a folder: end it with /' if found else 'there is no such file'}")
-        return _entry(uri, uri.name, found)
+        return self._info(uri, "--hash", "--hash-type", "md5")
 
     def list(self, uri: Uri, recursive: bool = True) -> Iterator[Entry]:
         depth = ("-R", "--files-only") if recursive else ()
@@ -58,6 +55,10 @@ class Place(Scheme):
                 yield _entry(uri.child(found["Path"]), found["Path"], found)
 
     def read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes]:
+        if start:
+            now = self._info(entry.uri)
+            if (now.size, now.etag) != (entry.size, entry.etag):
+                raise Replaced(entry.uri)
         span = ["--offset", str(start)] + ([] if stop is None else ["--count", str(stop - start)])
         words = [*self._words(), "cat", *span, _path(entry.uri)]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -97,6 +98,12 @@ class Place(Scheme):
                 self._ask(entry.uri, "deletefile", _path(entry.uri))
             except NotFound:
                 continue  # it is gone already
+
+    def _info(self, uri: Uri, *more: str) -> Entry:
+        found = json.loads(self._ask(uri, "lsjson", "--stat", *more, _path(uri)) or "null")
+        if not found or found["IsDir"]:
+            raise NotFound(f"{uri}: {'it is a folder: end it with /' if found else 'there is no such file'}")
+        return _entry(uri, uri.name, found)
 
     def _words(self) -> list[str]:
         """rclone as it is called here: it gives up where `transfer` tries again."""

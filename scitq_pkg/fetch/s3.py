@@ -16,7 +16,7 @@ from .progress import Meter
 from .s3client import Connection, of_code
 from .s3small import MOST_BYTES, Small
 from .s3uploads import Uploads
-from .scheme import CHUNK_BYTES, Entry, Scheme
+from .scheme import CHUNK_BYTES, Entry, Replaced, Scheme
 from .slices import Slice, spans
 from .transfer import insist, together
 from .uri import Uri
@@ -78,7 +78,7 @@ class Place(Scheme):
             answer = self._client.get_object(Bucket=bucket, Key=key, **wanted)
             with contextlib.closing(answer["Body"]) as body:
                 if entry.etag and _etag(answer) != entry.etag:  # not every server knows If-Match
-                    raise of_code(entry.uri, "PreconditionFailed", "")
+                    raise Replaced(entry.uri)
                 if "Range" in wanted and "ContentRange" not in answer:
                     raise TransferFailed(f"{entry.uri}: the server gives no ranges of it")
                 while data := body.read(CHUNK_BYTES):

@@ -17,7 +17,7 @@ from botocore.utils import parse_timestamp
 
 from .. import __version__
 from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferFailed
-from .scheme import STALL_SECONDS
+from .scheme import STALL_SECONDS, Replaced
 from .web import certificates
 from .uri import Uri
 
@@ -137,8 +137,8 @@ def of_code(uri: Uri, code: str, message: str, status: int = 0) -> ScitqError:
         return NotAllowed(f"{uri}: the credentials do not allow this, or there are none ({code}): {_HOW} of somebody who may")
     if code in ("InvalidBucketName", "InvalidURI", "KeyTooLongError"):
         return InvalidRequest(f"{uri}: {message or code}")
-    if code == "PreconditionFailed":
-        return TransferFailed(f"{uri}: the object was replaced while it was fetched: fetch it again")
+    if code == "PreconditionFailed" or status == 412:
+        return Replaced(uri)
     if code.isdigit() and status != 503:  # S3 names its reasons
         message = f"{message}, which is not how S3 answers: {_WHERE}"
     again = code in _MAY_PASS or status == 429 or (status >= 500 and status not in (501, 507))
