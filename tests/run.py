@@ -2,7 +2,7 @@
 """Sets up what the tests need and runs all of them: `python3 tests/run.py [pytest's words...]`.
 
 In `.venv`: this checkout and the exact packages of `requirements/test.txt`. With apt-get, as root on Debian or Ubuntu: the venv
-module, and what tests run against (PostgreSQL, nginx, docker, podman, shells...), where they are missing. The one file is built too.
+module, and what tests run against (PostgreSQL, nginx, docker, Chromium, shells...), where they are missing. The one file is built too.
 What is there already is not done again. Quick tests run first, slow ones after them; the last line is pytest's own.
 """
 
@@ -34,6 +34,7 @@ SERVICES = {  # Debian package: a program of it
     "zsh": "/usr/bin/zsh",
     "fish": "/usr/bin/fish",
     "faketime": "/usr/bin/faketime",
+    "chromium": "/usr/bin/chromium",
 }
 
 sys.path.insert(0, str(ROOT))
