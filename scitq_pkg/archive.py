@@ -1,7 +1,8 @@
 """Unpacks archives that nobody vouches for: nothing is written outside of the folder, and the disk is not filled.
 
 What would lead out (absolute names, `..`, links to elsewhere, names that go through such links) and what is no file (devices,
-pipes) is refused, the whole archive with it: it is unpacked beside the folder's content, and moved there when all was good.
+pipes) is refused, the whole archive with it: it is unpacked beside the folder's content, and moved there when all was good and
+is on the disk.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from .durable import settle, sync
 from .errors import TransferFailed
 
 CHUNK_BYTES = 2**20
@@ -65,6 +67,7 @@ def gunzip(archive: Path, target: Path) -> None:
             _copy(source, file, room)
             os.fsync(file.fileno())
         os.replace(part, target)
+        sync(target.parent)
 
 
 def move(source: Path, target: Path) -> None:
@@ -93,9 +96,11 @@ def _unpacked(archive: Path, folder: Path, members: Callable[[Path], Iterator[_M
         for member in members(archive):
             unpacking.make(member)
         unpacking.check_links()
+        settle(beside)
         tops = sorted(beside.iterdir())
         for top in tops:
             move(top, folder / top.name)
+        sync(folder)
         return [folder / top.name for top in tops]
 
 

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from .durable import settle, sync
 from .errors import TransferFailed
 
 RECORD = "resource.json"
@@ -51,6 +52,7 @@ class Resources:
         os.rename(folder / "new", folder / "files")
         for path in _files(folder / "files"):
             path.chmod(path.stat().st_mode & 0o555 | 0o444)
+        settle(folder / "files")
         record = {"uri": uri, "files": _seen(folder / "files"), "identity": identity}
         beside = folder / f"{RECORD}.new"
         private = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # a URI may hold a password
@@ -59,6 +61,7 @@ class Resources:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, folder / RECORD)
+        sync(folder)
 
     def has(self, uri: str) -> bool:
         """Whether it is here, whole and unchanged; what was tampered with is removed."""

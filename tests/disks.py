@@ -1,4 +1,4 @@
-"""Small disks of the tests' own: they fill at will, and are emptied again. They want root, to mount them."""
+"""Disks of the tests' own: small ones that fill at will, and ones whose power can be cut. They want root, to mount them."""
 
 from __future__ import annotations
 
@@ -62,3 +62,48 @@ def small_disk(directory: Path, size: int = SMALL_BYTES) -> Iterator[SmallDisk]:
         yield disk
     finally:
         disk.close()
+
+
+class Powered:
+    """An ext4 file system in a file, whose power can be cut."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._image, self._kept = (directory.parent / f"{directory.name}.{end}" for end in ("image", "kept"))
+        directory.mkdir()
+        with open(self._image, "wb") as file:
+            file.truncate(64 * 2**20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(self._image)], check=True)
+        self._mount()
+
+    def _mount(self) -> None:
+        subprocess.run(["mount", "-o", "loop", str(self._image), str(self.directory)], check=True, capture_output=True)
+
+    def unmount(self) -> None:
+        """Ends it."""
+        subprocess.run(["umount", "-l", str(self.directory)], check=True)
+
+    def keep(self) -> None:
+        """What is on the disk now is what a power cut leaves."""
+        shutil.copyfile(self._image, self._kept)
+
+    def cut(self) -> None:
+        """The disk is what was kept, mounted again."""
+        self.unmount()
+        os.replace(self._kept, self._image)
+        self._mount()
+
+
+@contextlib.contextmanager
+def powered(directory: Path) -> Iterator[Powered]:
+    """A disk on a new directory. Where it cannot be mounted the test is skipped, or fails if it has to run."""
+    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
+        pytest.skip("a disk whose power can be cut wants root and mkfs.ext4")
+    try:
+        disk = Powered(directory)
+    except subprocess.CalledProcessError as error:
+        (pytest.fail if os.environ.get("SCITQ_TESTS_REQUIRE_SERVICES") else pytest.skip)(f"no loop device here: {error.stderr!r}")
+    try:
+        yield disk
+    finally:
+        disk.unmount()

@@ -22,6 +22,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ..cache import cache_folders
+from ..durable import sync
 from .transfer import may_pass
 
 LEFT_SECONDS = 24 * 3600.0
@@ -129,7 +130,7 @@ class _Note:
             os.fsync(descriptor)
             path = folder / (beginning + Path(new).name.removeprefix(".new-"))
             os.rename(new, path)
-            _sync(folder)
+            sync(folder)
         except BaseException:
             os.close(descriptor)
             Path(new).unlink(missing_ok=True)
@@ -185,11 +186,3 @@ def _is_old(path: Path) -> bool:
     with contextlib.suppress(OSError):  # it is gone
         return time.time() - path.stat().st_mtime > LEFT_SECONDS
     return False
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import shutil
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from disks import powered
 from env import Env
 from postgres import Postgres, programs
 from scitq.keeper import processes
@@ -98,47 +95,3 @@ def test_the_database_server_is_killed(tmp_path):
     finally:
         env.close()
         postgres.close()
-
-
-class Powered:
-    """An ext4 file system in a file, whose power can be cut."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-        self._image, self._kept = (directory.parent / f"{directory.name}.{end}" for end in ("image", "kept"))
-        directory.mkdir()
-        with open(self._image, "wb") as file:
-            file.truncate(64 * 2**20)
-        subprocess.run(["mkfs.ext4", "-q", "-F", str(self._image)], check=True)
-        self._mount()
-
-    def _mount(self) -> None:
-        subprocess.run(["mount", "-o", "loop", str(self._image), str(self.directory)], check=True, capture_output=True)
-
-    def unmount(self) -> None:
-        subprocess.run(["umount", "-l", str(self.directory)], check=True)
-
-    def keep(self) -> None:
-        """What is on the disk now is what a power cut leaves."""
-        shutil.copyfile(self._image, self._kept)
-
-    def cut(self) -> None:
-        """The disk is what was kept, mounted again."""
-        self.unmount()
-        os.replace(self._kept, self._image)
-        self._mount()
-
-
-@contextlib.contextmanager
-def powered(directory: Path):
-    """Where it cannot be mounted the test is skipped, or fails if it has to run."""
-    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
-        pytest.skip("a disk whose power can be cut wants root and mkfs.ext4")
-    try:
-        disk = Powered(directory)
-    except subprocess.CalledProcessError as error:
-        (pytest.fail if os.environ.get("SCITQ_TESTS_REQUIRE_SERVICES") else pytest.skip)(f"no loop device here: {error.stderr!r}")
-    try:
-        yield disk
-    finally:
-        disk.unmount()
