@@ -20,6 +20,7 @@ from .errors import InvalidRequest, nearest
 from .lib import Server
 from .protocol import CANCELED, DEFAULT_BATCH, FAILED, SUCCEEDED, TaskSpec
 from .substitution import Row
+from .uris import uris_of
 from .yamlvalues import Value, compose, kind_of, line_of, mapping, wrong_at
 
 
@@ -129,7 +130,7 @@ def _task(file: BatchFile, keys: dict[str, yaml.Node], unnamed: str, row: Row, w
         if key not in ("name", "each", "needs"):
             value = Value(file.path, key, node, row).read(_task_keys()[key])
             if value is not None:
-                task[key] = value
+                task[key] = uris_of(value) if key in ("input", "resource") else value
     if not task.get("command", "").strip():
         raise wrong_at(file.path, keys["command"], "the command is empty")
     if workdir is not None:

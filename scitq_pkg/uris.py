@@ -24,6 +24,11 @@ def uris(given: str | Iterable[str]) -> list[str]:
     return words if all("://" in word for word in words) else [given.strip()]
 
 
+def uris_of(texts: Iterable[str]) -> list[str]:
+    """The URIs of texts of which each may hold several: a cell of a table, the value of an option."""
+    return [uri for text in texts for uri in uris(text)]
+
+
 def shown(text: str) -> str:
     """A text with URIs in it as it may be shown: without passwords, and without what signs a URL."""
     if "://" not in text:

@@ -1,16 +1,28 @@
-"""A stand-in for the archives of sequences: reports as ENA writes them, files of which some come wrong at first."""
+"""A stand-in for the archives of sequences: reports as ENA writes them, files of which some come wrong at first, and NCBI's
+run information as its E-utilities tell it."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import http.server
+import io
 import json
+import re
 import threading
 import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 HOST = "ftp.sra.ebi.ac.uk"
+RUN_INFO = (  # the header of NCBI's table
+    "Run,ReleaseDate,LoadDate,spots,bases,spots_with_mates,avgLength,size_MB,AssemblyName,download_path,Experiment,LibraryName,"
+    "LibraryStrategy,LibrarySelection,LibrarySource,LibraryLayout,InsertSize,InsertDev,Platform,Model,SRAStudy,BioProject,"
+    "Study_Pubmed_id,ProjectID,Sample,BioSample,SampleType,TaxID,ScientificName,SampleName,g1k_pop_code,source,"
+    "g1k_analysis_group,Subject_ID,Sex,Disease,Tumor,Affection_Status,Analyte_Type,Histological_Type,Body_Site,CenterName,"
+    "Submission,dbgap_study_accession,Consent,RunHash,ReadHash"
+)
+PROJECT = "PRJEB46098"
 
 
 class Archive:
@@ -22,6 +34,9 @@ class Archive:
         self.above: dict[str, list[str]] = {}  # a project, a sample: its runs
         self.faults: dict[str, list[str]] = {}
         self.asked: list[str] = []
+        self.values: list[dict[str, str]] = []  # of each question, in the same order
+        self.unknown_fields: set[str] = set()  # that ENA has given up
+        self.kept: list[list[str]] = []  # what NCBI's searches found: experiments
         archive = self
 
         class Handler(_Handler):
@@ -29,7 +44,7 @@ class Archive:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def add(self, run: str, files: dict[str, bytes], *above: str, lie: bool = False) -> None:
         """A run with its FASTQ files; `lie`: the report tells sums of something else."""
@@ -38,15 +53,25 @@ class Archive:
         for name, data in files.items():
             (self.root / folder / name).write_bytes(data)
         sums = [hashlib.md5(b"else" if lie else data).hexdigest() for data in files.values()]
-        self.runs[run] = {
-            "run_accession": run,
+        self.runs.setdefault(run, {"run_accession": run}).update({
             "fastq_ftp": ";".join(f"{HOST}/{folder}/{name}" for name in files),
             "fastq_md5": ";".join(sums),
             "fastq_bytes": ";".join(str(len(data)) for data in files.values()),
             "fastq_aspera": ";".join(f"fasp.sra.ebi.ac.uk:/{folder}/{name}" for name in files),
-        }
-        for name in (run, *above):
-            self.above.setdefault(name, []).append(run)
+        })  # fmt: skip
+        self.tell(run, *above)
+
+    def tell(self, run: str, *above: str, **fields: str) -> None:
+        """A run of which both services know the fields of ENA's report; it is found by those of its accessions, and `above`."""
+        row = self.runs.setdefault(run, {"run_accession": run})
+        row.update(fields)
+        for name in {run, *above, *(value for key, value in fields.items() if key.endswith("_accession"))}:
+            if run not in self.above.setdefault(name, []):
+                self.above[name].append(run)
+
+    def questions(self, path: str) -> list[dict[str, str]]:
+        """The values of all questions of one kind."""
+        return [values for line, values in zip(self.asked, self.values) if line.endswith(f" {path}")]
 
     def close(self) -> None:
         self._server.shutdown()
@@ -58,28 +83,76 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        values = {name: some[-1] for name, some in parse_qs(f"{parts.query}&{body}").items()}
+        self.served.values.append(values)
         self.served.asked.append(f"{self.command} {parts.path}")
         faults = self.served.faults.get(parts.path, [])
-        fault = faults.pop(0) if faults and self.command == "GET" else None
+        fault = faults.pop(0) if faults and self.command in ("GET", "POST") else None
+        services = {
+            "/filereport": self._report, "/search": self._search,
+            "/esearch.fcgi": self._esearch, "/efetch.fcgi": self._efetch,
+        }  # fmt: skip
         if fault and fault.isdigit():
             self._answer(int(fault), b"busy")
-        elif parts.path == "/filereport":
-            self._report(parse_qs(parts.query), fault)
-        else:
+        elif parts.path not in services:
             self._file(self.served.root / parts.path.lstrip("/"), fault)
+        elif fault == "html":
+            self._answer(200, b"<html><body>Under maintenance, back soon</body></html>")
+        elif fault == "empty":
+            self._answer(200, b"")
+        else:
+            services[parts.path](values, fault)
 
-    do_HEAD = do_GET
+    do_HEAD = do_POST = do_GET
 
-    def _report(self, query: dict, fault: str | None) -> None:
-        runs = self.served.above.get(query["accession"][0])
-        if fault == "html":
-            self._answer(200, b"<html>maintenance</html>")
-        elif not runs:
+    def _report(self, values: dict, fault: str | None) -> None:
+        runs = self.served.above.get(values["accession"])
+        if not runs and fault != "header":
             self._answer(204, b"")
         else:
-            fields = query["fields"][0].split(",")
-            rows = [{field: self.served.runs[run].get(field, "") for field in fields} for run in runs]
+            self._tell_rows(runs or [], values["fields"])
+
+    def _search(self, values: dict, fault: str | None) -> None:
+        """The Portal API's search, with `includeAccessions` of one type."""
+        column = f"{values['includeAccessionType']}_accession"
+        wanted = values["includeAccessions"].split(",")
+        self._tell_rows([run for run, row in self.served.runs.items() if row.get(column) in wanted], values["fields"])
+
+    def _tell_rows(self, runs: list[str], fields: str) -> None:
+        wanted = list(dict.fromkeys(["run_accession", *fields.split(",")]))
+        if wrong := [field for field in wanted if field in self.served.unknown_fields]:
+            self._answer(400, json.dumps({"message": f"Invalid field(s) supplied: {', '.join(wrong)}"}).encode())
+        else:
+            rows = [{field: self.served.runs[run].get(field, "") for field in wanted} for run in runs]
             self._answer(200, json.dumps(rows).encode())
+
+    def _esearch(self, values: dict, fault: str | None) -> None:
+        if fault == "error":
+            self._answer(200, json.dumps({"esearchresult": {"ERROR": "Search Backend failed: timeout"}}).encode())
+            return
+        terms = re.findall(r"(\w+)\[(\w+)\]", values["term"])
+        runs = [run for name, _ in terms for run in self.served.above.get(name, [])]
+        records = list(dict.fromkeys(self.served.runs[run].get("experiment_accession", run) for run in runs))
+        self.served.kept.append(records)
+        told = {"count": str(len(records)), "retmax": "0", "retstart": "0", "idlist": []}
+        if values.get("usehistory") == "y":
+            told |= {"querykey": str(len(self.served.kept)), "webenv": "MCID_0123456789abcdef"}
+        if not records:
+            told["errorlist"] = {"phrasesnotfound": [name for name, _ in terms], "fieldsnotfound": []}
+        self._answer(200, json.dumps({"header": {"type": "esearch", "version": "0.3"}, "esearchresult": told}).encode())
+
+    def _efetch(self, values: dict, fault: str | None) -> None:
+        """Whole records, experiments, with all their runs, whichever of these was searched."""
+        start = int(values["retstart"])
+        records = self.served.kept[int(values["query_key"]) - 1][start : start + int(values["retmax"])]
+        lines = []
+        for record in records:
+            lines += [run_info(row) for run, row in self.served.runs.items() if row.get("experiment_accession", run) == record]
+        if fault == "chunks":
+            lines = [line for row in lines for line in (row, "\n", f"{RUN_INFO}\n")]
+        text = "".join(lines) if fault == "headerless" else f"{RUN_INFO}\n{''.join(lines)}\n"
+        self._answer(200, (text + ("<ERROR>Cannot retrieve more</ERROR>\n" if fault == "broken off" else "")).encode())
 
     def _file(self, path: Path, fault: str | None) -> None:
         if not path.is_file():
@@ -110,3 +183,43 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_) -> None:
         pass
+
+
+def run_of(archive: Archive, number: int, sample: int, layout: str = "PAIRED", experiment: int | None = None, **more: str) -> str:
+    """A run of PROJECT, as both services know it; its accession."""
+    run = f"ERR{number:07}"
+    files = [f"{run}_{mate}" for mate in (1, 2)] if layout == "PAIRED" else [run]
+    fields = {
+        "study_accession": PROJECT, "secondary_study_accession": "ERP130324", "sample_accession": f"SAMEA{sample:07}",
+        "secondary_sample_accession": f"ERS{sample:07}", "experiment_accession": f"ERX{experiment or number:07}",
+        "library_layout": layout, "library_strategy": "WGS", "library_source": "METAGENOMIC", "tax_id": "408170",
+        "scientific_name": "human gut metagenome", "instrument_platform": "ILLUMINA", "instrument_model": "NextSeq 500",
+        "read_count": str(1000 * number), "base_count": str(150_000 * number), "sample_alias": f"gut, {sample}",
+        "fastq_ftp": ";".join(f"{HOST}/vol1/fastq/{run[:6]}/{run}/{name}.fastq.gz" for name in files),
+    } | more  # fmt: skip
+    archive.tell(run, **fields)
+    return run
+
+
+def tell_project(archive: Archive) -> None:
+    """PROJECT with three samples: one with two runs, one with single reads, and the tenth."""
+    run_of(archive, 12, 10)
+    run_of(archive, 3, 2)
+    run_of(archive, 4, 2)
+    run_of(archive, 5, 3, layout="SINGLE", library_strategy="AMPLICON")
+
+
+def run_info(row: dict[str, str]) -> str:
+    """A line of NCBI's table, of a run that is known by the fields of ENA's report."""
+    names = {
+        "Run": "run_accession", "Experiment": "experiment_accession", "Sample": "secondary_sample_accession",
+        "BioSample": "sample_accession", "SRAStudy": "secondary_study_accession", "BioProject": "study_accession",
+        "LibraryStrategy": "library_strategy", "LibraryLayout": "library_layout", "Platform": "instrument_platform",
+        "Model": "instrument_model", "spots": "read_count", "bases": "base_count", "TaxID": "tax_id",
+        "ScientificName": "scientific_name", "SampleName": "sample_alias",
+    }  # fmt: skip
+    told = {"ReleaseDate": "2024-10-04 14:39:07", "avgLength": "302", "size_MB": "17", "Consent": "public"}
+    out = io.StringIO()
+    cells = [told.get(column) or row.get(names.get(column, ""), "") for column in RUN_INFO.split(",")]
+    csv.writer(out, lineterminator="\n").writerow(cells)
+    return out.getvalue()

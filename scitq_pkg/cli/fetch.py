@@ -6,10 +6,11 @@ import sys
 
 from ..errors import InvalidRequest, nearest
 from ..uris import shown
+from . import samples
 from .manage.tables import safe
 from .parser import Parser, number
 
-_EPILOG = "URIs: a path, file://, http(s)://, ftp://; a final / means all below. docs/fetch.md tells more."
+_EPILOG = "URIs: a path, file://, http(s)://, ftp://, s3://...; a final / means all below. docs/fetch.md tells more."
 
 
 def main(words: list[str]) -> int:
@@ -172,4 +173,5 @@ VERBS = {
     "nrlist": (_list_options, _nrlist, "what is directly in a folder, by names relative to it"),
     "info": (_info_options, _info, "what is known of a file"),
     "delete": (_delete_options, _delete, "delete a file, or all below a folder"),
+    "samples": (samples.options, samples.run, "write a table of the samples of public archives, or of a folder"),
 }

@@ -15,7 +15,7 @@ from ..auth import find_token
 from ..errors import InvalidRequest, StorageFull, TaskFailed, TooManyRequests, Unavailable, Unreachable
 from ..protocol import API
 from ..transport import Connection, Unanswered, raise_for
-from ..uris import uris
+from ..uris import uris_of
 from .options import HELP, SERVER, TOKEN_FILE, VERBOSE, Option, described, duration, pair, parse, token_of, whole_number
 
 OPTIONS = (
@@ -59,6 +59,7 @@ SOME_FAILED = 10
 INTERRUPTED = 130
 _PATIENCE_SECONDS = 30.0
 _TEXTS = ("batch", "name", "container", "container_options", "output", "workdir")
+_URIS = ("input", "resource")
 _TIMES = ("download_timeout", "run_timeout")
 _OF_A_FILE = ("batch", "file", "wait", "dry_run", "server", "token_file", "verbose")
 
@@ -97,7 +98,7 @@ def _policies(given: dict) -> dict:
     task: dict = {}
     task |= {key: given[key] for key in _TEXTS if key in given}
     task |= {key: duration(given[key], f"--{key.replace('_', '-')}") for key in _TIMES if key in given}
-    task |= {key: [uri for text in given[key] for uri in uris(text)] for key in ("input", "resource") if key in given}
+    task |= {key: uris_of(given[key]) for key in _URIS if key in given}
     task |= {key: whole_number(given[key], f"--{key}", 0) for key in ("uid", "gid", "retry") if key in given}
     if "priority" in given:
         task["priority"] = whole_number(given["priority"], "--priority")
@@ -168,10 +169,11 @@ def _one_each(given: dict, words: list[str]) -> list[dict]:
             return [filled(item, row) for item in value]
         return {key: filled(item, row) for key, item in value.items()} if isinstance(value, dict) else value
 
-    return [
-        _sendable({"command": command_of(words, given.get("shell"), lambda text: substitute(text, row))} | filled(policies, row))
-        for row in read_table(given["each"])
-    ]
+    tasks = []
+    for row in read_table(given["each"]):
+        task = filled(policies, row) | {"command": command_of(words, given.get("shell"), lambda text: substitute(text, row))}
+        tasks.append(_sendable(task | {key: uris_of(task[key]) for key in _URIS if key in task}))
+    return tasks
 
 
 def _show(task) -> int:

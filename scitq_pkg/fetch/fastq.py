@@ -1,14 +1,15 @@
 """`run+fastq://ACCESSION`: the FASTQ files of a run, or of all runs of an experiment, a sample or a project.
 
 They come from ENA over https, then ftp, then from NCBI with sra-tools, then over Aspera, round after round, until all are here
-with the sizes and sums that ENA tells. `@ftp`, `@https`, `@sra`, `@aspera` choose one way; `@aria2` uses many connections.
+with the sizes and sums that ENA tells. `@ftp`, `@https`, `@sra`, `@aspera` choose one way; `@aria2` uses many connections;
+`@filter_r1` leaves out all but the first reads of paired runs.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InvalidRequest, NotFound, ScitqError, TransferFailed
+from ..errors import NotFound, ScitqError, TransferFailed
 from . import ena, sra
 from .progress import Meter
 from .scheme import Entry, Scheme
@@ -26,7 +27,7 @@ _TRIES = 2  # of one file by one way in one round
 class Place(Scheme):
     """Runs of the public archives."""
 
-    options = (*WAYS, "aria2")
+    options = (*WAYS, "aria2", "filter_r1")
     many = True
     files = 2  # runs at once: the archives count connections
 
@@ -35,12 +36,13 @@ class Place(Scheme):
 
     def list(self, uri: Uri, recursive: bool = True):
         for run in _runs(uri):
-            for file in run.files:
+            for file in self._files(run):
                 yield Entry(Uri.of(file.https), file.name, file.size, None, file.md5)
 
     def bring_all(self, uri: Uri, folder: Path, meter: Meter, threads: int | None = None) -> list[Path]:
         runs = _runs_in_the_end(uri, meter)
-        meter.expect(sum(len(run.files) for run in runs), sum(file.size or 0 for run in runs for file in run.files))
+        files = [file for run in runs for file in self._files(run)]
+        meter.expect(len(files), sum(file.size or 0 for file in files))
         found: dict[str, list[Path]] = {}
 
         def bring(run: ena.Run) -> None:
@@ -72,10 +74,10 @@ class Place(Scheme):
     def _by(self, way: str, run: ena.Run, folder: Path, meter: Meter) -> list[Path]:
         options = ("aria2",) if "aria2" in self.chosen and way != "aspera" else ()
         if way == "sra":
-            return sra.fetch_run(run.accession, folder, options, meter)
+            return sra.fetch_run(run.accession, folder, options, meter, first_alone="filter_r1" in self.chosen)
         if not run.files:
             raise NotFound("ENA has no FASTQ of it")
-        pairs = [(_uri(file, way, options), file) for file in run.files]
+        pairs = [(_uri(file, way, options), file) for file in self._files(run)]
         for uri, file in pairs:
             scheme = scheme_of(uri)
             known = scheme.info(uri)
@@ -87,11 +89,14 @@ class Place(Scheme):
                 download(scheme, entry, folder / file.name, meter, tries=_TRIES)
         return [folder / file.name for _, file in pairs]
 
+    def _files(self, run: ena.Run) -> list[ena.RunFile]:
+        """The files of a run that are wanted: all, or of a paired one those of its first reads."""
+        first = [file for file in run.files if sra.is_of_first_reads(file.name, run.accession)]
+        return first if first and "filter_r1" in self.chosen else list(run.files)
+
 
 def _runs(uri: Uri) -> list[ena.Run]:
-    accession = uri.place.strip("/")
-    if not ena.ACCESSION.fullmatch(accession):
-        raise InvalidRequest(f"{uri}: {accession!r:.60} is no accession of a run, an experiment, a sample or a project")
+    accession = ena.accession_of(uri.place.strip("/"))
     runs = ena.runs_of(accession)
     if runs:
         return runs

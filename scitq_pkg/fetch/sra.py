@@ -22,10 +22,12 @@ _HOW = "apt install sra-toolkit"
 _TOOL_STALL_SECONDS = 600.0  # fasterq-dump sorts for long without writing
 
 
-def fetch_run(accession: str, folder: Path, options: tuple[str, ...], meter: Meter) -> list[Path]:
+def fetch_run(
+    accession: str, folder: Path, options: tuple[str, ...], meter: Meter, first_alone: bool = False
+) -> list[Path]:  # fmt: skip
     """Brings a run as `RUN_1.fastq.gz`... into a folder; each file is there only when all are whole. Raises TransferFailed.
 
-    `options`: transport options for the object, `aria2`.
+    `options`: transport options for the object, `aria2`. `first_alone`: of a paired run only its first reads.
     """
     program("fasterq-dump", _HOW)  # before anything is fetched
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,12 +40,19 @@ def fetch_run(accession: str, folder: Path, options: tuple[str, ...], meter: Met
         made = sorted((work / "fastq").glob("*.fastq"))
         if not made:
             raise TransferFailed(f"fasterq-dump made no reads of {accession}")
+        first = [path for path in made if is_of_first_reads(path.name, accession)]
+        made = first if first_alone and first else made
         packed = [_packed(path, meter) for path in made]
         for path in packed:
             os.replace(path, folder / path.name)
         return [folder / path.name for path in packed]
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def is_of_first_reads(name: str, accession: str) -> bool:
+    """Whether a file of a run holds the first reads of its pairs, by its name: `RUN_1.fastq.gz`."""
+    return name.startswith(f"{accession}_1.")
 
 
 def _object(accession: str, work: Path, options: tuple[str, ...], meter: Meter) -> Path:
