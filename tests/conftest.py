@@ -115,3 +115,34 @@ def lab(tmp_path_factory):
     made.worker(concurrency=4)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """One Chromium for all tests of a file; ended with it, for it keeps an event loop in this thread."""
+    from browser import chromium
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def tabs(chromium):
+    """Makes tabs (`browser.Tab`) on the UI of an environment: `tabs(env, dark=True)`. At the end all must have gone well in them."""
+    from browser import Tab
+
+    made = []
+
+    def make(env, **options):
+        made.append(Tab(chromium, env, **options))
+        return made[-1]
+
+    yield make
+    for tab in made:
+        tab.close()
+
+
+@pytest.fixture
+def tab(tabs, lab):
+    """A tab that is signed in at the server of `lab`."""
+    return tabs(lab)

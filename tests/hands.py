@@ -12,8 +12,8 @@ from scitq import wire
 class Hands:
     """A worker by its requests alone: it runs nothing, and says what the test wants."""
 
-    def __init__(self, env: Env, name: str, batch: str, concurrency: int = 4):
-        body = {"name": name, "key": (name * 40)[:40], "hostname": "h", "concurrency": concurrency, "batch": batch}
+    def __init__(self, env: Env, name: str, batch: str, concurrency: int = 4, **more):
+        body = {"name": name, "key": (name * 40)[:40], "hostname": "h", "concurrency": concurrency, "batch": batch, **more}
         self.row = env.api("POST", "/workers", body)
         self.connection = Connection(env.url, self.row["token"])
         self.incarnation, self.sequence = "i", 0
