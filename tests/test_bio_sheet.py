@@ -225,6 +225,9 @@ def test_a_script_of_a_biologist(reads, tmp_path):
 
 def test_tasks_of_a_sheet(reads, tmp_path):
     (tmp_path / "samples.csv").write_text(reads.cli("fetch", "samples", PROJECT, "-o", "csv", code=0).stdout)
+    each = ("launch", "--dry-run", "--each", str(tmp_path / "samples.csv"))
+    tasks = json.loads(reads.cli(*each, "-i", "{uri}", "-n", "{sample_accession}", "true", code=0).stdout)
+    assert tasks[0]["input"] == ["run+fastq://ERR0000003", "run+fastq://ERR0000004"] and tasks[1]["name"] == "SAMEA0000003"
     (tmp_path / "count.yaml").write_text(
         "each: samples.csv\nname: count-{sample_accession}\nshell: true\n"
         f"command: ls $INPUT > $OUTPUT/{{sample_accession}}\ninput: '{{uri}}'\noutput: file://{tmp_path}/out/\n"

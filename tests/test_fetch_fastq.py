@@ -7,9 +7,12 @@ import os
 import random
 import shutil
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 from ena import Archive
+from env import PROGRAM
 from scitq.errors import InvalidRequest, NotFound, TransferFailed
 from scitq.fetch import ena, fastq, get, list_content, schemes, transfer, web
 from services import Ftp, needed
@@ -92,6 +95,27 @@ def test_a_report_that_does_not_come_is_asked_for_again(archive, tmp_path):
 
 def paired_of(archive) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in archive.root.rglob("*.fastq.gz")}
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["ERR3857002_1", "ERR3857002_2"], ["ERR3857002_1"]),
+        (["ERR3857002", "ERR3857002_1", "ERR3857002_2"], ["ERR3857002_1"]),
+        (["ERR3857002"], ["ERR3857002"]),
+        (["ERR3857002_2"], ["ERR3857002_2"]),
+    ],
+)
+def test_the_first_reads_alone(archive, tmp_path, names, wanted):
+    archive.add("ERR3857002", {f"{name}.fastq.gz": gzip.compress(name.encode()) for name in names})
+    found = get("run+fastq@filter_r1://ERR3857002", tmp_path / "x")
+    assert [path.name for path in found] == [f"{name}.fastq.gz" for name in wanted] == sorted(here(tmp_path / "x"))
+    assert [entry.path for entry in list_content("run+fastq@filter_r1://ERR3857002")] == [f"{name}.fastq.gz" for name in wanted]
+
+
+def test_an_accession_may_be_written_small(archive, tmp_path):
+    archive.add("ERR3857002", paired("ERR3857002"))
+    assert len(get("run+fastq://err3857002", tmp_path / "x")) == 2
 
 
 def test_sums_that_are_wrong_are_never_believed(archive, tmp_path, monkeypatch):
@@ -191,16 +215,61 @@ def sra_object(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("uri", ["run+fastq@sra://SRR9999999", "run+fastq://SRR9999999", "run+fastq@sra@aria2://SRR9999999"])
+@pytest.mark.parametrize(
+    "uri", [f"run+fastq{way}://SRR9999999" for way in ("@sra", "", "@sra@aria2", "@sra@filter_r1")]
+)  # fmt: skip
 def test_a_run_that_only_ncbi_has(archive, sra_object, tmp_path, monkeypatch, uri):
     monkeypatch.setenv("HOME", str(sra_object / "home"))
     (archive.root / "sra/SRR9999999").mkdir(parents=True)
     shutil.copy(sra_object / "object", archive.root / "sra/SRR9999999/SRR9999999")
     archive.faults["/sra/SRR9999999/SRR9999999"] = ["truncate"]
     get(uri, tmp_path / "x")
-    assert sorted(here(tmp_path / "x")) == ["SRR9999999_1.fastq.gz", "SRR9999999_2.fastq.gz"]
+    mates = (1,) if "filter_r1" in uri else (1, 2)
+    assert sorted(here(tmp_path / "x")) == [f"SRR9999999_{mate}.fastq.gz" for mate in mates]
     reads = gzip.decompress(here(tmp_path / "x")["SRR9999999_1.fastq.gz"]).decode().split("\n")[1::4]
     assert reads == (sra_object / "r_1.fastq").read_text().split("\n")[1::4]
+
+
+def killed_in_the_middle(archive, run: str, folder: Path) -> None:
+    """`scitq fetch` is ended with SIGKILL when NCBI has sent half of the object."""
+    archive.faults[f"/sra/{run}/{run}"] = ["hold"]
+    process = subprocess.Popen([*PROGRAM, "fetch", "get", "-q", f"run+fastq@sra://{run}", f"{folder}/"])
+    deadline = time.monotonic() + 60
+    try:
+        while not any(path.is_file() and path.stat().st_size for path in folder.rglob("*")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    (left,) = folder.iterdir()
+    assert left.name.startswith(f".{run}.scitq-sra-")
+
+
+@pytest.mark.slow
+def test_a_killed_one_is_gone_on_with(archive, sra_object, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(sra_object / "home"))
+    (archive.root / "sra/SRR9999999").mkdir(parents=True)
+    shutil.copy(sra_object / "object", archive.root / "sra/SRR9999999/SRR9999999")
+    killed_in_the_middle(archive, "SRR9999999", tmp_path / "x")
+    get("run+fastq@sra://SRR9999999", tmp_path / "x")
+    assert sorted(here(tmp_path / "x")) == ["SRR9999999_1.fastq.gz", "SRR9999999_2.fastq.gz"]
+    assert archive.gone_on == ["/sra/SRR9999999/SRR9999999"], "it went on from where it was"
+
+
+def test_what_a_killed_one_left_goes_when_the_run_comes_another_way(archive, tmp_path, monkeypatch):
+    files = paired("ERR3857002")
+    archive.add("ERR3857002", files)
+    (archive.root / "sra/ERR3857002").mkdir(parents=True)
+    (archive.root / "sra/ERR3857002/ERR3857002").write_bytes(os.urandom(200_000))
+    stub = tmp_path / "bin" / "fasterq-dump"  # it does not come so far that it is called
+    stub.parent.mkdir()
+    stub.write_text("#!/bin/sh\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stub.parent}:{os.environ['PATH']}")
+    killed_in_the_middle(archive, "ERR3857002", tmp_path / "x")
+    get("run+fastq@https://ERR3857002", tmp_path / "x")
+    assert here(tmp_path / "x") == files
 
 
 def test_missing_tools_are_named(archive, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def ask(service: str, method: str, url: str, values: dict[str, str]) -> requests.Response:
-    """One request; `values` go into the query of a GET or the body of a POST. Raises TransferFailed for no answer or a busy one."""
+    """One request; `values` are the query of a GET or the body of a POST. Raises TransferFailed if nobody answers, or is busy."""
     query, body = (values, None) if method == "GET" else (None, values)
     headers, trusted = {"User-Agent": f"scitq/{__version__}"}, certificates() or True
     try:
