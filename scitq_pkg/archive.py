@@ -61,8 +61,8 @@ def gunzip(archive: Path, target: Path) -> None:
     if archive.stat().st_size == 0:
         raise TransferFailed(f"{archive.name} is no whole gzip file: it is empty")
     room = _Room(target.parent, archive)
-    with _told(archive, "is no whole gzip file"), _beside(target.parent) as beside:
-        part = beside / "file"
+    with _told(archive, "is no whole gzip file"), beside(target.parent) as work:
+        part = work / "file"
         with gzip.open(archive) as source, open(part, "wb") as file:
             _copy(source, file, room)
             os.fsync(file.fileno())
@@ -91,13 +91,13 @@ class _Member:
 
 def _unpacked(archive: Path, folder: Path, members: Callable[[Path], Iterator[_Member]]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    with _told(archive, "is no whole archive of its kind"), _beside(folder) as beside:
-        unpacking = _Unpacking(beside, archive, _Room(folder, archive))
+    with _told(archive, "is no whole archive of its kind"), beside(folder) as work:
+        unpacking = _Unpacking(work, archive, _Room(folder, archive))
         for member in members(archive):
             unpacking.make(member)
         unpacking.check_links()
-        settle(beside)
-        tops = sorted(beside.iterdir())
+        settle(work)
+        tops = sorted(work.iterdir())
         for top in tops:
             move(top, folder / top.name)
         sync(folder)
@@ -118,14 +118,12 @@ def _told(archive: Path, broken: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A new folder in `folder`, ours while we hold its lock; those of processes that were killed are removed."""
-    for left in folder.glob(f"{_BESIDE}*"):
-        with contextlib.suppress(OSError):  # it is in use, or another has just removed it
-            lock = _lock(left)
-            _remove(left)
-            os.close(lock)
-    made, held = _made(folder)
+def beside(folder: Path, prefix: str = _BESIDE, take_over: bool = False) -> Iterator[Path]:
+    """A folder in `folder` whose name begins so, ours while we hold its lock, gone afterwards.
+
+    Those of processes that were killed are removed; with `take_over` one of them is ours, as it was left.
+    """
+    made, held = _left(folder, prefix, take_over) or _made(folder, prefix)
     try:
         yield made
     finally:
@@ -134,10 +132,28 @@ def _beside(folder: Path) -> Iterator[Path]:
             os.close(held)
 
 
-def _made(folder: Path) -> tuple[Path, int | None]:
+def clean(folder: Path, prefix: str) -> None:
+    """Removes what processes that were killed have left of `beside`."""
+    _left(folder, prefix, False)
+
+
+def _left(folder: Path, prefix: str, take_over: bool) -> tuple[Path, int] | None:
+    found = None
+    for left in folder.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):  # it is in use, or another has just removed it
+            lock = _lock(left)
+            if take_over and found is None and left.exists():
+                found = left, lock
+                continue
+            _remove(left)
+            os.close(lock)
+    return found
+
+
+def _made(folder: Path, prefix: str) -> tuple[Path, int | None]:
     """A new folder and its lock; without one where the disk knows no locks: then nobody removes it but us."""
     while True:
-        made = Path(tempfile.mkdtemp(prefix=_BESIDE, dir=folder))
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
         try:
             held = _lock(made)
         except (BlockingIOError, FileNotFoundError):

@@ -97,10 +97,10 @@ class Resources:
         os.utime(self._folder(uri) / RECORD)
 
     def prune(self, in_use: set[str], enough: float) -> None:
-        """Removes those used longest ago, of those that no task has, until the disk has its free share."""
+        """Removes those used longest ago, of those that no task has, until the disk has its free share; what never came whole first."""
         kept = {self._folder(uri).name for uri in in_use}
-        found = [folder for folder in self.base.iterdir() if folder.name not in kept and (folder / RECORD).is_file()]
-        for folder in sorted(found, key=lambda one: (one / RECORD).stat().st_mtime):
+        found = [folder for folder in self.base.iterdir() if folder.name not in kept]
+        for folder in sorted(found, key=_used_at):
             disk = os.statvfs(self.base)
             if disk.f_bavail >= enough * disk.f_blocks:
                 return
@@ -114,6 +114,13 @@ def _files(folder: Path) -> Iterator[Path]:
     for where, folders, names in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(where, name))]
         yield from (Path(where, name) for name in [*names, *links])
+
+
+def _used_at(folder: Path) -> float:
+    """When a resource was used last, in seconds since the epoch; 0 if it is not whole."""
+    with contextlib.suppress(FileNotFoundError):  # it is not
+        return (folder / RECORD).stat().st_mtime
+    return 0.0
 
 
 def _seen(folder: Path) -> list[list]:

@@ -34,6 +34,8 @@ class Archive:
         self.above: dict[str, list[str]] = {}  # a project, a sample: its runs
         self.faults: dict[str, list[str]] = {}
         self.asked: list[str] = []
+        self.gone_on: list[str] = []  # what was asked for from the middle on
+        self.closing = threading.Event()
         self.values: list[dict[str, str]] = []  # of each question, in the same order
         self.unknown_fields: set[str] = set()  # that ENA has given up
         self.kept: list[list[str]] = []  # what NCBI's searches found: experiments
@@ -74,6 +76,7 @@ class Archive:
         return [values for line, values in zip(self.asked, self.values) if line.endswith(f" {path}")]
 
     def close(self) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -168,9 +171,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
         body = data[start:]
-        self._answer(206 if start else 200, body, headers, len(body) // 2 if fault in ("truncate", "stall") else len(body))
+        half = fault in ("truncate", "stall", "hold")
+        self._answer(206 if start else 200, body, headers, len(body) // 2 if half else len(body))
+        if start:
+            self.served.gone_on.append(self.path)
         if fault == "stall":
             time.sleep(3)
+        elif fault == "hold":
+            self.served.closing.wait(100)
 
     def _answer(self, status: int, body: bytes, headers: dict | None = None, sent: int | None = None) -> None:
         self.send_response(status)

@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from scitq.resources import Resources
 from services import Ftp, Nginx
 
 
@@ -38,6 +39,17 @@ def couriers(env) -> list[int]:
 
 def script(text: str, **more) -> dict:
     return {"command": text, "shell": "sh", **more}
+
+
+def test_what_never_came_whole_goes_when_the_disk_fills(tmp_path):
+    """A resource whose fetch was broken off, and that no task wants any more."""
+    resources = Resources(str(tmp_path))
+    for uri in ("broken off", "coming"):
+        Path(resources.coming(uri), ".big.scitq-0123456789ab").write_bytes(b"x")
+    Path(resources.coming("whole"), "f").write_bytes(b"x")
+    resources.keep("whole")
+    resources.prune(in_use={"coming", "whole"}, enough=2.0)
+    assert resources.has("whole") and len(list(tmp_path.iterdir())) == 2 and len(list(tmp_path.glob("*/new/*"))) == 1
 
 
 # --- there and back ---------------------------------------------------------------------------------------------------

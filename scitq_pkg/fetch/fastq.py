@@ -14,7 +14,7 @@ from . import ena, sra
 from .progress import Meter
 from .scheme import Entry, Scheme
 from .schemes import scheme_of
-from .transfer import download, together
+from .transfer import clean, download, together
 from .uri import Uri
 
 WAYS = ("https", "ftp", "sra", "aspera")  # in this order
@@ -47,6 +47,8 @@ class Place(Scheme):
 
         def bring(run: ena.Run) -> None:
             found[run.accession] = self._bring(run, folder, meter)
+            clean(found[run.accession])
+            sra.clean_up(run.accession, folder)
 
         together(bring, runs, threads or self.files, meter)
         return [path for run in runs for path in found[run.accession]]

@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ..archive import beside, clean
+from ..durable import sync
 from ..errors import NotFound, TransferFailed
 from .programs import program, run
 from .progress import Meter
@@ -31,23 +33,40 @@ def fetch_run(
     """
     program("fasterq-dump", _HOW)  # before anything is fetched
     folder.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{accession}.scitq-sra-", dir=folder))
-    try:
-        archive = _object(accession, work, options, meter)
+    with beside(folder, _prefix(accession), take_over=True) as work:
+        own = _emptied(work)
+        archive = _object(accession, work, own, options, meter)
         run([program("vdb-validate", _HOW), str(archive)], lambda: 0, meter, _TOOL_STALL_SECONDS)
-        words = [program("fasterq-dump", _HOW), "--split-files", "--outdir", str(work / "fastq"), "--temp", str(work)]
-        run([*words, str(archive)], lambda: 0, meter, _TOOL_STALL_SECONDS, cwd=work)
-        made = sorted((work / "fastq").glob("*.fastq"))
+        words = [program("fasterq-dump", _HOW), "--split-files", "--outdir", str(own / "fastq"), "--temp", str(own)]
+        run([*words, str(archive)], lambda: 0, meter, _TOOL_STALL_SECONDS, cwd=own)
+        made = sorted((own / "fastq").glob("*.fastq"))
         if not made:
             raise TransferFailed(f"fasterq-dump made no reads of {accession}")
         first = [path for path in made if is_of_first_reads(path.name, accession)]
         made = first if first_alone and first else made
         packed = [_packed(path, meter) for path in made]
         for path in packed:
+            sync(path)
             os.replace(path, folder / path.name)
         return [folder / path.name for path in packed]
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def clean_up(accession: str, folder: Path) -> None:
+    """Removes what a process that was killed has left of a run in a folder."""
+    clean(folder, _prefix(accession))
+
+
+def _prefix(accession: str) -> str:
+    """How the names of folders begin in which a run comes."""
+    return f".{accession}.scitq-sra-"
+
+
+def _emptied(work: Path) -> Path:
+    """A new folder in there. Of an earlier time the object stays, or its beginning; not what programs made, which may still run."""
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=work))
 
 
 def is_of_first_reads(name: str, accession: str) -> bool:
@@ -55,18 +74,20 @@ def is_of_first_reads(name: str, accession: str) -> bool:
     return name.startswith(f"{accession}_1.")
 
 
-def _object(accession: str, work: Path, options: tuple[str, ...], meter: Meter) -> Path:
+def _object(accession: str, work: Path, own: Path, options: tuple[str, ...], meter: Meter) -> Path:
     """The run's .sra file: from the public bucket, or where that has none as prefetch finds it."""
-    target = work / accession / f"{accession}.sra"
+    target = work / f"{accession}.sra"
+    if target.exists():
+        return target
     uri = Uri.of(f"{os.environ.get(BUCKET_VARIABLE) or BUCKET}/{accession}/{accession}")
     uri = Uri(uri.scheme, uri.place, options)
     try:
         scheme = scheme_of(uri)
         download(scheme, scheme.info(uri), target, meter, tries=3)
     except NotFound:
-        words = [program("prefetch", _HOW), "--max-size", "u", "--output-directory", str(work), accession]
-        run(words, lambda: _size_below(work), meter)
-        found = sorted((work / accession).glob(f"{accession}.sra*"))
+        words = [program("prefetch", _HOW), "--max-size", "u", "--output-directory", str(own), accession]
+        run(words, lambda: _size_below(own), meter)
+        found = sorted((own / accession).glob(f"{accession}.sra*"))
         if not found:
             raise NotFound(f"NCBI has no run {accession}") from None
         return found[0]
