@@ -1,0 +1,121 @@
+/** Questions and answers: native dialogs, and toasts that a screen reader says. */
+
+import { el, replace, show } from "./dom.js";
+
+const SHOWN = 6000; // milliseconds of a toast
+const SHOWN_FAILED = 15_000;
+const PREVIEW_AFTER = 250;
+let serial = 0;
+
+/**
+ * Asks before something is done. `body`: text or a node that says the consequence.
+ * @returns {Promise<boolean>}
+ */
+export async function confirm({ title, body, verb, danger = false }) {
+  return (await ask({ title, content: [typeof body === "string" ? el("p", null, body) : body], verb, danger, values: () => true })) ?? false;
+}
+
+/**
+ * Asks for values. A field: `{name, label, type, value, options, hint, required}`; types: text, number, textarea, select, checkbox, password...;
+ * `options` are texts or [value, label]. `preview(values)` gives a node (or a promise of one) that shows what would be done.
+ * @returns {Promise<object|null>} null when nothing shall be done
+ */
+export async function form({ title, body, fields, verb, danger = false, preview = null }) {
+  const made = fields.map((field) => ({ field, ...control(field) }));
+  const values = () => Object.fromEntries(made.map(({ field, input }) => [field.name, valueOf(field, input)]));
+  const shown = preview ? el("div", { class: "preview", "aria-live": "polite" }) : null;
+  const content = [typeof body === "string" ? el("p", null, body) : body, made.map(({ node }) => node), shown];
+  return ask({ title, content, verb, danger, values, changed: preview ? refresher(shown, preview, values) : null, wide: Boolean(preview) });
+}
+
+/** Says something in the corner for some seconds. `kind`: "ok", "info", "failed"; `undo`: what takes it back. */
+export function toast(text, { kind = "ok", undo = null } = {}) {
+  const end = () => node.remove();
+  const buttons = [
+    undo && el("button", { type: "button", class: "small", on: { click: () => (end(), undo()) } }, "Undo"),
+    el("button", { type: "button", class: "quiet small", "aria-label": "Dismiss", on: { click: end } }, "✕"),
+  ];
+  const node = el("div", { class: "toast", data: { kind }, role: kind === "failed" ? "alert" : null }, el("p", null, text), ...buttons);
+  corner(kind === "failed" ? "assertive" : "polite").append(node);
+  let timer = setTimeout(end, kind === "failed" ? SHOWN_FAILED : SHOWN);
+  node.addEventListener("pointerenter", () => clearTimeout(timer));
+  node.addEventListener("pointerleave", () => (timer = setTimeout(end, SHOWN)));
+}
+
+/** Shows what the API said. Other mistakes go to the console too. */
+export function failed(error) {
+  if (error.name === "AbortError") return;
+  if (!error.code) console.error(error);
+  toast(error.field && !error.message.includes(error.field) ? `${error.field}: ${error.message}` : error.message, { kind: "failed" });
+}
+
+function ask({ title, content, verb, danger, values, changed = null, wide = false }) {
+  const id = `dialog-${++serial}`;
+  const cancel = el("button", { type: "button", autofocus: danger }, "Cancel");
+  const ok = el("button", { type: "submit", class: danger ? "danger" : "primary" }, verb);
+  const inner = el("form", { method: "dialog" }, el("h2", { id }, title), content, el("div", { class: "dialog-buttons" }, cancel, ok));
+  const dialog = el("dialog", { class: wide ? "dialog wide" : "dialog", "aria-labelledby": id }, inner);
+  return new Promise((resolve) => {
+    let answer = null;
+    cancel.addEventListener("click", () => dialog.close());
+    inner.addEventListener("submit", (event) => {
+      event.preventDefault();
+      answer = values();
+      dialog.close();
+    });
+    if (changed) inner.addEventListener("input", changed);
+    dialog.addEventListener("close", () => (dialog.remove(), resolve(answer)));
+    document.body.append(dialog);
+    dialog.showModal();
+    changed?.();
+  });
+}
+
+/** The newest values win, however late the answer to older ones comes. */
+function refresher(shown, preview, values) {
+  let timer = 0;
+  let newest = 0;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      const mine = ++newest;
+      const node = await Promise.resolve(preview(values())).catch((error) => el("p", { class: "field-error" }, error.message));
+      if (mine === newest) replace(shown, node);
+    }, PREVIEW_AFTER);
+  };
+}
+
+function control(field) {
+  const id = `field-${++serial}`;
+  const hint = field.hint ? el("small", { id: `${id}-hint`, class: "hint" }, field.hint) : null;
+  const common = { id, name: field.name, required: field.required, "aria-describedby": hint?.id, autocomplete: "off" };
+  const input = inputOf(field, common);
+  const label = el("label", { for: id }, field.label);
+  const parts = field.type === "checkbox" ? [el("div", { class: "check" }, input, label)] : [label, input];
+  return { input, node: el("div", { class: "field" }, ...parts, hint) };
+}
+
+function inputOf(field, common) {
+  const { type = "text", value = "", options = [], name, label, hint, ...more } = field;
+  if (type === "select") {
+    const made = options.map((option) => (Array.isArray(option) ? option : [option, option]));
+    return el("select", common, made.map(([key, text]) => el("option", { value: key, selected: String(key) === String(value) }, text)));
+  }
+  if (type === "textarea") return el("textarea", { rows: 4, spellcheck: "false", ...more, ...common, value: value ?? "" });
+  if (type === "checkbox") return el("input", { type, ...common, checked: Boolean(value) });
+  return el("input", { type, spellcheck: "false", ...more, ...common, value: value ?? "" });
+}
+
+function valueOf(field, input) {
+  if (field.type === "checkbox") return input.checked;
+  if (field.type === "number") return input.value === "" ? null : Number(input.value);
+  return input.value;
+}
+
+/** Where toasts stand; above a dialog that is open. */
+function corner(how) {
+  let node = document.querySelector(`.toasts[aria-live=${how}]`);
+  if (!node) node = el("div", { class: "toasts", "aria-live": how });
+  (document.querySelector("dialog[open]") ?? document.body).append(node);
+  return show(node, true);
+}
