@@ -166,12 +166,13 @@ def _memory(psutil: ModuleType) -> dict:
 
 
 def _disks(mounts: Iterable[str]) -> dict[str, dict]:
-    """Total and free bytes of each disk that is mounted there."""
-    found = {}
+    """Total and free bytes of each disk that is mounted there, in the order given; one that is given twice comes last."""
+    found: dict[str, dict] = {}
     for mount in mounts:
         with contextlib.suppress(OSError):  # unmounted meanwhile, or not ours to look at
             disk = shutil.disk_usage(mount)
             if disk.total:
+                found.pop(mount, None)
                 found[mount] = {"total": disk.total, "free": disk.free}
     return found
 

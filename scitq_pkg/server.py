@@ -18,6 +18,8 @@ from .api.answers import error_body
 from .api.application import Application
 from .api.call import Service
 from .api.callers import Caller, Callers
+from .api.feed import Feed
+from .api.livedata import LiveData
 from .api.polls import SPARE_THREADS, Bells, Seats
 from .api.readiness import Readiness
 from .errors import InvalidRequest, ScitqError, StorageFull, Unavailable
@@ -92,6 +94,7 @@ class Server:
         self._started = False
 
     def _make_service(self) -> Service:
+        server_id = self.store.read(lambda tx: tx.value("SELECT value FROM setting WHERE name = 'server_id'"))
         return Service(
             settings=self.settings,
             store=self.store,
@@ -100,7 +103,8 @@ class Server:
             bells=Bells(),
             seats=Seats(self.settings.threads),
             readiness=Readiness(self.store, self.monitor),
-            server_id=self.store.read(lambda tx: tx.value("SELECT value FROM setting WHERE name = 'server_id'")),
+            feed=Feed(LiveData(self.store, server_id).read, self.store.changes),
+            server_id=server_id,
             login=_login(),
         )
 
@@ -122,6 +126,7 @@ class Server:
         self.service.stopping.set()
         self.service.bells.close()
         self.store.changes.bump()
+        self.service.feed.close()
         self.http.stop()
         try:
             self.store.write(lambda tx: None, timeout=LAST_WRITES_SECONDS)
@@ -139,7 +144,7 @@ class Server:
         print(f"  data      {self.settings.data} ({self.store.database.kind})", file=out)
         if self.own_token is None:
             print("  no tokens: everybody on this machine is its administrator", file=out)
-            print(f"  browser   {self.url}/docs", file=out)
+            print(f"  browser   {self.url}/ui/", file=out)
         elif out.isatty():
             print(f"  browser   {self.url}/login?token={self.own_token}", file=out)
         else:

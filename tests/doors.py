@@ -15,7 +15,7 @@ from scitq.api.routes import TABLE, Route
 from scitq.transport import Answer, Connection
 
 # What needs no token. Whatever is not written here wants one: a new route too.
-OPEN = {"/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/<name>", "/login"}
+OPEN = {"/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/<name>", "/login", "/logout", "/", "/ui", "/ui/", "/ui/<name:path>"}
 GUARDED = [route for route in TABLE if route.path not in OPEN]
 EVERY = [f"{route.method} {route.path}" for route in TABLE]
 
@@ -32,7 +32,9 @@ BODIES = {
     f"POST {_API}/workers": {"name": "intruder", "key": "i" * 40, "hostname": "h", "concurrency": 100},
     f"PATCH {_API}/workers/<id:id>": {"concurrency": 77, "batch": "intruders"},
     f"POST {_API}/tokens": {"name": "intruder", "role": "admin"},
+    "POST /login": {"token": "scitq_intruder"},
 }
+QUERIES = {f"GET {_API}/stream": {"wait": 0}}  # which would last for an hour
 _LISTS = ("tasks", "executions", "batches", "workers", "tokens", "events")
 
 
@@ -68,7 +70,8 @@ class Doors:
         content = json.dumps(body or {}).encode() if route.writes else None
         with Connection(self.server.url, token) as connection:
             return connection.request(
-                route.method, self.path(route, number), content, query=query, headers={**sent, **(headers or {})}
+                route.method, self.path(route, number), content, query={**QUERIES.get(f"{route.method} {route.path}", {}), **(query or {})},
+                headers={**sent, **(headers or {})},
             )
 
     def get(self, path: str, token: str | None = None, **headers) -> Answer:

@@ -64,14 +64,15 @@ def test_guessing_is_slowed_and_others_are_not(tmp_path):
 
 def test_the_login_link_gives_a_cookie_and_leads_to_the_pages(doors):
     answer = doors.get(f"/login?token={doors.admin}")
-    assert answer.status == 303 and answer.headers["Location"] == "docs"
+    assert answer.status == 303 and answer.headers["Location"] == "ui/"
     assert doors.get("/api/v1/server", Cookie=answer.headers["Set-Cookie"].partition(";")[0]).status == 200
 
 
 def test_the_login_link_takes_no_wrong_token_and_no_workers(doors):
     assert doors.get("/login?token=nonsense").status in (401, 429)
     assert doors.get(f"/login?token={doors.worker}").status == 400
-    assert doors.get("/login").status == 400
+    asked = doors.get("/login")
+    assert asked.status == 303 and asked.headers["Location"] == "ui/" and "Set-Cookie" not in asked.headers
 
 
 # --- what the server can be started with ----------------------------------------------------------------------------------

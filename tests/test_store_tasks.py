@@ -6,7 +6,7 @@ import pytest
 from house import WHO
 from scitq.errors import InvalidRequest, NotFound
 from scitq.protocol import FINAL, TASK_STATES, Report
-from scitq.store import batches, executions, queue, tasks
+from scitq.store import batches, executions, queue, reports, tasks
 from scitq.store.filters import Filter
 
 EVERYTHING = Filter()
@@ -335,7 +335,7 @@ def test_a_report_is_of_the_latest_attempts(house):
         house.end(1, task_id, "failed", 2, f"line of {task_id}\nno such file\n".encode())
     house.end(1, ids[6], "failed", None, b"", signal=9, reason="ended by SIGKILL")
     house.end(1, ids[7], "failed", 77)
-    report = house.read(batches.report, "reads")
+    report = house.read(reports.report, "reads")
     assert report["durations"]["count"] == 3 and report["peak_memory_bytes"] == 2000
     assert report["durations"]["least"] == pytest.approx(1.5, abs=0.2)
     groups = [(g["exit_code"], g["signal"], g["last_line"], g["count"], g["task_ids"]) for g in report["failures"]]
@@ -343,7 +343,7 @@ def test_a_report_is_of_the_latest_attempts(house):
         "what is tried again has not failed yet"
     )
     with pytest.raises(NotFound, match="did you mean 'reads'"):
-        house.read(batches.report, "raeds")
+        house.read(reports.report, "raeds")
 
 
 # --- output -------------------------------------------------------------------------------------------------------------------

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 
-from .. import __version__
 from ..protocol import API
 from ..store import backup as backups
 from ..store import events, tasks
 from ..store.filters import Filter
-from .answers import iso
 from .call import Call
+from .livedata import about
 from .routes import ADMIN, USER, route
 from .schemas import Nothing
 from .shapes import Backup, ServerInfo
@@ -19,16 +18,8 @@ from .shapes import Backup, ServerInfo
 @route("GET", f"{API}/server", USER, "Version, database, time, counts, and who you are", answer=ServerInfo)
 def info(call: Call) -> dict:
     """`counts` are of all tasks, `you` is the caller; of several servers on one PostgreSQL database one `decides`."""
-    assert call.caller is not None
-    return {
-        "version": __version__,
-        "id": call.service.server_id,
-        "database": call.service.store.database.kind,
-        "decides": call.service.store.leads,
-        "time_at": iso(time.time()),
-        "counts": call.read(lambda tx: tasks.counts(tx, Filter())),
-        "you": {"name": call.caller.name, "role": call.caller.role},
-    }
+    counts = call.read(lambda tx: tasks.counts(tx, Filter()))
+    return about(call.service.store, call.service.server_id, counts) | {"you": call.you}
 
 
 @route("POST", f"{API}/backup", ADMIN, "SQLite: a whole copy in the data directory", body=Nothing, answer=Backup)

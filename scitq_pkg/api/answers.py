@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -17,7 +18,7 @@ JSON = "application/json"
 class Answer:
     """A success that is not simply JSON values with the status of its route."""
 
-    body: object = None  # JSON values, or bytes as they are
+    body: object = None  # JSON values; bytes, or an iterator of bytes, as they are
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -47,7 +48,7 @@ def response(answer: object, status: int) -> HTTPResponse:
     if not isinstance(answer, Answer):
         answer = Answer(answer)
     status = answer.status or status
-    if isinstance(answer.body, bytes):
+    if isinstance(answer.body, (bytes, Iterator)):
         return HTTPResponse(answer.body, status, answer.headers)
     if status == 204:
         return HTTPResponse(b"", status, answer.headers)

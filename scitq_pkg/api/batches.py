@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..protocol import API
-from ..store import batches
+from ..store import batches, reports
 from .answers import page, with_iso_times
 from .call import Call
 from .routes import USER, route
@@ -30,7 +30,7 @@ def find(call: Call) -> dict:
 
 @route("GET", f"{PATH}/<name:path>/report", USER, "Durations, failures by exit code and last line, peak memory", answer=Report)
 def report(call: Call, name: str) -> dict:
-    return call.read(lambda tx: batches.report(tx, name))
+    return call.read(lambda tx: reports.report(tx, name))
 
 
 @route("GET", f"{PATH}/<name:path>", USER, "A batch", answer=Batch)

@@ -16,6 +16,7 @@ from ..settings import Settings
 from ..store import Store, Transaction, requests
 from .answers import JSON
 from .callers import Caller, Callers
+from .feed import Feed
 from .inputs import MAX_INT, load
 from .polls import Bells, Seats
 from .readiness import Readiness
@@ -36,6 +37,7 @@ class Service:
     bells: Bells
     seats: Seats
     readiness: Readiness
+    feed: Feed
     server_id: str
     login: str  # name of the user who runs the server
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -75,6 +77,11 @@ class Call:
     def who(self) -> str:
         """The caller's name, for the event log."""
         return self.caller.name if self.caller else ""
+
+    @property
+    def you(self) -> dict[str, str]:
+        """Who calls, as the caller is told."""
+        return {"name": self.caller.name, "role": self.caller.role} if self.caller else {}
 
     def read(self, question: Callable[[Transaction], Any]) -> Any:
         """What `question(tx)` answers."""

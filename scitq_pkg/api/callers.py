@@ -56,6 +56,10 @@ class Callers:
             raise NotAuthenticated("this token is not known here, or was revoked: ask the administrator of this server for one")
         return caller
 
+    def knows(self, caller: Caller) -> bool:
+        """Whether the token that stood for this caller still does."""
+        return caller in self._fresh().values()
+
     def forget(self) -> None:
         """Tokens changed: ask the database again."""
         self._loaded = None

@@ -1,4 +1,4 @@
-"""The API's own pages: its description, a page to read and try it, and the link that signs a browser in."""
+"""The API's own pages: its description, and a page to read and try it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import html
 import json
 from functools import lru_cache
 
-from ..errors import InvalidRequest, NotFound
+from ..errors import NotFound
 from ..layers import documentation_file
 from .answers import Answer
 from .call import Call
 from .openapi import document
 from .routes import ANYBODY, TABLE, route
-from .schemas import LoginQuery
 
 HTML = "text/html; charset=utf-8"
 _ASSETS = {"swagger-ui.css": "text/css; charset=utf-8", "swagger-ui-bundle.js": "text/javascript; charset=utf-8"}
@@ -75,16 +74,3 @@ def _plain_page() -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>scitq API</title><h1>scitq API</h1>\n'
         f'<p>Described by <a href="openapi.json">openapi.json</a>.</p><table>{rows}</table></html>\n'
     )
-
-
-@route("GET", "/login", ANYBODY, "Trades a token for a cookie and leads to /docs", query=LoginQuery, status=303)
-def login(call: Call) -> Answer:
-    """The cookie goes to this server only, and never with a request that another site started."""
-    token = call.query["token"]
-    service = call.service
-    caller = service.callers.of_token(token, call.environ.get("REMOTE_ADDR", ""))
-    if caller.role == "worker":
-        raise InvalidRequest("is a worker's: browsers want a user's or an administrator's", field="token")
-    secure = "; Secure" if call.environ.get("wsgi.url_scheme") == "https" else ""
-    cookie = f"{service.cookie_name}={token}; Path=/; HttpOnly; SameSite=Strict{secure}"
-    return Answer(b"", 303, {"Set-Cookie": cookie, "Location": "docs"})

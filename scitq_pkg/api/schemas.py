@@ -34,6 +34,7 @@ MAX_IDS = 1_000_000
 MAX_SLOTS = 100_000
 MAX_OUTPUT_BYTES = 4 * 2**20  # of a stream in one answer
 MAX_PAGE = 5000
+MAX_STREAM = 3600.0  # seconds
 
 # --- tasks -------------------------------------------------------------------------------------------------------------
 
@@ -97,7 +98,11 @@ class PageQuery(Body):
 
 
 class LoginQuery(Body):
-    token = fields.String(required=True, validate=validate.Length(min=1, max=200))
+    token = fields.String(validate=[validate.Length(min=1, max=200), check_line])
+
+
+class LoginBody(Body):
+    token = fields.String(required=True, validate=[validate.Length(min=1, max=200), check_line])
 
 
 class TasksQuery(FilterFields, PageQuery):
@@ -117,6 +122,19 @@ class OutputQuery(Body):
     offset = Number(most=2**62, load_default=0, metadata={"description": "of the first byte"})
     limit = Number(least=1, most=MAX_OUTPUT_BYTES, load_default=MAX_OUTPUT_BYTES, metadata={"description": "bytes at most"})
     wait = Seconds(most=MAX_WAIT, load_default=0.0, metadata={"description": "seconds to wait for more"})
+
+
+_AFTER = {"description": "the id of the last event that is known; one that is not remembered means a snapshot"}
+
+
+class StreamQuery(Body):
+    after = Name(load_default=None, metadata={"description": "as the header Last-Event-ID"})
+    wait = Seconds(most=MAX_STREAM, load_default=MAX_STREAM, metadata={"description": "seconds after which the stream ends"})
+
+
+class ChangesQuery(Body):
+    after = Name(load_default=None, metadata=_AFTER)
+    wait = Seconds(most=MAX_WAIT, load_default=0.0, metadata={"description": "seconds to wait for news"})
 
 
 class WorkersQuery(PageQuery):

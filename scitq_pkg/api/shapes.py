@@ -212,6 +212,17 @@ class ServerInfo(Shape):
     you = fields.Dict(required=True, metadata={"description": "name and role of the caller"})
 
 
+class FeedEvent(Shape):
+    id = fields.String(required=True)
+    event = fields.String(required=True, metadata={"description": "snapshot or changes"})
+    data = fields.Dict(required=True, metadata={"description": "version, batches, workers; of changes also batches_gone, workers_gone"})
+
+
+class Changes(Shape):
+    events = fields.List(fields.Nested(FeedEvent), required=True)
+    next = fields.String(required=True, allow_none=True, metadata={"description": "give it as `after`; null: nothing came"})
+
+
 class Backup(Shape):
     path = fields.String(required=True, metadata={"description": "on the machine of the server"})
     size_bytes = fields.Integer(required=True)

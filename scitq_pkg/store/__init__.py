@@ -112,4 +112,4 @@ class Store:
             log.warning("the database stands still: it is left as it is, nothing of what it did not take was acknowledged")
 
 
-__all__ = ["Store", "Transaction"]
+__all__ = ["Changes", "Store", "Transaction"]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from ..errors import NotFound, nearest
-from ..protocol import FAILED, KILL, RUN, RUNNING, SUCCEEDED, SUSPEND, TERM
+from ..protocol import KILL, RUN, RUNNING, SUSPEND, TERM
 from . import events, queue
 from .schema import Batch
 from .transaction import Transaction, marks
 
-_FAILURES = 20  # groups of failures in a report
-_NAMED = 100  # tasks of each that are named
 _ORDERS = {"suspend": SUSPEND, "term": TERM, "kill": KILL}
 
 
@@ -37,14 +35,15 @@ def find(tx: Transaction, limit: int, after: int | None, descending: bool) -> li
 
 def get(tx: Transaction, name: str) -> dict:
     """A batch. Raises NotFound with the nearest name."""
-    return _with_counts(tx, [_row(tx, name)])[0]
+    return _with_counts(tx, [row(tx, name)])[0]
 
 
-def _row(tx: Transaction, name: str) -> dict:
-    row = tx.one("SELECT * FROM batch WHERE name = ?", (name,))
-    if row is None:
+def row(tx: Transaction, name: str) -> dict:
+    """The batch alone. Raises NotFound with the nearest name."""
+    found = tx.one("SELECT * FROM batch WHERE name = ?", (name,))
+    if found is None:
         raise NotFound(f"no batch {name!r:.80}{nearest(name, tx.column('SELECT name FROM batch'))}")
-    return row
+    return found
 
 
 def _with_counts(tx: Transaction, rows: list[dict]) -> list[dict]:
@@ -67,7 +66,7 @@ def _with_counts(tx: Transaction, rows: list[dict]) -> list[dict]:
 
 def stop(tx: Transaction, name: str, who: str, running: str | None = None) -> None:
     """Nothing of the batch starts any more; `running`: "suspend", "term" or "kill" what runs. Raises NotFound."""
-    batch_id = _row(tx, name)["id"]
+    batch_id = row(tx, name)["id"]
     tx.run("UPDATE batch SET stopped = ? WHERE id = ?", (True, batch_id))
     if running is not None:
         queue.order(tx, _running(tx, batch_id), _ORDERS[running], who)
@@ -77,7 +76,7 @@ def stop(tx: Transaction, name: str, who: str, running: str | None = None) -> No
 
 def go(tx: Transaction, name: str, who: str) -> None:
     """Reverse `stop`; what was suspended runs on. Raises NotFound."""
-    batch_id = _row(tx, name)["id"]
+    batch_id = row(tx, name)["id"]
     tx.run("UPDATE batch SET stopped = ? WHERE id = ?", (False, batch_id))
     suspended = tx.column(
         "SELECT id FROM execution WHERE batch_id = ? AND desired = ? "
@@ -100,7 +99,7 @@ def delete(tx: Transaction, name: str, who: str) -> None:
     """Remove a batch and its tasks; what runs is ended, its workers go to the default batch. Raises NotFound, Conflict."""
     from . import tasks  # which uses this module
 
-    batch_id = _row(tx, name)["id"]
+    batch_id = row(tx, name)["id"]
     tx.column(f"SELECT id FROM batch WHERE id = ?{tx.for_update}", (batch_id,))  # what other servers put into it is there, or waits
     tasks.remove(tx, tx.column("SELECT id FROM task WHERE batch_id = ?", (batch_id,)))
     default = ensure(tx, "Default")
@@ -111,47 +110,3 @@ def delete(tx: Transaction, name: str, who: str) -> None:
         tx.run("DELETE FROM batch WHERE id = ?", (batch_id,))
     events.add(tx, who, "batch.delete", "batch", [name])
     tx.wake()
-
-
-def report(tx: Transaction, name: str) -> dict:
-    """Durations (seconds) and peak memory of what succeeded, failures by exit code, signal and last line. Raises NotFound."""
-    batch_id = _row(tx, name)["id"]
-    return {
-        "batch": name,
-        "durations": _durations(tx, batch_id),
-        "peak_memory_bytes": _peak(tx, batch_id),
-        "failures": _failures(tx, batch_id),
-    }
-
-
-_LATEST = "FROM execution JOIN task ON task.execution_id = execution.id WHERE task.batch_id = ? AND execution.state = ?"
-
-
-def _durations(tx: Transaction, batch_id: int) -> dict:
-    seconds = "COALESCE(execution.ended_at, execution.finished_at) - execution.started_at"
-    return tx.one(
-        f"SELECT COUNT(*) AS count, MIN({seconds}) AS least, AVG({seconds}) AS mean, MAX({seconds}) AS most {_LATEST} "
-        "AND execution.started_at IS NOT NULL", (batch_id, SUCCEEDED),
-    )  # fmt: skip
-
-
-def _peak(tx: Transaction, batch_id: int) -> int | None:
-    return tx.value(f"SELECT MAX(execution.peak_memory_bytes) {_LATEST}", (batch_id, SUCCEEDED))
-
-
-def _failures(tx: Transaction, batch_id: int) -> list[dict]:
-    rows = tx.all(
-        f"SELECT execution.task_id, execution.exit_code, execution.signal, execution.reason, execution.last_output {_LATEST} "
-        "ORDER BY execution.id", (batch_id, FAILED),
-    )  # fmt: skip
-    groups: dict[tuple, dict] = {}
-    for row in rows:
-        line = (row["last_output"] or "").rstrip().rpartition("\n")[2][:300] or None
-        key = (row["exit_code"], row["signal"], line)
-        group = groups.setdefault(
-            key, {"exit_code": key[0], "signal": key[1], "last_line": line, "reason": row["reason"], "count": 0, "task_ids": []}
-        )
-        group["count"] += 1
-        if group["count"] <= _NAMED:
-            group["task_ids"].append(row["task_id"])
-    return sorted(groups.values(), key=lambda group: -group["count"])[:_FAILURES]

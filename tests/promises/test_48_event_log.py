@@ -18,8 +18,8 @@ from scitq.protocol import Report
 from scitq.transport import Connection
 
 API = "/api/v1"
-# A worker's own word is no change by anybody: what it says is kept in its executions.
-NOT_LOGGED = {f"POST {API}/workers/<id:id>/sync"}
+# A worker's own word is no change by anybody: what it says is kept in its executions. A cookie is the browser's.
+NOT_LOGGED = {f"POST {API}/workers/<id:id>/sync", "POST /login", "POST /logout"}
 WRITES = {f"{route.method} {route.path}": route for route in TABLE if route.writes}
 
 
