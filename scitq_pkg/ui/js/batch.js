@@ -1,0 +1,263 @@
+/** The page of a batch. */
+
+import { quoted, workerCommand } from "./addworker.js";
+import { get } from "./api.js";
+import { histogram, timeline } from "./chart.js";
+import { el, replace, show } from "./dom.js";
+import { confirm } from "./dialogs.js";
+import { bytes, count, duration, range, rate } from "./format.js";
+import { deleteBatch, exports, fetchBatch, goBatch, pathOf, stopBatch } from "./batchactions.js";
+import { editAndRelaunch } from "./edit.js";
+import { failureTable } from "./failures.js";
+import { lanesOf } from "./lanes.js";
+import { live } from "./live.js";
+import { meter } from "./meter.js";
+import { refresher } from "./refresh.js";
+import { go, link, query, setQuery } from "./router.js";
+import { slots, slotsInWords } from "./slots.js";
+import { ORDER, badge, stackedBar } from "./states.js";
+import { stepList } from "./steps.js";
+import { changeMany } from "./workeredit.js";
+
+const SPANS = { "15m": "15 minutes", "1h": "hour", "6h": "6 hours", "1d": "day", "7d": "week" };
+const FINAL = ["succeeded", "failed", "canceled"];
+
+/** @param {object} ctx see router.js */
+export async function page(ctx) {
+  const name = ctx.params.name;
+  ctx.title(name);
+  const view = new View(ctx, name, live.batches.get(name) ?? (await fetchBatch(name)));
+  view.start();
+}
+
+class View {
+  constructor(ctx, name, row) {
+    Object.assign(this, { ctx, name, row });
+    this.parts = {};
+    this.failures = failureTable(name, editAndRelaunch);
+  }
+
+  start() {
+    this.build();
+    this.showRow();
+    const again = [refresher(this.ctx, () => this.loadReport(), this.toldBy("report")), refresher(this.ctx, () => this.loadSteps(), this.toldBy("steps"))];
+    const reloadTimeline = refresher(this.ctx, () => this.loadTimeline(), this.toldBy("timeline"));
+    this.reloadTimeline = reloadTimeline;
+    this.ctx.listen("batches", () => this.changed([...again, reloadTimeline]));
+    this.ctx.listen("workers", () => this.showWorkers());
+    this.ctx.every(10, () => this.row.counts.running && reloadTimeline());
+  }
+
+  /** Something of some batch changed: of this one? */
+  changed(reloads) {
+    const row = live.batches.get(this.name);
+    if (!row) return this.gone();
+    if (this.isGone) return go(location.href, { replace: true }); // it was made anew
+    const isOther = JSON.stringify(row.counts) !== JSON.stringify(this.row.counts);
+    this.row = row;
+    this.showRow();
+    if (isOther) for (const reload of reloads) reload();
+  }
+
+  gone() {
+    this.isGone = true;
+    replace(this.ctx.main, el("h1", { text: this.name }),
+      el("div", { class: "empty" }, el("p", { text: "This batch does not exist any more: somebody deleted it." }), link("/", "To all batches")));
+  }
+
+  build() {
+    const part = (name, tag = "div", props = {}) => (this.parts[name] = el(tag, props));
+    const section = (name, title, ...beside) => {
+      const heading = el("h2", { id: `h-${name}`, text: title });
+      const error = (this.parts[`${name}-error`] = el("p", { class: "error", role: "alert", hidden: true }));
+      return (this.parts[`${name}-section`] = el("section", { class: `panel part-${name}`, "aria-labelledby": `h-${name}` }, el("div", { class: "panel-head" }, heading, beside), error, part(name)));
+    };
+    replace(this.ctx.main,
+      el("header", { class: "page-head" }, el("h1", { class: "name", text: this.name }), part("stopped", "span"), el("div", { class: "actions" }, part("stopgo", "span"), this.exportMenu(), this.deleteButton())),
+      el("section", { class: "summary", "aria-label": "Progress" }, part("bar"), part("facts", "p", { class: "fact-line" })),
+      part("cards", "ul", { class: "state-cards", "aria-label": "Tasks by state" }),
+      section("report", "What failed"),
+      el("div", { class: "side-by-side" }, section("durations", "How long tasks took"), section("memory", "Memory")),
+      section("timeline", "What ran when", this.spanChoice()),
+      el("div", { class: "side-by-side" }, section("steps", "Steps"), section("workers", "Workers")));
+    replace(this.parts.report, this.failures.node);
+  }
+
+  exportMenu() {
+    return el("span", { class: "row export", role: "group", "aria-label": "Export" }, el("span", { class: "muted", text: "Export" }), exports(() => this.row));
+  }
+
+  deleteButton() {
+    return el("button", { type: "button", class: "danger", text: "Delete…", on: { click: () => deleteBatch(this.row) } });
+  }
+
+  spanChoice() {
+    const span = SPANS[query().get("since")] ? query().get("since") : "1h";
+    const options = Object.entries(SPANS).map(([value, text]) => el("option", { value, text: `the last ${text}`, selected: value === span }));
+    return (this.span = el("select", { "aria-label": "Time shown", on: { change: () => this.spanChanged() } }, options));
+  }
+
+  spanChanged() {
+    setQuery({ since: this.span.value === "1h" ? null : this.span.value }, { replace: true });
+    this.reloadTimeline();
+  }
+
+  /** What failed while a part was loaded; when the connection is lost the bar at the top says so. */
+  toldBy(name) {
+    return (error) => {
+      const node = this.parts[`${name}-error`];
+      node.textContent = error && error.status ? error.message : "";
+      show(node, node.textContent !== "");
+    };
+  }
+
+  // --- what the stream tells ---
+
+  showRow() {
+    const { counts, stopped } = this.row;
+    replace(this.parts.bar, stackedBar(counts));
+    replace(this.parts.facts, facts(this.row).map((fact) => el("span", { class: "fact" }, fact)));
+    this.showCards(counts);
+    this.showStopped(stopped);
+    this.showWorkers();
+  }
+
+  showStopped(stopped) {
+    if (this.stopped === stopped) return;
+    this.stopped = stopped;
+    replace(this.parts.stopped, stopped ? badge("stopped") : null);
+    const button = stopped
+      ? el("button", { type: "button", class: "primary", text: "Go", title: "Let tasks start again; what was suspended goes on", on: { click: () => goBatch(this.row) } })
+      : el("button", { type: "button", text: "Stop…", title: "Nothing of it starts any more", on: { click: () => stopBatch(this.row) } });
+    replace(this.parts.stopgo, button);
+  }
+
+  showCards(counts) {
+    this.cards ??= new Map(ORDER.map((state) => [state, stateCard(this.name, state)]));
+    if (!this.parts.cards.childElementCount) replace(this.parts.cards, [...this.cards.values()].map((card) => card.node));
+    for (const [state, card] of this.cards) card.set(counts[state] ?? 0);
+  }
+
+  showWorkers() {
+    const rows = [...live.workers.values()].filter((worker) => worker.batch === this.name);
+    rows.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
+    const key = JSON.stringify(rows.map((row) => [row.id, row.name, row.state, row.running, row.held, row.concurrency, row.problem]));
+    if (key === this.workersShown) return;
+    this.workersShown = key;
+    replace(this.parts.workers, rows.length ? el("ul", { class: "worker-list" }, rows.map(workerLine)) : noWorker(this.name));
+  }
+
+  // --- what is asked for ---
+
+  async loadReport() {
+    const report = await get(`${pathOf(this.name)}/report`);
+    this.failures.update(report.failures);
+    show(this.parts["report-section"], true);
+    replace(this.parts.durations, durationsPart(report));
+    replace(this.parts.memory, memoryPart(report, this.name));
+  }
+
+  async loadSteps() {
+    const { items } = await get(`${pathOf(this.name)}/steps`);
+    const isPlain = items.length < 2 && !items.some((item) => item.needs.length);
+    show(this.parts["steps-section"], !isPlain);
+    replace(this.parts.steps, stepList(this.name, items));
+  }
+
+  async loadTimeline() {
+    const answer = await get(`${pathOf(this.name)}/timeline`, { since: this.span.value });
+    replace(this.parts.timeline, timelinePart(answer));
+  }
+}
+
+const totalOf = (counts) => Object.values(counts).reduce((sum, number) => sum + number, 0);
+
+/** What is to be said of a batch in numbers. */
+function facts(row) {
+  const total = totalOf(row.counts);
+  const done = FINAL.reduce((sum, state) => sum + (row.counts[state] ?? 0), 0);
+  if (!total) return ["It holds no task yet: give it some with ", el("code", { text: `scitq launch -b ${quoted(row.name)} COMMAND` })];
+  const share = Math.floor((100 * done) / total);
+  const parts = [[el("b", { text: `${count(done)} of ${count(total)}` }), ` done (${share} %)`]];
+  if (row.throughput_per_hour) parts.push([el("b", { text: rate(row.throughput_per_hour) }), " lately"]);
+  if (done < total) parts.push(timeLeft(row));
+  parts.push(`${count(row.workers)} ${row.workers === 1 ? "worker" : "workers"}${row.slots === undefined ? "" : `, ${count(row.slots)} ${row.slots === 1 ? "slot" : "slots"}`}`);
+  return parts;
+}
+
+function timeLeft(row) {
+  if (row.stopped) return "stopped: no end in sight";
+  if (row.eta_seconds) return [el("b", { text: range(row.eta_seconds) }), " left"];
+  return el("span", { class: "muted", text: row.workers ? "time left: not known yet" : "no worker: no end in sight" });
+}
+
+function stateCard(batch, state) {
+  const number = el("span", { class: "card-number" });
+  const anchor = link(`/tasks?${new URLSearchParams({ batch, state })}`, number, badge(state));
+  anchor.classList.add("card");
+  const set = (value) => {
+    number.textContent = count(value);
+    anchor.classList.toggle("zero", value === 0);
+  };
+  return { node: el("li", null, anchor), set };
+}
+
+function workerLine(row) {
+  return el("li", null, link(`/workers/${row.id}`, row.name), badge(row.state), slots(row),
+    el("span", { class: "muted", text: row.problem ?? slotsInWords(row) }));
+}
+
+function noWorker(name) {
+  return el("p", { class: "muted" }, "No worker is in this batch, so nothing of it starts. Start one with ", el("code", { text: workerCommand({ batch: name }) }),
+    ", or move one here on the page of ", link("/workers", "workers"), ".");
+}
+
+function durationsPart({ durations, histogram: bins }) {
+  if (!durations.count) return el("p", { class: "muted", text: "Nothing has succeeded yet." });
+  const words = `${count(durations.count)} succeeded: ${duration(durations.least)} to ${duration(durations.most)}, on average ${duration(durations.mean)}.`;
+  return [bins?.length ? histogram(bins, { unit: "s", label: "Tasks by duration" }) : null, el("p", { class: "muted", text: words })];
+}
+
+function memoryPart({ memory }, batch) {
+  if (!memory?.peak_bytes) return el("p", { class: "muted", text: "Known when tasks have succeeded." });
+  return [memoryBars(memory), memory.sentence ? el("p", { text: memory.sentence }) : null, hintButton(memory, batch)];
+}
+
+/** Bars against the memory of the smallest worker: a task, and as many as run at once. */
+function memoryBars(memory) {
+  const most = Math.max(memory.worker_bytes ?? 0, memory.peak_bytes * (memory.concurrency || 1));
+  const lines = [
+    ["typical", memory.typical_bytes],
+    ["peak", memory.peak_bytes],
+    memory.concurrency > 1 ? [`${memory.concurrency} at once, at their peak`, memory.peak_bytes * memory.concurrency] : null,
+    memory.worker_bytes ? ["the worker's", memory.worker_bytes] : null,
+  ].filter((line) => line && line[1]);
+  return el("dl", { class: "bars" }, lines.map(([label, value]) => [el("dt", { text: label }), el("dd", null, meter(value / most, value > (memory.worker_bytes ?? Infinity)), el("span", { text: bytes(value) }))]));
+}
+
+function hintButton(memory, batch) {
+  const wanted = memory.concurrency_hint;
+  if (!wanted || wanted === memory.concurrency) return null;
+  const work = async () => {
+    const rows = [...live.workers.values()].filter((worker) => worker.batch === batch);
+    const body = `${rows.map((row) => `${row.name}: ${row.concurrency} → ${wanted}`).slice(0, 20).join(", ")}. What runs goes on.`;
+    const yes = rows.length && (await confirm({ title: `Set the concurrency of ${rows.length} ${rows.length === 1 ? "worker" : "workers"} to ${wanted}?`, body, verb: "Set" }));
+    if (yes) await changeMany(rows, { concurrency: wanted }, `Concurrency ${wanted} on ${rows.length === 1 ? rows[0].name : `${rows.length} workers`}.`, (row) => ({ concurrency: row.concurrency }));
+  };
+  return el("p", null, el("button", { type: "button", text: `Set concurrency ${wanted}…`, on: { click: work } }));
+}
+
+function timelinePart({ from, to, items }) {
+  if (!items.length) return el("p", { class: "muted", text: "Nothing ran in this time." });
+  const now = Date.parse(to);
+  const lanes = lanesOf(items, now).map((lane) => ({
+    label: `${lane.worker} · ${lane.slot}`,
+    items: lane.items.map((span) => ({ ...span, state: span.item.state, title: titleOf(span) })),
+  }));
+  const open = ({ item }) => go(`/tasks/${item.task_id}?attempt=${item.execution_id}`);
+  return timeline(lanes, { from: Date.parse(from), to: now, onOpen: open, label: "What ran in the slots of the workers" });
+}
+
+function titleOf({ item, from, to }) {
+  return `${item.name ?? "task"} ${item.task_id}: ${item.state}, ${duration((to - from) / 1000)}`;
+}

@@ -1,0 +1,82 @@
+/** Failures of a batch in groups of the same end and the same last line, and what to do about each. */
+
+import { act } from "./bulk.js";
+import { el } from "./dom.js";
+import { count } from "./format.js";
+import { go, link } from "./router.js";
+import { table } from "./table.js";
+
+const SIGNALS = { 1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU", 25: "SIGXFSZ" };
+
+const keyOf = (group) => JSON.stringify([group.exit_code, group.signal, group.last_line]);
+const isWhole = (group) => group.task_ids.length >= group.count;
+
+/** How the tasks of a group ended: "exit code 1", "SIGKILL". */
+export function ending(group) {
+  if (group.signal) return SIGNALS[group.signal] ?? `signal ${group.signal}`;
+  return group.exit_code === null ? "not run" : `exit code ${group.exit_code}`;
+}
+
+/** `3,5-9` of ids. */
+export function asRanges(ids) {
+  const ranges = [];
+  for (const id of [...ids].sort((one, other) => one - other)) {
+    const last = ranges.at(-1);
+    if (last && last[1] === id - 1) last[1] = id;
+    else ranges.push([id, id]);
+  }
+  return ranges.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(",");
+}
+
+/** Which tasks a group is, as ids when all are named and as a filter otherwise. */
+export function chosen(batch, group) {
+  if (isWhole(group)) return { ids: group.task_ids };
+  const filter = { batch, state: "failed" };
+  if (group.exit_code !== null) filter.exit_code = String(group.exit_code);
+  if (group.last_line) filter.grep = group.last_line;
+  return filter.exit_code || filter.grep ? { filter } : { ids: group.task_ids };
+}
+
+/** The page of tasks that shows a group. */
+export function addressOf(batch, group) {
+  const which = chosen(batch, group);
+  const query = which.filter ?? { batch, state: "failed", ids: asRanges(which.ids) };
+  return `/tasks?${new URLSearchParams(query)}`;
+}
+
+/**
+ * The table of failures.
+ * @param {string} batch
+ * @param {(batch: string, which: object) => Promise<void>} edit edits and relaunches
+ * @returns {{node: Node, update: (groups: object[]) => void}}
+ */
+export function failureTable(batch, edit) {
+  const shown = table({
+    caption: `Failures of ${batch}, the most frequent first`,
+    columns: [
+      { key: "count", label: "Tasks", class: "num", cell: (group) => link(addressOf(batch, group), count(group.count)) },
+      { key: "ending", label: "Ended with", class: "ending", cell: ending },
+      { key: "last_line", label: "Last line", class: "lastline", cell: lastLine },
+      { key: "actions", label: "What to do", class: "actions", cell: (group) => actions(batch, group, edit) },
+    ],
+    key: keyOf,
+    onOpen: (group) => go(addressOf(batch, group)),
+    empty: "Nothing failed.",
+  });
+  return { node: shown.node, update: (groups) => shown.update(groups, {}) };
+}
+
+function lastLine(group) {
+  if (group.last_line) return el("code", { class: "clip", title: group.reason ?? group.last_line, text: group.last_line });
+  return el("span", { class: "muted", text: group.reason ?? "it wrote nothing" });
+}
+
+function actions(batch, group, edit) {
+  const button = (text, title, work) => el("button", { type: "button", title, text, on: { click: work } });
+  const newest = group.task_ids.at(-1);
+  const what = `${ending(group)}${group.last_line ? `: ${group.last_line}` : ""}`;
+  return el("span", { class: "row" },
+    button("Relaunch", `Queue them again: ${what}`, () => act("relaunch", chosen(batch, group))),
+    button("Edit and relaunch", `Change their commands or properties first: ${what}`, () => edit(batch, chosen(batch, group))),
+    link(`/tasks/${newest}`, "Show one"));
+}

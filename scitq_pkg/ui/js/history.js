@@ -1,0 +1,78 @@
+/** What the workers' machines measured in the last hour: fetched once for those that are looked at, then added to from live rows. */
+
+import { get } from "./api.js";
+
+const KEPT_MS = 3_600_000;
+const AT_ONCE = 4; // requests at the same time
+const LEAST_MS = 4000; // between two points that are kept
+
+/** The measured values of a worker's row, as a point of its history. */
+export function pointOf(row) {
+  return { at: row.contact_at, ...(row.stats ?? {}) };
+}
+
+/** Points of many workers; `onLoad(id)` is called when those of one have come. */
+export class Histories {
+  #points = new Map();
+  #wanted = [];
+  #loading = 0;
+  #onLoad;
+
+  constructor(onLoad) {
+    this.#onLoad = onLoad;
+  }
+
+  /** The points of a worker, oldest first; asks the server for them the first time. */
+  want(id) {
+    if (this.#points.has(id)) return;
+    this.#points.set(id, []);
+    this.#wanted.push(id);
+    this.#next();
+  }
+
+  of(id) {
+    return this.#points.get(id) ?? [];
+  }
+
+  /** Adds what a live row says, when it is newer. @returns {boolean} whether it was */
+  add(row) {
+    const points = this.#points.get(row.id);
+    const at = Date.parse(row.contact_at);
+    if (!points || !row.stats || !(at - Date.parse(points.at(-1)?.at ?? 0) >= LEAST_MS)) return false;
+    points.push(pointOf(row));
+    while (at - Date.parse(points[0].at) > KEPT_MS) points.shift();
+    return true;
+  }
+
+  /** Lets go of workers that are gone. */
+  keepOnly(ids) {
+    for (const id of this.#points.keys()) if (!ids.has(id)) this.#points.delete(id);
+  }
+
+  #next() {
+    while (this.#loading < AT_ONCE && this.#wanted.length) this.#load(this.#wanted.shift());
+  }
+
+  async #load(id) {
+    this.#loading += 1;
+    try {
+      const { items } = await get(`/workers/${id}/history`);
+      const newest = Date.parse(items.at(-1)?.at ?? 0);
+      const since = this.of(id).filter((point) => Date.parse(point.at) > newest);
+      if (this.#points.has(id)) this.#points.set(id, [...items, ...since]);
+    } catch {
+      // a worker that was deleted meanwhile, or a lost connection: the live points make the line
+    } finally {
+      this.#loading -= 1;
+      this.#next();
+    }
+    this.#onLoad(id);
+  }
+}
+
+/** At most `most` values of points, evenly chosen; the newest is among them. */
+export function thin(values, most) {
+  if (values.length <= most) return values;
+  const step = (values.length - 1) / (most - 1);
+  return Array.from({ length: most }, (_, index) => values[Math.round(index * step)]);
+}

@@ -1,0 +1,117 @@
+/** A worker's line in the table: nodes that stay, changed where the row changed. */
+
+import { sparkline } from "./chart.js";
+import { el, replace } from "./dom.js";
+import { ago } from "./format.js";
+import { pointOf, thin } from "./history.js";
+import { MEASURES } from "./measures.js";
+import { link } from "./router.js";
+import { batchSelect, slots, slotsInWords, stepper } from "./slots.js";
+import { badge } from "./states.js";
+import { changeOne, drain, moveTo, removeWorkers } from "./workeredit.js";
+import { versionNode } from "./version.js";
+
+const POINTS = 60; // of a line
+const NAMED = 2; // tasks
+
+export class WorkerLine {
+  #shown = {};
+
+  /**
+   * @param {number} id
+   * @param {import("./history.js").Histories} histories
+   */
+  constructor(id, histories) {
+    Object.assign(this, { id, histories, row: null });
+    const node = (name) => [name, el("div", { class: `cell-${name}` })];
+    this.nodes = Object.fromEntries(["worker", "state", "slots", "concurrency", "prefetch", "batch", "runs", "actions", ...MEASURES.map(({ key }) => key)].map(node));
+  }
+
+  /** Shows a row; only what is another than before is made anew. */
+  show(row, tasks, { batches, server }) {
+    const isFirst = this.row === null;
+    this.row = row;
+    if (isFirst) this.#makeControls();
+    this.#once("worker", [row.name, row.hostname, row.version, server], () => this.#who(server));
+    this.#once("slots", [row.running, row.concurrency, row.held, tasks], () => [slots(row, tasks), el("small", { class: "muted", text: slotsInWords(row) })]);
+    this.#once("runs", [tasks, row.name], () => this.#runs(tasks));
+    this.#once("actions", [row.draining, row.name], () => this.#actions());
+    this.steppers.concurrency.set(row.concurrency);
+    this.steppers.prefetch.set(row.prefetch);
+    this.batch.set(row.batch, batches);
+    this.showContact();
+    if (this.histories.add(row) || isFirst) this.showMeasures();
+  }
+
+  /** The time since the last contact goes on without any news. */
+  showContact() {
+    const { state, problem, contact_at: at, permanent } = this.row;
+    const words = ago(at);
+    this.#once("state", [state, problem, words, permanent], () => [
+      badge(state),
+      problem ? el("small", { class: "problem", text: problem }) : null,
+      el("small", { class: "muted", title: `last contact: ${at ?? "never"}` }, words, permanent ? null : el("span", { title: "its machine is not kept when idle" }, ", not permanent")),
+    ]);
+  }
+
+  /** The lines of what is measured. */
+  showMeasures() {
+    if (!this.row) return;
+    const points = this.histories.of(this.id);
+    const newest = points.at(-1) ?? pointOf(this.row);
+    for (const measure of MEASURES) replace(this.nodes[measure.key], measured(measure, points, newest, this.row));
+  }
+
+  #once(name, depends, make) {
+    const key = JSON.stringify(depends);
+    if (this.#shown[name] === key) return;
+    this.#shown[name] = key;
+    replace(this.nodes[name], make());
+  }
+
+  #makeControls() {
+    const ask = (name) => (value) => changeOne(this.id, { [name]: value });
+    const { name } = this.row;
+    this.steppers = { concurrency: stepper(`concurrency of ${name}`, ask("concurrency")), prefetch: stepper(`prefetch of ${name}`, ask("prefetch")) };
+    this.batch = batchSelect(`batch of ${name}`, (batch) => moveTo(this.row, batch));
+    replace(this.nodes.concurrency, this.steppers.concurrency.node);
+    replace(this.nodes.prefetch, this.steppers.prefetch.node);
+    replace(this.nodes.batch, this.batch.node);
+  }
+
+  #who(server) {
+    const { name, hostname, version } = this.row;
+    const isOther = version && server && version !== server;
+    return [
+      link(`/workers/${this.id}`, name),
+      el("small", { class: "muted" }, hostname && hostname !== name ? `${hostname} · ` : "", isOther ? versionNode(version, server) : (version ?? "")),
+    ];
+  }
+
+  #runs(tasks) {
+    if (!tasks.length) return el("span", { class: "muted", text: "–" });
+    const rest = tasks.length - NAMED;
+    return [
+      tasks.slice(0, NAMED).map(({ id, name, suspended }) => el("div", { class: "clip" }, link(`/tasks/${id}`, `${id} ${name ?? ""}`.trim()), suspended ? " (suspended)" : null)),
+      rest > 0 ? link(`/tasks?${new URLSearchParams({ worker: this.row.name, state: "running" })}`, `and ${rest} more`) : null,
+    ];
+  }
+
+  #actions() {
+    const { name, draining } = this.row;
+    const button = (text, label, work, kind) => el("button", { type: "button", class: `small ${kind ?? ""}`.trim(), "aria-label": `${label} ${name}`, title: `${label} ${name}`, text, on: { click: work } });
+    return el("span", { class: "row" },
+      draining
+        ? button("Undrain", "Let tasks come again to", () => drain([this.row], false))
+        : button("Drain", "Let end what is there, and nothing more come to", () => drain([this.row], true)),
+      button("Delete…", "Delete", () => removeWorkers([this.row]), "danger"));
+  }
+}
+
+function measured(measure, points, newest, row) {
+  const values = thin(points.map(measure.value), POINTS);
+  const known = values.filter((value) => value !== null);
+  const title = `${measure.label}: ${measure.detail(newest, row)}`;
+  return el("span", { class: `measured${measure.worry(newest, row) ? " worry" : ""}`, title },
+    known.length > 1 ? sparkline(values, { max: measure.max(row, known), label: `${title}; the last hour` }) : null, el("small", { text: measure.text(newest) }));
+}
