@@ -20,10 +20,11 @@ from pathlib import Path
 
 from ..errors import InvalidRequest, NotFound
 from . import actions, refusals
+from .parallel import together
 from .progress import Meter
 from .scheme import Entry, Scheme
 from .schemes import scheme_of
-from .transfer import clean, download, md5_of, together, upload
+from .transfer import clean, download, md5_of, upload
 from .uri import Uri
 
 __all__ = ["Entry", "Uri", "copy", "delete", "entries", "get", "info", "list_content", "put", "sync"]

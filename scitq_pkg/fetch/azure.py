@@ -23,10 +23,11 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobBlock, BlobClient, BlobPrefix, BlobProperties, BlobServiceClient, ExponentialRetry
 
 from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferFailed
+from .parallel import together
 from .progress import Meter
 from .scheme import STALL_SECONDS, Entry, Replaced, Scheme
 from .slices import Slice, spans
-from .transfer import insist, together
+from .transfer import insist
 from .uri import Uri
 from .web import certificates
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ..errors import NotFound, ScitqError, TransferFailed
 from . import ena, sra
+from .parallel import together
 from .progress import Meter
 from .scheme import Entry, Scheme
 from .schemes import scheme_of
-from .transfer import clean, download, together
+from .transfer import clean, download
 from .uri import Uri
 
 WAYS = ("https", "ftp", "sra", "aspera")  # in this order

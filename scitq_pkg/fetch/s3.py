@@ -12,13 +12,14 @@ from pathlib import Path
 from botocore.exceptions import ClientError
 
 from ..errors import InvalidRequest, NotFound, ScitqError, TransferFailed
+from .parallel import together
 from .progress import Meter
 from .s3client import Connection, of_code
 from .s3small import MOST_BYTES, Small
 from .s3uploads import Uploads
 from .scheme import CHUNK_BYTES, Entry, Replaced, Scheme
 from .slices import Slice, spans
-from .transfer import insist, together
+from .transfer import insist
 from .uri import Uri
 
 PART_BYTES = 16 * 2**20

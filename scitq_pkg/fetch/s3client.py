@@ -8,7 +8,6 @@ from datetime import datetime
 from functools import partial
 from urllib.parse import urlsplit
 
-import boto3
 import botocore.session
 from botocore import UNSIGNED, exceptions
 from botocore.config import Config
@@ -56,7 +55,7 @@ class Connection:
             self.signed = self.session.get_credentials() is not None
             config = _config(connections, self.signed)
             self.certificates = self.session.get_config_variable("ca_bundle") or certificates()
-            opened = partial(boto3.Session(botocore_session=self.session).client, "s3", verify=self.certificates)
+            opened = partial(self.session.create_client, "s3", verify=self.certificates)
             self.client = opened(config=config)
             if _has_own_names(self.client) and not _says_how_to_address(self.session):
                 self.client = opened(config=config.merge(Config(s3={"addressing_style": "path"})))
@@ -65,7 +64,7 @@ class Connection:
 
     @contextlib.contextmanager
     def told(self, uri: Uri) -> Iterator[None]:
-        """Turns what boto3 raises inside into NotFound, NotAllowed, InvalidRequest or TransferFailed."""
+        """Turns what botocore raises inside into NotFound, NotAllowed, InvalidRequest or TransferFailed."""
         try:
             yield
         except exceptions.ClientError as error:

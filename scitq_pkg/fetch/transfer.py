@@ -15,11 +15,10 @@ import platform
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TypeVar
 
 from ..errors import NotAllowed, ScitqError, TransferFailed
+from .parallel import together
 from .progress import Meter
 from .refusals import behind
 from .scheme import CHUNK_BYTES, Entry, Replaced, Scheme
@@ -30,7 +29,6 @@ FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 _LEFT = re.compile(r"((\..*\.scitq-)[0-9a-f]{12}(?:-\d+)?)(?:\.parts|\.aria2)?", re.DOTALL)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-T = TypeVar("T")
 
 
 def download(scheme: Scheme, entry: Entry, target: Path, meter: Meter, tries: int = TRIES) -> None:
@@ -57,14 +55,15 @@ def download(scheme: Scheme, entry: Entry, target: Path, meter: Meter, tries: in
 
 def clean(targets: Iterable[Path]) -> None:
     """Removes what is left of earlier transfers to these files, of what their sources were then, unless somebody is at it."""
-    wanted: dict[Path, set[str]] = {}
+    folders: dict[Path, list[Path]] = {}
     for target in targets:
-        wanted.setdefault(target.parent, set()).add(_before(target))
-    for folder, beginnings in wanted.items():
-        for path in list(folder.iterdir()):
-            found = _LEFT.fullmatch(path.name)
-            if found and found[2] in beginnings:
-                _remove_if_left(folder / found[1], path)
+        folders.setdefault(target.parent, []).append(target)
+    for folder, files in folders.items():
+        left = [found for name in os.listdir(folder) if ".scitq-" in name and (found := _LEFT.fullmatch(name))]
+        beginnings = {_before(target) for target in files} if left else set()
+        for found in left:
+            if found[2] in beginnings:
+                _remove_if_left(folder / found[1], folder / found[0])
 
 
 def upload(scheme: Scheme, path: Path, uri, meter: Meter) -> None:
@@ -72,36 +71,6 @@ def upload(scheme: Scheme, path: Path, uri, meter: Meter) -> None:
     counted = _Counted(meter)
     insist(lambda: scheme.put(path, uri, counted), counted, f"{uri}", from_start=True)
     meter.done()
-
-
-def together(work: Callable[[T], None], things: Iterable[T], threads: int, meter: Meter) -> None:
-    """Does the work for all things, `threads` at a time; the first error ends all and is raised."""
-    if threads == 1:
-        for thing in things:
-            work(thing)
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
-        futures = set()
-        try:
-            for thing in things:
-                futures.add(pool.submit(work, thing))
-                if len(futures) >= 4 * threads:
-                    futures = _settled(futures)
-            while futures:
-                futures = _settled(futures)
-        except BaseException:
-            meter.stop()
-            for future in futures:
-                future.cancel()
-            raise
-
-
-def _settled(futures: set) -> set:
-    """Waits until one has ended; the others. Raises its error."""
-    done, left = wait(futures, return_when=FIRST_COMPLETED)
-    for future in done:
-        future.result()
-    return left
 
 
 def insist(act: Callable[[], None], counted: _Counted, what: str, tries: int = TRIES, from_start: bool = False) -> None:
