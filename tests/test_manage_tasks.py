@@ -202,12 +202,15 @@ def test_each_attempt_has_its_output(lab, seeds):
     assert manage(lab, "task", "output", "-n", "seven").stdout == "7"
 
 
-def test_output_is_followed_to_the_end(lab, seeds, tmp_path):
+@pytest.mark.parametrize("noun", ["task", "execution"])
+def test_output_is_followed_to_the_end(lab, seeds, tmp_path, noun):
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     task = lab.create({"command": f"echo begun; cat {gate}; echo over >&2", "shell": "sh", "batch": "seeds"})[0]
+    lab.wait_state(task, "running")
+    number = task if noun == "task" else lab.executions(task)[0]["id"]
     follow = subprocess.Popen(
-        [*PROGRAM, "manage", "task", "output", "-f", str(task)],
+        [*PROGRAM, "manage", noun, "output", "-f", str(number)],
         env=lab.variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -215,7 +218,7 @@ def test_output_is_followed_to_the_end(lab, seeds, tmp_path):
     )
     assert follow.stdout.readline() == "begun\n" and follow.poll() is None
     gate.write_text("through the gate\n")
-    assert follow.communicate(timeout=30) == ("through the gate\n", "over\n") and follow.returncode == 0
+    assert follow.communicate(timeout=60) == ("through the gate\n", "over\n") and follow.returncode == 0
 
 
 def test_who_follows_goes_on_when_the_server_comes_back(env, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...lib.follow import follow_execution
 from ...lib.server import Server
 from ...protocol import EXECUTION_STATES
 from ..parser import Parser, number
@@ -86,11 +87,16 @@ def _get(server: Server, arguments) -> int:
 def _output_options(parser: Parser) -> None:
     _one(parser)
     output_options(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the execution is over")
 
 
 def _output(server: Server, arguments) -> int:
     execution = server.client.get(f"/executions/{_id(OUTPUT.parser, arguments)}")
-    Outlet(arguments).write_all(server, execution["id"])
+    outlet = Outlet(arguments)
+    if arguments.follow:
+        follow_execution(server.client, execution["id"], outlet.write)
+    else:
+        outlet.write_all(server, execution["id"])
     return 0
 
 
