@@ -1,0 +1,152 @@
+/** What can be done to many tasks: asked of the server first without doing it, told in words, then done to exactly these. */
+
+import { post } from "./api.js";
+import { confirm, failed, form, toast } from "./dialogs.js";
+import { el } from "./dom.js";
+import { count } from "./format.js";
+import { live } from "./live.js";
+
+const REASONS = 8; // different ones that are told
+const NAMED = 4; // ids that are named with a reason
+
+/**
+ * Which tasks: `{ids: [3, 4]}` or `{filter: {batch: "reads", state: "failed"}}`; an empty filter means all.
+ * @typedef {{ids?: number[], filter?: object}} Target
+ */
+
+const signal = (action) => ({ path: "/tasks/signal", body: { action } });
+
+/** `does`: what happens to `many` tasks; `done`: how it is told afterwards. */
+export const ACTIONS = {
+  relaunch: {
+    path: "/tasks/relaunch", verb: "Relaunch", done: "queued again",
+    does: "They are queued as new, with all their retries. What earlier attempts wrote stays readable; files at their outputs are written over.",
+  },
+  suspend: { ...signal("suspend"), verb: "Suspend", done: "being suspended", back: "resume", does: "Their processes stand still, and keep their slots and memory until they are resumed." },
+  resume: { ...signal("resume"), verb: "Resume", done: "being resumed", back: "suspend", does: "Their processes go on." },
+  term: {
+    ...signal("term"), verb: "Terminate", done: "asked to end", danger: true,
+    does: "Their commands are asked to end (SIGTERM); what is still there after 10 seconds is killed. They count as failed and are not tried again by themselves.",
+  },
+  kill: {
+    ...signal("kill"), verb: "Kill", done: "being killed", danger: true,
+    does: "Their commands are ended at once (SIGKILL). They count as failed and are not tried again by themselves.",
+  },
+  cancel: {
+    path: "/tasks/cancel", verb: "Cancel", label: "Cancel the task", done: "canceled", danger: true,
+    does: "What waits never starts, what runs is ended at once. Relaunching brings them back.",
+  },
+  delete: {
+    path: "/tasks/delete", verb: "Delete", done: "deleted", danger: true,
+    does: "The tasks, all their attempts and what they wrote to stdout and stderr are gone for good; what runs is ended first. Files at their outputs stay.",
+  },
+};
+
+/** "1 task", "12 tasks". */
+export function tasks(n) {
+  return `${count(n)} task${n === 1 ? "" : "s"}`;
+}
+
+/** What a request calls its tasks. @param {Target} target */
+export function selection({ ids, filter }) {
+  if (ids) return { ids };
+  return { filter: Object.keys(filter).length ? filter : { name: "*" } };
+}
+
+/**
+ * Does one of ACTIONS, after saying what it will do to how many. One task that can be undone is not asked about.
+ * @param {string} name
+ * @param {Target} target
+ * @returns {Promise<number[]|null>} the ids it was done to; null when it was not done
+ */
+export async function act(name, target) {
+  const action = ACTIONS[name];
+  try {
+    const plan = await post(action.path, { ...selection(target), ...action.body, dry_run: true });
+    if (!plan.ids.length) return nothing(action.verb, plan.skipped);
+    const silent = plan.ids.length === 1 && !plan.skipped.length && !action.danger;
+    const title = `${action.verb} ${tasks(plan.ids.length)}?`;
+    const verb = action.label && plan.ids.length === 1 ? action.label : `${action.verb} ${tasks(plan.ids.length)}`;
+    if (!silent && !(await confirm({ title, body: told(action.does, plan), verb, danger: action.danger }))) return null;
+    const done = await post(action.path, { ids: plan.ids, ...action.body });
+    report(`${tasks(done.ids.length)} ${action.done}.`, done, action.back && (() => post(action.path, { ids: done.ids, action: action.back }).catch(failed)));
+    return done.ids;
+  } catch (error) {
+    failed(error);
+    return null;
+  }
+}
+
+/** Moves tasks to another batch. @param {Target} target */
+export async function move(target) {
+  try {
+    const plan = await post("/tasks/edit", { ...selection(target), set: {}, dry_run: true });
+    if (!plan.ids.length) return nothing("Move", plan.skipped);
+    const known = [...live.batches.keys()].sort();
+    const values = await form({
+      title: `Move ${tasks(plan.ids.length)} to another batch`,
+      body: told("The workers of that batch run them. A batch that does not exist yet is made.", plan),
+      fields: [
+        { name: "known", label: "Batch", type: "select", options: [...known.map((name) => [name, name]), ["", "another, by its name"]], value: known[0] ?? "" },
+        { name: "other", label: "Name of another batch", hint: "wins over the choice above when it is filled in" },
+      ],
+      verb: "Move",
+    });
+    const batch = values && (values.other.trim() || values.known);
+    if (!batch) return null;
+    const done = await post("/tasks/edit", { ids: plan.ids, set: { batch } });
+    report(`${tasks(done.ids.length)} moved to ${batch}.`, done);
+    return done.ids;
+  } catch (error) {
+    failed(error);
+    return null;
+  }
+}
+
+/** Says what was done, and in a dialog what was left out meanwhile. */
+export function report(text, { skipped }, undo = null) {
+  toast(skipped.length ? `${text} ${count(skipped.length)} left out: ${skipped[0].why}.` : text, { kind: skipped.length ? "info" : "ok", undo });
+}
+
+/** Says that nothing can be done, and why. */
+export async function nothing(verb, skipped) {
+  const body = el("div", null, reasons(skipped) ?? el("p", { text: "No task passes the filter any more." }));
+  await confirm({ title: `${verb}: there is nothing to do it to`, body, verb: "OK" });
+  return null;
+}
+
+/** What will be done, and what will be left out with the reasons. */
+export function told(does, { skipped }) {
+  return el("div", null, el("p", { text: does }), reasons(skipped));
+}
+
+/**
+ * Which tasks are left out and why, those with the same reason together.
+ * @param {{id: number, why: string}[]} skipped
+ * @returns {HTMLElement|null}
+ */
+export function reasons(skipped) {
+  if (!skipped.length) return null;
+  const groups = grouped(skipped);
+  const lines = [...groups.values()].slice(0, REASONS).map(reason);
+  const more = groups.size > REASONS ? el("li", { text: `and ${count(groups.size - REASONS)} other reasons` }) : null;
+  return el("div", { class: "skipped" }, el("p", { text: `${tasks(skipped.length)} left out:` }), el("ul", null, lines, more));
+}
+
+const keyOf = ({ why }) => why.replace(/\d+/g, "#"); // "task 5 waits for it" is one reason whichever task it is
+
+function grouped(skipped) {
+  const groups = new Map();
+  for (const one of skipped) {
+    const key = keyOf(one);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(one);
+  }
+  return groups;
+}
+
+function reason(group) {
+  const named = group.slice(0, NAMED).map(({ id }) => id).join(", ");
+  const more = group.length > NAMED ? ` and ${count(group.length - NAMED)} more` : "";
+  return el("li", { text: `${named}${more}: ${group[0].why}` });
+}
