@@ -168,6 +168,8 @@ def test_requirements_hold_and_are_released(env, batch):
     assert [env.state(task) for task in (first, second, third)] == ["pending", "waiting", "waiting"]
     assert env.task(third)["require"] == [first, second]
     assert f"task {first}" in env.api("GET", f"/tasks/{second}/explain")["sentence"]
+    assert [row["id"] for row in env.api("GET", "/tasks", requires=first)["items"]] == [second, third]
+    assert [row["id"] for row in env.api("GET", "/tasks", requires=second, limit=1)["items"]] == [third]
     refused(env, "PATCH", f"/tasks/{first}", {"require": [third]})
     worker = Hands(env, batch, batch)
     worker.sync()

@@ -106,7 +106,7 @@ class LoginBody(Body):
 
 
 class TasksQuery(FilterFields, PageQuery):
-    pass
+    requires = Number(least=1, metadata={"description": "id of a task that they need"})
 
 
 class CountsQuery(FilterFields):

@@ -28,7 +28,8 @@ def create(call: Call) -> dict:
 def find(call: Call) -> dict:
     query = call.query
     chosen = filter_of(query)
-    rows = call.read(lambda tx: tasks.find(tx, chosen, query["limit"] + 1, query["after"], query["order"] == "-id"))
+    needed, descending = query.get("requires"), query["order"] == "-id"
+    rows = call.read(lambda tx: tasks.find(tx, chosen, query["limit"] + 1, query["after"], descending, needed))
     return page(rows, query["limit"])
 
 

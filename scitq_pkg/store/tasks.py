@@ -165,9 +165,13 @@ def get(tx: Transaction, task_id: int) -> dict:
     return _shown(tx, [tx.get(f"task {task_id}", f"{_SELECT}{_FROM} WHERE task.id = ?", (task_id,))])[0]
 
 
-def find(tx: Transaction, chosen: Filter, limit: int, after: int | None, descending: bool) -> list[dict]:
-    """Tasks that pass the filter, in the order of their ids, those past `after`."""
+def find(
+    tx: Transaction, chosen: Filter, limit: int, after: int | None, descending: bool, requires: int | None = None
+) -> list[dict]:
+    """Tasks that pass the filter and need this one, if it is given, in the order of their ids, those past `after`."""
     test, params = chosen.of_tasks(tx)
+    if requires is not None:
+        test, params = f"{test} AND task.id IN (SELECT task_id FROM requirement WHERE required_id = ?)", [*params, requires]
     if after is not None:
         test, params = f"{test} AND task.id {'<' if descending else '>'} ?", [*params, after]
     rows = tx.all(f"{_SELECT}{_FROM} WHERE {test} ORDER BY task.id {'DESC' if descending else 'ASC'} LIMIT ?", (*params, limit))
