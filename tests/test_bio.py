@@ -136,6 +136,12 @@ def test_values_that_the_archive_does_not_tell(archive, get_samples):
     assert run.read_count is None and run.base_count is None and run.library_strategy == ""
 
 
+@BOTH
+def test_the_name_of_a_sample_can_be_in_a_path_and_a_command(archive, get_samples):
+    run_of(archive, 1, 1, sample_accession="../$(reboot)", secondary_sample_accession="x/y")
+    assert list(get_samples("ERR0000001")) == ["ERR0000001"]
+
+
 def test_fields_that_ena_has_given_up_are_left_out(project):
     project.unknown_fields = {"fastq_aspera", "bam_ftp"}
     run = ena_get_samples(PROJECT)["SAMEA0000003"][0]
@@ -168,6 +174,13 @@ def test_long_lists_are_asked_for_in_few_questions(archive):
     archive.values.clear()
     assert len(sra_get_samples(runs)) == 450
     assert [values["term"].count(" OR ") for values in archive.questions("/esearch.fcgi")] == [199, 199, 49]
+
+
+def test_a_question_of_many_is_asked_again_alone(archive):
+    runs = [run_of(archive, number, number) for number in range(1, 451)]
+    archive.faults["/search"] = ["", "503", "html"]
+    assert len(ena_get_samples(runs)) == 450
+    assert [len(values["includeAccessions"].split(",")) for values in archive.questions("/search")] == [200, 200, 200, 200, 50]
 
 
 def test_many_samples_of_both_names(archive):

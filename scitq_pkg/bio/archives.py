@@ -35,6 +35,7 @@ _OTHERS = {
 _NUMBERS = ("read_count", "base_count", "sra_bytes", "spots", "bases", "spots_with_mates", "avg_length", "size_mb")
 _ENA_THREADS = 4  # of one's own: ENA counts 50 requests a second
 _FEW = 8  # accessions that are asked for one by one
+_NAME = re.compile(r"\w+", re.ASCII)
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # between them: SRAStudy, bioSample
 
 
@@ -92,7 +93,7 @@ def _ena_rows(accessions: list[str]) -> dict[str, list[dict]]:
     for kind, column, start in (("run", "run_accession", r"[ESD]RR"), ("sample", "sample_accession", r"SAM")):
         many = [accession for accession in accessions if re.match(start, accession)]
         if len(many) > _FEW:
-            for row in patiently(lambda: ena.search(many, kind, ENA_FIELDS)):
+            for row in ena.search(many, kind, ENA_FIELDS):
                 if row.get(column) in found:
                     found[row[column]].append(row)
     left = [accession for accession, rows in found.items() if not rows]
@@ -110,7 +111,7 @@ def _complain(service: str, missing: list[str]) -> None:
 
 def _ena_run(row: dict) -> Run:
     values = {name: _value(name, row.get(name)) for name in ENA_FIELDS}
-    values["sample_accession"] = values["sample_accession"] or values["secondary_sample_accession"] or values["run_accession"]
+    values["sample_accession"] = _sample_of(values)
     return Run(**values, uri=f"run+fastq://{values['run_accession']}")
 
 
@@ -120,16 +121,22 @@ def _sra_run(row: dict[str, str]) -> Run:
     names = {column: _WORDS.sub("_", column).lower() for column in (*COLUMNS, *row)}
     values = {name: _value(name, row.get(column)) for column, name in names.items()}
     values.update({name: values[own] for own, name in ENA_NAMES.items()})
-    values["sample_accession"] = values["sample_accession"] or values["secondary_sample_accession"] or values["run_accession"]
+    values["sample_accession"] = _sample_of(values)
     values["first_public"] = values["release_date"][:10]
     return Run(**values, uri=f"run+fastq@sra://{values['run_accession']}")
+
+
+def _sample_of(values: dict) -> str:
+    """What names the sample of a run; it will be in paths and commands, so nothing but an accession will do."""
+    known = (values[name] for name in ("sample_accession", "secondary_sample_accession"))
+    return next((name for name in known if _NAME.fullmatch(name)), values["run_accession"])
 
 
 def _value(name: str, text: object):
     """A number where one counts (None: the archive does not tell it), else the text."""
     plain = "" if text is None else str(text)
     if name in _NUMBERS:
-        return int(plain) if plain.isdigit() else None
+        return int(plain) if plain.isdecimal() else None
     return plain
 
 

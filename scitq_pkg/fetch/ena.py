@@ -11,9 +11,10 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import InvalidRequest, NotFound, TransferFailed
-from .inquiry import ask, unreadable
+from .inquiry import ask, patiently, unreadable
 
 PORTAL = "https://www.ebi.ac.uk/ena/portal/api"
 PORTAL_VARIABLE = "SCITQ_ENA_PORTAL"  # another address of the same service
@@ -81,13 +82,16 @@ def report(accession: str, fields: Sequence[str]) -> list[Row]:
 
 
 def search(accessions: Iterable[str], kind: str, fields: Sequence[str]) -> list[Row]:
-    """What ENA tells of the runs of many accessions of one kind, `run` or `sample`, hundreds a question. Raises as `report`."""
+    """What ENA tells of the runs of many accessions of one kind, `run` or `sample`: hundreds a question, each asked patiently.
+
+    Raises as `report` does.
+    """
     portal = os.environ.get(PORTAL_VARIABLE) or PORTAL
     wanted, rows = list(accessions), []
     for start in range(0, len(wanted), _AT_ONCE):
         some = ",".join(wanted[start : start + _AT_ONCE])
         values = {"result": "read_run", "includeAccessionType": kind, "includeAccessions": some}
-        rows += _rows("POST", f"{portal}/search", values, fields)
+        rows += patiently(partial(_rows, "POST", f"{portal}/search", values, fields))
     return rows
 
 

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from ..errors import TransferFailed
 from .inquiry import ask, patiently, unreadable
@@ -60,10 +61,10 @@ def _term(accession: str) -> str:
 
 def _rows(term: str) -> Iterator[Row]:
     """The rows of all that a search finds, page by page."""
-    kept, count = patiently(lambda: _search(term))
+    kept, count = patiently(partial(_search, term))
     for start in range(0, count, _PAGE):
         page = {**kept, "rettype": "runinfo", "retmode": "text", "retstart": str(start), "retmax": str(_PAGE)}
-        yield from patiently(lambda: _page(page))
+        yield from patiently(partial(_page, page))
 
 
 def _search(term: str) -> tuple[Row, int]:
