@@ -298,6 +298,7 @@ def test_every_change_is_one_event_and_a_dry_run_none(env, batch):
 def test_the_server_says_what_it_is(env):
     info = env.api("GET", "/server")
     assert info["database"] == ("postgresql" if env.database else "sqlite") and info["decides"] and info["time_at"].endswith("Z") and info["you"]["role"] == "admin"
+    assert info["database_bytes"] > 50_000
 
 
 def test_a_backup_is_a_whole_database(env, tmp_path):

@@ -18,8 +18,9 @@ from .shapes import Backup, ServerInfo
 @route("GET", f"{API}/server", USER, "Version, database, time, counts, and who you are", answer=ServerInfo)
 def info(call: Call) -> dict:
     """`counts` are of all tasks, `you` is the caller; of several servers on one PostgreSQL database one `decides`."""
-    counts = call.read(lambda tx: tasks.counts(tx, Filter()))
-    return about(call.service.store, call.service.server_id, counts) | {"you": call.you}
+    store = call.service.store
+    counts, size = call.read(lambda tx: (tasks.counts(tx, Filter()), tx.value(store.database.measure)))
+    return about(store, call.service.server_id, counts) | {"you": call.you, "database_bytes": size}
 
 
 @route("POST", f"{API}/backup", ADMIN, "SQLite: a whole copy in the data directory", body=Nothing, answer=Backup)

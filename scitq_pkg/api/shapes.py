@@ -205,6 +205,7 @@ class EventPage(Page):
 class ServerInfo(Shape):
     version = fields.String(required=True)
     database = fields.String(required=True)
+    database_bytes = fields.Integer(metadata={"description": "its size on disk"})
     decides = fields.Boolean(required=True, metadata={"description": "of several servers on one database one gives out the tasks"})
     id = fields.String(required=True)
     time_at = fields.DateTime(required=True)

@@ -32,6 +32,7 @@ class Database:
     kind: str
     begin_write: str
     begin_read: str
+    measure: str  # the query for its size in bytes
 
     def __init__(self, writer: peewee.Database, readers: peewee.Database):
         self.writer = writer
@@ -87,6 +88,7 @@ class Sqlite(Database):
     kind = "sqlite"
     begin_write = "BEGIN IMMEDIATE"
     begin_read = "BEGIN"
+    measure = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
 
     def __init__(self, path: Path):
         from playhouse.pool import PooledSqliteDatabase
@@ -125,6 +127,7 @@ class Postgresql(Database):
     kind = "postgresql"
     begin_write = "BEGIN"
     begin_read = "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    measure = "SELECT pg_database_size(current_database())"
 
     def __init__(self, url: str):
         from playhouse.pool import PooledPostgresqlDatabase
