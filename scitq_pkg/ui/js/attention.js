@@ -1,0 +1,88 @@
+/** What a person should look at now: each line leads to it. */
+
+import { get } from "./api.js";
+import { el, replace, show } from "./dom.js";
+import { addressOf, ending } from "./failures.js";
+import { bytes, count, when } from "./format.js";
+import { refresher } from "./refresh.js";
+import { go, link } from "./router.js";
+import { glyph } from "./states.js";
+import { table } from "./table.js";
+
+const LEAST_MS = 3000; // between two looks
+const FIRST = 8; // lines that are shown before one asks for all
+
+/**
+ * The block "needs attention".
+ * @param {object} ctx of the page, see router.js
+ * @returns {HTMLElement}
+ */
+export function attention(ctx) {
+  const shown = table({ caption: "Needs attention", columns, key: (line) => line.key, onOpen: (line) => go(line.url), empty: "" });
+  shown.node.classList.add("attention");
+  const quiet = el("p", { class: "all-well", hidden: true }, glyph("succeeded"), " Nothing needs attention.");
+  const wrong = el("p", { class: "notice", data: { kind: "failed" }, hidden: true });
+  let all = false;
+  let lines = [];
+  const draw = (force) => {
+    const more = !all && lines.length > FIRST ? async () => ((all = true), draw(true)) : null;
+    shown.update(more ? lines.slice(0, FIRST) : lines, { more, force });
+    show(shown.node, lines.length > 0);
+    show(quiet, lines.length === 0);
+  };
+  const load = async () => {
+    lines = linesOf(await get("/attention"));
+    draw(false);
+  };
+  const again = refresher(ctx, load, (error) => {
+    show(wrong, Boolean(error));
+    wrong.textContent = error ? error.message : "";
+  }, LEAST_MS);
+  for (const kind of ["tasks", "workers", "batches"]) ctx.listen(kind, again);
+  const node = el("section", { class: "section", "aria-labelledby": "attention-title" });
+  return replace(node, el("h2", { id: "attention-title" }, "Needs attention"), wrong, quiet, show(shown.node, false));
+}
+
+const columns = [
+  { key: "title", label: "What", head: true, narrow: "title", cell: (line) => el("span", { class: "badge", data: { state: line.state } }, glyph(line.state), link(line.url, line.title)) },
+  { key: "where", label: "Where", cell: (line) => line.where },
+  { key: "detail", label: "Why", class: "attention-why", cell: (line) => el(line.isOutput ? "code" : "span", { class: "clip", title: line.detail }, line.detail) },
+  { key: "at", label: "Last", class: "num", cell: (line) => line.at && when(line.at) },
+];
+
+/** Machines first: they are few, and hold up the rest. */
+function linesOf({ failures = [], batches = [], workers = [], disks = [] }) {
+  return [...workers.map(ofWorker), ...disks.map(ofDisk), ...batches.map(ofBatch), ...failures.map(ofFailure)];
+}
+
+function ofWorker(worker) {
+  const title = worker.state === "offline" ? `${worker.name} is silent` : `${worker.name} is ${worker.state}`;
+  const detail = worker.problem ?? "No word from it: what it has not started is given to others.";
+  return { key: `worker ${worker.id}`, state: worker.state, title, where: "worker", detail, at: worker.contact_at, url: `/workers/${worker.id}` };
+}
+
+function ofDisk(disk) {
+  const detail = `${disk.mount}: ${bytes(disk.free_bytes)} of ${bytes(disk.total_bytes)} free`;
+  const url = `/workers?${new URLSearchParams({ name: disk.worker })}`;
+  return { key: `disk ${disk.worker} ${disk.mount}`, state: "unfit", title: `${disk.worker}: a disk is nearly full`, where: "worker", detail, url };
+}
+
+function ofBatch(batch) {
+  const state = /stop/i.test(batch.why) ? "stopped" : "waiting";
+  const title = state === "stopped" ? "Tasks wait, the batch is stopped" : "Tasks wait for a worker";
+  return { key: `batch ${batch.name}`, state, title, where: batch.name, detail: batch.why, url: `/batches/${encodeURIComponent(batch.name)}` };
+}
+
+function ofFailure(group) {
+  const title = `${count(group.count)} failed, ${ending(group)}`;
+  return {
+    key: JSON.stringify([group.batch, group.exit_code, group.signal, group.last_line, group.reason]),
+    state: "failed",
+    title,
+    where: group.batch,
+    detail: group.last_line || group.reason || "It wrote nothing.",
+    isOutput: Boolean(group.last_line),
+    at: group.newest_at,
+    url: addressOf(group.batch, group),
+  };
+}
