@@ -69,7 +69,7 @@ class View {
     const part = (name, tag = "div", props = {}) => (this.parts[name] = el(tag, props));
     const section = (name, title, ...beside) => {
       const heading = el("h2", { id: `h-${name}`, text: title });
-      const error = (this.parts[`${name}-error`] = el("p", { class: "error", role: "alert", hidden: true }));
+      const error = (this.parts[`${name}-error`] = el("p", { class: "field-error", role: "alert", hidden: true }));
       return (this.parts[`${name}-section`] = el("section", { class: `panel part-${name}`, "aria-labelledby": `h-${name}` }, el("div", { class: "panel-head" }, heading, beside), error, part(name)));
     };
     replace(this.ctx.main,
@@ -81,6 +81,7 @@ class View {
       section("timeline", "What ran when", this.spanChoice()),
       el("div", { class: "side-by-side" }, section("steps", "Steps"), section("workers", "Workers")));
     replace(this.parts.report, this.failures.node);
+    for (const name of ["report", "steps"]) show(this.parts[`${name}-section`], false);
   }
 
   exportMenu() {
@@ -152,7 +153,7 @@ class View {
   async loadReport() {
     const report = await get(`${pathOf(this.name)}/report`);
     this.failures.update(report.failures);
-    show(this.parts["report-section"], true);
+    show(this.parts["report-section"], report.failures.length > 0);
     replace(this.parts.durations, durationsPart(report));
     replace(this.parts.memory, memoryPart(report, this.name));
   }

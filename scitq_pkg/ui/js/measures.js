@@ -17,7 +17,7 @@ export const MEASURES = [
     value: (point) => point.load1 ?? null,
     max: (row, values) => Math.max(row.cpus ?? 1, ...values),
     text: (point) => (point.load1 == null ? "–" : point.load1.toFixed(1)),
-    detail: (point, row) => `load ${point.load1?.toFixed(2) ?? "–"} on ${row.cpus ?? "?"} processors, busy ${point.cpu_percent ?? "–"} %`,
+    detail: (point, row) => `load ${point.load1?.toFixed(2) ?? "–"} on ${row.cpus ?? "?"} processors, busy ${point.cpu_percent == null ? "–" : Math.round(point.cpu_percent)} %`,
     worry: (point, row) => point.load1 > 2 * (row.cpus ?? Infinity),
   },
   {

@@ -5,5 +5,5 @@ import { el } from "./dom.js";
 /** A worker's version; that it is another than the server's is told. */
 export function versionNode(version, server) {
   if (!version || !server || version === server) return version ?? "–";
-  return el("span", { class: "warn", title: `The server is ${server}: start this worker anew with the same file` }, `${version} (the server: ${server})`);
+  return el("span", { class: "warn", title: `This worker is of version ${version}, the server of ${server}: start it anew with the same file` }, `${version}, not ${server}`);
 }

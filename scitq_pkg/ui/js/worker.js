@@ -20,6 +20,7 @@ import { askName, changeOne, drain, moveTo, onAsked, removeWorkers, withAsked } 
 import { versionNode } from "./version.js";
 
 const POINTS = 180; // of a line
+const HELD = ["running", "uploading", "accepted", "assigned"];
 const PAGE = 100; // attempts
 const LEAST_MS = 2000; // between two looks at its attempts
 
@@ -178,12 +179,13 @@ class View {
 
   showRunning() {
     const { row } = this;
-    const now = this.executions.filter((one) => ["running", "uploading", "accepted", "assigned"].includes(one.state));
+    const now = this.executions.filter((one) => HELD.includes(one.state));
+    now.sort((one, other) => HELD.indexOf(one.state) - HELD.indexOf(other.state) || one.id - other.id);
     const key = JSON.stringify([now.map((one) => [one.id, one.state, one.suspended]), row.concurrency, row.running, row.held, Math.floor(Date.now() / 5000)]);
     const items = now.filter((one) => one.state === "running").map((one) => ({ id: one.task_id, name: one.name }));
     this.once("running", key, () => [
       el("p", { class: "slot-line" }, slots(row, items), el("span", { class: "muted", text: slotsInWords(row) })),
-      now.length ? el("ul", { class: "running-list" }, now.map(runningLine)) : null,
+      now.length ? el("ul", { class: "running-list" }, now.map((one) => runningLine(one, row.batch))) : null,
     ]);
   }
 
@@ -202,10 +204,10 @@ class View {
   }
 }
 
-function runningLine(one) {
-  const since = one.started_at ? `for ${duration((Date.now() - Date.parse(one.started_at)) / 1000)}` : "";
+function runningLine(one, batch) {
+  const words = [one.batch === batch ? "" : `of batch ${one.batch}`, one.started_at ? `for ${ranFor(one)}` : ""].filter(Boolean);
   return el("li", null, badge(one.state, { suspended: one.suspended }), link(`/tasks/${one.task_id}?attempt=${one.id}`, `${one.task_id} ${one.name ?? ""}`.trim()),
-    el("span", { class: "muted", text: `${one.batch}${since && `, ${since}`}` }));
+    el("span", { class: "muted", text: words.join(", ") }));
 }
 
 function chartOf(measure, points, row) {
@@ -243,13 +245,18 @@ function attemptTable() {
       { key: "attempt", label: "Attempt", class: "num", cell: (one) => String(one.attempt) },
       { key: "started_at", label: "Started", cell: (one) => when(one.started_at) },
       { key: "duration", label: "Ran for", class: "num", cell: ranFor },
-      { key: "ended", label: "Ended with", cell: (one) => (one.exit_code === null && !one.signal ? (one.reason ?? "") : ending(one)) },
+      { key: "ended", label: "Ended with", cell: (one) => howEnded(one) },
       { key: "memory", label: "Peak memory", class: "num", cell: (one) => bytes(one.peak_memory_bytes) },
     ],
     key: (one) => one.id,
     onOpen: (one) => go(`/tasks/${one.task_id}?attempt=${one.id}`),
     empty: "It has not run anything yet.",
   });
+}
+
+function howEnded(one) {
+  if (one.exit_code === 0 && one.state === "succeeded") return one.reused_id ? `outputs of attempt ${one.reused_id} taken` : "";
+  return one.exit_code === null && !one.signal ? (one.reason ?? "") : ending(one);
 }
 
 function ranFor(one) {

@@ -7,7 +7,7 @@ import { pointOf, thin } from "./history.js";
 import { MEASURES } from "./measures.js";
 import { link } from "./router.js";
 import { batchSelect, slots, slotsInWords, stepper } from "./slots.js";
-import { badge } from "./states.js";
+import { badge, glyph } from "./states.js";
 import { changeOne, drain, moveTo, removeWorkers } from "./workeredit.js";
 import { versionNode } from "./version.js";
 
@@ -33,7 +33,7 @@ export class WorkerLine {
     this.row = row;
     if (isFirst) this.#makeControls();
     this.#once("worker", [row.name, row.hostname, row.version, server], () => this.#who(server));
-    this.#once("slots", [row.running, row.concurrency, row.held, tasks], () => [slots(row, tasks), el("small", { class: "muted", text: slotsInWords(row) })]);
+    this.#once("slots", [row.running, row.concurrency, row.held, tasks], () => [slots(row, tasks), el("small", { class: "muted nowrap", title: slotsInWords(row), text: inShort(row) })]);
     this.#once("runs", [tasks, row.name], () => this.#runs(tasks));
     this.#once("actions", [row.draining, row.name], () => this.#actions());
     this.steppers.concurrency.set(row.concurrency);
@@ -81,18 +81,19 @@ export class WorkerLine {
 
   #who(server) {
     const { name, hostname, version } = this.row;
-    const isOther = version && server && version !== server;
+    const isElsewhere = hostname && hostname !== name && !hostname.startsWith(`${name}.`);
     return [
-      link(`/workers/${this.id}`, name),
-      el("small", { class: "muted" }, hostname && hostname !== name ? `${hostname} · ` : "", isOther ? versionNode(version, server) : (version ?? "")),
+      el("span", { title: hostname || null }, link(`/workers/${this.id}`, name)),
+      isElsewhere ? el("small", { class: "muted", text: hostname }) : null,
+      el("small", { class: "muted" }, versionNode(version, server)),
     ];
   }
 
   #runs(tasks) {
-    if (!tasks.length) return el("span", { class: "muted", text: "–" });
+    if (!tasks.length) return null;
     const rest = tasks.length - NAMED;
     return [
-      tasks.slice(0, NAMED).map(({ id, name, suspended }) => el("div", { class: "clip" }, link(`/tasks/${id}`, `${id} ${name ?? ""}`.trim()), suspended ? " (suspended)" : null)),
+      tasks.slice(0, NAMED).map(({ id, name, suspended }) => el("div", { class: "clip" }, link(`/tasks/${id}`, `${id} ${name ?? ""}`.trim()), suspended ? el("span", { class: "suspended", title: "suspended" }, " ", glyph("suspended"), el("span", { class: "unseen", text: " (suspended)" })) : null)),
       rest > 0 ? link(`/tasks?${new URLSearchParams({ worker: this.row.name, state: "running" })}`, `and ${rest} more`) : null,
     ];
   }
@@ -106,6 +107,11 @@ export class WorkerLine {
         : button("Drain", "Let end what is there, and nothing more come to", () => drain([this.row], true)),
       button("Delete…", "Delete", () => removeWorkers([this.row]), "danger"));
   }
+}
+
+/** "3 of 4, 2 held". */
+function inShort({ running, concurrency, held }) {
+  return `${running} of ${concurrency}${held > running ? `, ${held - running} held` : ""}`;
 }
 
 function measured(measure, points, newest, row) {

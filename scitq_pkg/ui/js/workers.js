@@ -231,10 +231,17 @@ function choices(select, value, options) {
   if (document.activeElement !== select || select.value !== value) select.value = value;
 }
 
+/** "10 workers: 8 online, 2 offline · 34 tasks run · 2 of 36 slots free". */
 function inWords(all) {
+  if (!all.length) return "";
+  const online = all.filter((row) => row.state === "online");
+  const states = WORKER_ORDER.map((state) => [state, all.filter((row) => row.state === state).length]).filter(([, number]) => number);
   const running = all.reduce((sum, row) => sum + row.running, 0);
-  const total = all.filter((row) => row.state === "online").reduce((sum, row) => sum + row.concurrency, 0);
-  const others = WORKER_ORDER.slice(1).map((state) => [state, all.filter((row) => row.state === state).length]).filter(([, number]) => number);
-  const parts = [`${count(all.length)} ${all.length === 1 ? "worker" : "workers"}`, ...others.map(([state, number]) => `${number} ${state}`)];
-  return all.length ? `${parts.join(", ")}; ${count(running)} running in ${count(total)} online slots` : "";
+  const free = online.reduce((sum, row) => sum + Math.max(0, row.concurrency - row.running), 0);
+  const total = online.reduce((sum, row) => sum + row.concurrency, 0);
+  return [
+    `${count(all.length)} ${all.length === 1 ? "worker" : "workers"}: ${states.map(([state, number]) => `${count(number)} ${state}`).join(", ")}`,
+    `${count(running)} ${running === 1 ? "task runs" : "tasks run"}`,
+    `${count(free)} of ${count(total)} slots free`,
+  ].join(" · ");
 }
