@@ -73,7 +73,7 @@ class Archive:
 
     def questions(self, path: str) -> list[dict[str, str]]:
         """The values of all questions of one kind."""
-        return [values for line, values in zip(self.asked, self.values) if line.endswith(f" {path}")]
+        return [values for line, values in zip(self.asked, self.values, strict=True) if line.endswith(f" {path}")]
 
     def close(self) -> None:
         self.closing.set()
@@ -149,9 +149,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Whole records, experiments, with all their runs, whichever of these was searched."""
         start = int(values["retstart"])
         records = self.served.kept[int(values["query_key"]) - 1][start : start + int(values["retmax"])]
-        lines = []
-        for record in records:
-            lines += [run_info(row) for run, row in self.served.runs.items() if row.get("experiment_accession", run) == record]
+        rows: dict[str, list[dict]] = {record: [] for record in records}
+        for run, row in self.served.runs.items():
+            rows.get(row.get("experiment_accession", run), []).append(row)
+        lines = [run_info(row) for own in rows.values() for row in own]
         if fault == "chunks":
             lines = [line for row in lines for line in (row, "\n", f"{RUN_INFO}\n")]
         text = "".join(lines) if fault == "headerless" else f"{RUN_INFO}\n{''.join(lines)}\n"
