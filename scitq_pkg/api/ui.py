@@ -8,17 +8,27 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from marshmallow import EXCLUDE
+
 from .. import ui
 from ..errors import NotFound
 from .answers import Answer
 from .call import Call
 from .gate import HEADERS
+from .inputs import Body
 from .routes import ANYBODY, route
 
 INDEX = "index.html"
 MOST_DEPTH = 20
 _POLICY = HEADERS["Content-Security-Policy"] + "; require-trusted-types-for 'script'; trusted-types 'none'"
 _TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
+
+
+class PageQuery(Body):
+    """Filters in the address of a page: it reads them itself."""
+
+    class Meta:
+        unknown = EXCLUDE
 
 
 @dataclass(frozen=True)
@@ -39,12 +49,12 @@ def without_slash(call: Call) -> Answer:
     return Answer(b"", 303, {"Location": "ui/"})
 
 
-@route("GET", "/ui/", ANYBODY, "The web UI", answer="text/html")
+@route("GET", "/ui/", ANYBODY, "The web UI", query=PageQuery, answer="text/html")
 def index(call: Call) -> Answer:
     return _answer(call, _index(0))
 
 
-@route("GET", "/ui/<name:path>", ANYBODY, "The files and pages of the web UI", answer="text/html")
+@route("GET", "/ui/<name:path>", ANYBODY, "The files and pages of the web UI", query=PageQuery, answer="text/html")
 def page(call: Call, name: str) -> Answer:
     """Names like those of files are files, and not found if there is none; all others are for the page itself to read."""
     if ui.kind(name) is None or name == INDEX:
