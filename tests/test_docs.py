@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from scitq import batchfile
-from scitq.cli import COMMANDS, launch, manage, run, server, worker
+from scitq.bio import archives, genetics
+from scitq.cli import COMMANDS, fetch, launch, manage, run, server, worker
 from scitq.protocol import EXECUTION_STATES, TASK_STATES, WORKER_STATES
 from scitq.settings import Settings, option
 from scitq.substitution import MODIFIERS
@@ -31,6 +32,7 @@ def words_of(parser: argparse.ArgumentParser) -> set[str]:
         ("run.md", words_of(run._parser()) - {"--help", "--verbose"}),
         ("server.md", words_of(server._parser()) - {"--help", "--verbose", "--quiet", "--stop-with-parent"}),
         ("worker.md", words_of(worker._parser()) - {"--help", "--verbose"}),
+        ("bio.md", words_of(fetch.parsers()["samples"]) - {"--help"}),
         ("launch.md", {name for known in launch.OPTIONS for name in known.names}),
         ("server.md", {option(field.name) for field in fields(Settings)}),
     ],
@@ -62,6 +64,14 @@ def test_every_key_and_modifier_of_a_batch_file_is_told():
     keys = {*batchfile.schema()["properties"], *batchfile.schema()["$defs"]["task"]["properties"]}
     assert {key for key in keys if f"`{key}`" not in text} == set()
     assert {name for name in MODIFIERS if f":{name}}}`" not in text} == set()
+
+
+def test_every_function_and_attribute_for_biologists_is_told():
+    text = (DOCS / "bio.md").read_text()
+    functions = {name for name in genetics.__all__ if name not in ("Run", "Samples")}
+    assert {name for name in functions if f"`{name}" not in text} == set()
+    alike = ("fastq_", "submitted_", "sra_")  # told together
+    assert {name for name in archives.ENA_FIELDS if f"`{name}`" not in text and not name.startswith(alike)} == set()
 
 
 def test_every_command_is_in_the_readme():
