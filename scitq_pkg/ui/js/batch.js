@@ -12,14 +12,14 @@ import { failureTable } from "./failures.js";
 import { lanesOf } from "./lanes.js";
 import { live } from "./live.js";
 import { meter } from "./meter.js";
-import { refresher } from "./refresh.js";
+import { drawing, refresher } from "./refresh.js";
 import { go, link, query, setQuery } from "./router.js";
 import { slots, slotsInWords } from "./slots.js";
 import { ORDER, badge, stackedBar } from "./states.js";
 import { stepList } from "./steps.js";
 import { changeMany } from "./workeredit.js";
 
-const SPANS = { "15m": "15 minutes", "1h": "hour", "6h": "6 hours", "1d": "day", "7d": "week" };
+const SPANS = { "": "the newest 2,000 attempts", "15m": "the last 15 minutes", "1h": "the last hour", "6h": "the last 6 hours", "1d": "the last day", "7d": "the last week" };
 const FINAL = ["succeeded", "failed", "canceled"];
 
 /** @param {object} ctx see router.js */
@@ -81,6 +81,7 @@ class View {
       section("timeline", "What ran when", this.spanChoice()),
       el("div", { class: "side-by-side" }, section("steps", "Steps"), section("workers", "Workers")));
     replace(this.parts.report, this.failures.node);
+    this.draw = { timeline: drawing(this.ctx, this.parts.timeline), durations: drawing(this.ctx, this.parts.durations) };
     for (const name of ["report", "steps"]) show(this.parts[`${name}-section`], false);
   }
 
@@ -93,13 +94,12 @@ class View {
   }
 
   spanChoice() {
-    const span = SPANS[query().get("since")] ? query().get("since") : "1h";
-    const options = Object.entries(SPANS).map(([value, text]) => el("option", { value, text: `the last ${text}`, selected: value === span }));
+    const options = Object.entries(SPANS).map(([value, text]) => el("option", { value, text, selected: value === query().get("since") }));
     return (this.span = el("select", { "aria-label": "Time shown", on: { change: () => this.spanChanged() } }, options));
   }
 
   spanChanged() {
-    setQuery({ since: this.span.value === "1h" ? null : this.span.value }, { replace: true });
+    setQuery({ since: this.span.value || null }, { replace: true });
     this.reloadTimeline();
   }
 
@@ -154,7 +154,7 @@ class View {
     const report = await get(`${pathOf(this.name)}/report`);
     this.failures.update(report.failures);
     show(this.parts["report-section"], report.failures.length > 0);
-    replace(this.parts.durations, durationsPart(report));
+    this.draw.durations((width) => durationsPart(report, width));
     replace(this.parts.memory, memoryPart(report, this.name));
   }
 
@@ -166,8 +166,8 @@ class View {
   }
 
   async loadTimeline() {
-    const answer = await get(`${pathOf(this.name)}/timeline`, { since: this.span.value });
-    replace(this.parts.timeline, timelinePart(answer));
+    const answer = await get(`${pathOf(this.name)}/timeline`, { since: this.span.value || null });
+    this.draw.timeline((width) => timelinePart(answer, width));
   }
 }
 
@@ -213,10 +213,10 @@ function noWorker(name) {
     ", or move one here on the page of ", link("/workers", "workers"), ".");
 }
 
-function durationsPart({ durations, histogram: bins }) {
+function durationsPart({ durations, histogram: bins }, width) {
   if (!durations.count) return el("p", { class: "muted", text: "Nothing has succeeded yet." });
   const words = `${count(durations.count)} succeeded: ${duration(durations.least)} to ${duration(durations.most)}, on average ${duration(durations.mean)}.`;
-  return [bins?.length ? histogram(bins, { unit: "s", label: "Tasks by duration" }) : null, el("p", { class: "muted", text: words })];
+  return [bins?.length ? histogram(bins, { unit: "s", label: "Tasks by duration", width }) : null, el("p", { class: "muted", text: words })];
 }
 
 function memoryPart({ memory }, batch) {
@@ -248,15 +248,18 @@ function hintButton(memory, batch) {
   return el("p", null, el("button", { type: "button", text: `Set concurrency ${wanted}…`, on: { click: work } }));
 }
 
-function timelinePart({ from, to, items }) {
+function timelinePart({ to, items }, width) {
   if (!items.length) return el("p", { class: "muted", text: "Nothing ran in this time." });
   const now = Date.parse(to);
-  const lanes = lanesOf(items, now).map((lane) => ({
-    label: `${lane.worker} · ${lane.slot}`,
-    items: lane.items.map((span) => ({ ...span, state: span.item.state, title: titleOf(span) })),
+  const lanes = lanesOf(items, now).map(({ worker, slot, items: spans }) => ({
+    label: `${worker} · ${slot}`,
+    tick: slot === 1 ? worker : "",
+    items: spans.map((span) => ({ ...span, state: span.item.state, title: titleOf(span) })),
   }));
+  const all = lanes.flatMap((lane) => lane.items);
+  const [begin, end] = [Math.min(...all.map((span) => span.from)), Math.max(...all.map((span) => span.to))];
   const open = ({ item }) => go(`/tasks/${item.task_id}?attempt=${item.execution_id}`);
-  return timeline(lanes, { from: Date.parse(from), to: now, onOpen: open, label: "What ran in the slots of the workers" });
+  return timeline(lanes, { from: begin, to: end, onOpen: open, label: "What ran in the slots of the workers", width });
 }
 
 function titleOf({ item, from, to }) {

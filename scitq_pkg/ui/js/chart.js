@@ -3,6 +3,8 @@
 import { el, svg } from "./dom.js";
 import { bytes, count, duration } from "./format.js";
 
+const MANY_LANES = 40; // of a timeline: more are drawn lower
+
 /**
  * A line of values, the newest at the right. null: not known.
  * @param {number[]} values
@@ -26,10 +28,10 @@ export function sparkline(values, { max = null, label = "" } = {}) {
 /**
  * Bars.
  * @param {{from: number, to: number, count: number}[]} bins
- * @param {{unit: string, label: string}} options unit: "s", "B", or a word
+ * @param {{unit: string, label: string, width: number}} options unit: "s", "B", or a word; width: in CSS pixels, of where it will be
  */
-export function histogram(bins, { unit = "s", label = "" } = {}) {
-  const [width, height, foot] = [640, 150, 18];
+export function histogram(bins, { unit = "s", label = "", width = 640 } = {}) {
+  const [height, foot] = [130, 18];
   const most = Math.max(1, ...bins.map((bin) => bin.count));
   const step = width / Math.max(1, bins.length);
   const bars = bins.map((bin, index) => {
@@ -50,26 +52,28 @@ export function histogram(bins, { unit = "s", label = "" } = {}) {
 }
 
 /**
- * What ran when, a lane each: lanes are `{label, items: [{from, to, state, title, ...}]}`; times are milliseconds, ISO texts or Dates; `to` null: still.
- * @param {{from, to, onOpen: (item) => void, label: string}} options
+ * What ran when, a lane each: lanes are `{label, tick, items: [{from, to, state, title, ...}]}`; `tick`: what stands before the lane, its label if
+ * there is none; times are milliseconds, ISO texts or Dates; `to` null: still.
+ * @param {{from, to, onOpen: (item) => void, label: string, width: number}} options width: in CSS pixels, of where it will be
  */
-export function timeline(lanes, { from, to, onOpen = null, label = "" } = {}) {
-  const [width, left, tall, foot] = [1000, 110, 18, 20];
+export function timeline(lanes, { from, to, onOpen = null, label = "", width = 1000 } = {}) {
+  const [left, tall, foot] = [width < 500 ? 64 : 110, lanes.length > MANY_LANES ? 9 : 18, 20];
   const [start, end] = [moment(from), moment(to)];
+  const gap = tall > 10 ? 2 : 1;
   const scale = (width - left) / Math.max(1, end - start);
   const x = (time) => left + (Math.min(Math.max(time, start), end) - start) * scale;
   const item = (it, row) => {
     const [begin, over] = [x(moment(it.from)), x(it.to ? moment(it.to) : end)];
-    const props = { class: "time-item", "data-state": it.state, x: begin.toFixed(1), y: row * tall + 2, width: Math.max(1.5, over - begin - 0.5).toFixed(1), height: tall - 4, rx: 2 };
+    const props = { class: "time-item", "data-state": it.state, x: begin.toFixed(1), y: row * tall + gap, width: Math.max(1.5, over - begin - 0.5).toFixed(1), height: tall - 2 * gap, rx: gap };
     return svg("rect", { ...props, on: onOpen ? { click: () => onOpen(it) } : null }, svg("title", null, it.title ?? it.state));
   };
   const height = Math.max(1, lanes.length) * tall;
   const parts = lanes.map((lane, row) => [
-    svg("text", { class: "tick", x: left - 6, y: row * tall + 13, "text-anchor": "end" }, short(lane.label)),
+    svg("text", { class: "tick", x: left - 6, y: row * tall + 13, "text-anchor": "end" }, short(lane.tick ?? lane.label, width < 500 ? 9 : 16)),
     svg("line", { class: "lane", x1: left, x2: width, y1: row * tall + tall, y2: row * tall + tall }),
     lane.items.map((it) => item(it, row)),
   ]);
-  const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => {
+  const ticks = (width < 500 ? [0, 1] : [0, 0.25, 0.5, 0.75, 1]).map((part) => {
     const at = left + (width - left) * part;
     const anchor = part === 0 ? "start" : part === 1 ? "end" : "middle";
     return svg("text", { class: "tick", x: at, y: height + foot - 5, "text-anchor": anchor }, clock(start + (end - start) * part, end - start));
@@ -115,6 +119,6 @@ function clock(time, span) {
   return span < 600_000 ? `${minute}:${two(at.getSeconds())}` : minute;
 }
 
-function short(text) {
-  return text.length > 16 ? `${text.slice(0, 15)}…` : text;
+function short(text, most) {
+  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }

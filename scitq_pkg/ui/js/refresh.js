@@ -1,9 +1,11 @@
-/** Loading again what changed: never twice at the same time, and resting so that it costs a tenth of the time at most. */
+/** Loading and drawing again what changed, without haste: what somebody looks at closely stays. */
+
+import { replace } from "./dom.js";
 
 const REST = 10; // times what the loading took
 
 /**
- * Loads at once, and again after each call of what it returns.
+ * Loads at once, and again after each call of what it returns: never twice at the same time, and resting so that it costs a tenth of the time at most.
  * @param {object} ctx of the page: it ends when that is left
  * @param {() => Promise<void>} load
  * @param {(error: Error|null) => void} told how it went, each time
@@ -41,4 +43,39 @@ export function refresher(ctx, load, told, least = 1000) {
   });
   run();
   return run;
+}
+
+/**
+ * Draws into a node what depends on its width; not while the pointer or the focus is within it, and a table that was opened stays open.
+ * @param {object} ctx of the page
+ * @param {HTMLElement} node
+ * @returns {(make: (width: number) => Node|Node[]) => void}
+ */
+export function drawing(ctx, node) {
+  let newest = null;
+  let isDue = false;
+  let width = 0;
+  const isHeld = () => node.childElementCount > 0 && (node.matches(":hover") || node.contains(document.activeElement));
+  const draw = () => {
+    if (!isDue || !newest || isHeld() || !node.clientWidth) return;
+    isDue = false;
+    width = node.clientWidth;
+    const wasOpen = node.querySelector("details")?.open;
+    replace(node, newest(width));
+    if (wasOpen && node.querySelector("details")) node.querySelector("details").open = true;
+  };
+  const resized = () => {
+    isDue ||= Math.abs(node.clientWidth - width) > 4;
+    draw();
+  };
+  const observer = new ResizeObserver(resized);
+  observer.observe(node);
+  ctx.onLeave(() => observer.disconnect());
+  node.addEventListener("pointerleave", draw);
+  node.addEventListener("focusout", () => setTimeout(draw));
+  return (make) => {
+    newest = make;
+    isDue = true;
+    draw();
+  };
 }

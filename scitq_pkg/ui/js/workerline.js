@@ -90,7 +90,7 @@ export class WorkerLine {
   }
 
   #runs(tasks) {
-    if (!tasks.length) return null;
+    if (!tasks.length) return el("span", { class: "muted", text: "–" });
     const rest = tasks.length - NAMED;
     return [
       tasks.slice(0, NAMED).map(({ id, name, suspended }) => el("div", { class: "clip" }, link(`/tasks/${id}`, `${id} ${name ?? ""}`.trim()), suspended ? el("span", { class: "suspended", title: "suspended" }, " ", glyph("suspended"), el("span", { class: "unseen", text: " (suspended)" })) : null)),
@@ -105,7 +105,7 @@ export class WorkerLine {
       draining
         ? button("Undrain", "Let tasks come again to", () => drain([this.row], false))
         : button("Drain", "Let end what is there, and nothing more come to", () => drain([this.row], true)),
-      button("Delete…", "Delete", () => removeWorkers([this.row]), "danger"));
+      button("✕", "Delete", () => removeWorkers([this.row]), "danger"));
   }
 }
 

@@ -44,6 +44,7 @@ class View {
       selectable: true,
       empty: () => this.nothing(),
     });
+    this.table.node.classList.add("of-workers");
     this.build();
     this.readQuery(this.ctx.query);
     const again = () => this.show();
