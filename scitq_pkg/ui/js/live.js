@@ -83,7 +83,7 @@ function broken() {
 async function poll() {
   const mine = (polling = new AbortController());
   const since = Date.now();
-  let away = false;
+  let away = live.freshAt > 0 && live.connected === "lost"; // a stream came through before
   while (polling === mine) {
     const answered = await pollOnce(mine);
     if (polling !== mine) return;
