@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError
 from ..errors import InvalidRequest, NotFound, ScitqError, TransferFailed
 from .parallel import together
 from .progress import Meter
+from .s3bare import SMALL_BYTES, Bare
 from .s3client import Connection, of_code
-from .s3small import MOST_BYTES, Small
 from .s3uploads import Uploads
 from .scheme import CHUNK_BYTES, Entry, Replaced, Scheme
 from .slices import Slice, spans
@@ -39,7 +39,7 @@ class Place(Scheme):
         super().__init__(name, options)
         self._connection = Connection(self.files * self.streams)
         self._client, self._told = self._connection.client, self._connection.told
-        self._small = Small(self._connection)
+        self._bare = Bare(self._connection)
         self._uploads = Uploads(self._client)
         self._client.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
 
@@ -70,7 +70,11 @@ class Place(Scheme):
                     relative = one["Prefix"][len(prefix) :]
                     yield Entry(uri.child(relative), relative)
 
-    def read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes]:
+    def read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes | memoryview]:
+        bare = self._bare.read(*_place(entry.uri), entry.etag, start, stop)
+        return self._read(entry, start, stop) if bare is None else bare
+
+    def _read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes]:
         bucket, key = _place(entry.uri)
         wanted = {"IfMatch": f'"{entry.etag}"'} if entry.etag else {}
         if start or stop is not None:
@@ -85,24 +89,16 @@ class Place(Scheme):
                 while data := body.read(CHUNK_BYTES):
                     yield data
 
-    def fetch(self, entry: Entry, part: Path, meter: Meter) -> bool:
-        if entry.size is None or entry.size > MOST_BYTES:
-            return False
-        came = self._small.get(*_place(entry.uri))
-        if came is None or came[0] != entry.etag:
-            return False
-        with open(part, "r+b") as file:
-            file.truncate(0)
-            file.write(came[1])
-            file.flush()
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # to the disk before its name, but nobody waits for it
-        meter.add(len(came[1]))
-        return True
+    def whole(self, entry: Entry) -> bytes | None:
+        if entry.size is None or entry.size > SMALL_BYTES:
+            return None
+        came = self._bare.get(*_place(entry.uri))
+        return came[1] if came and came[0] == entry.etag else None
 
     def put(self, path: Path, uri: Uri, meter: Meter) -> None:
         bucket, key = _place(uri)
         size = path.stat().st_size
-        if size <= MOST_BYTES and self._small.put(bucket, key, path.read_bytes()):
+        if size <= SMALL_BYTES and self._bare.put(bucket, key, path.read_bytes()):
             meter.add(size)
             return
         with self._told(uri), open(path, "rb") as file:

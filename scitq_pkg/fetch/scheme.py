@@ -66,9 +66,16 @@ class Scheme:
         """The files of a folder; not recursive: those directly in it, and folders as entries whose path ends in `/`."""
         self.refuse(uri, "cannot be listed: name the files")
 
-    def read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes]:
-        """The bytes from `start` up to `stop` (None: the end), as they come. Raises Replaced if it is another file now."""
+    def read(self, entry: Entry, start: int, stop: int | None) -> Iterator[bytes | memoryview]:
+        """The bytes from `start` up to `stop` (None: the end), as they come; a piece holds only until the next is asked for.
+
+        Raises Replaced if it is another file now.
+        """
         raise NotImplementedError
+
+    def whole(self, entry: Entry) -> bytes | None:
+        """The whole content of a small file, where there is a quicker way to it than `read`; None: there is none."""
+        return None
 
     def fetch(self, entry: Entry, part: Path, meter: Meter) -> bool:
         """Brings the whole file to `part` in this scheme's own way, resuming what is there; False: it has none."""

@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..errors import NotAllowed, ScitqError, TransferFailed
-from .parallel import together
+from .parts import PART_BYTES, done_file, in_parts
 from .progress import Meter
 from .refusals import behind
 from .scheme import CHUNK_BYTES, Entry, Replaced, Scheme
 
-PART_BYTES = 32 * 2**20
 TRIES = 6  # without a byte of progress between
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -45,7 +44,7 @@ def download(scheme: Scheme, entry: Entry, target: Path, meter: Meter, tries: in
             if entry.modified_at is not None:
                 os.utime(part, times=(entry.modified_at.timestamp(),) * 2)
             os.replace(part, target)
-            _done_file(part).unlink(missing_ok=True)
+            done_file(part).unlink(missing_ok=True)
     except ScitqError:
         raise
     except OSError as error:  # a folder where the file should be, a name that this disk does not take
@@ -136,12 +135,12 @@ class _Counted:
 def _bring(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
     """Fills `part` from where it is, and checks it. A wrong one is emptied, and may be tried again."""
     try:
-        _fill(scheme, entry, part, meter)
+        md5 = _fill(scheme, entry, part, meter)
     except OSError as error:
         if error.errno in _FULL:
             _empty(part)  # the disk is not left full of a beginning
         raise
-    fault = _fault(scheme, entry, part)
+    fault = _fault(scheme, entry, part, md5)
     if fault:
         meter.add(-part.stat().st_size)
         _empty(part)
@@ -150,21 +149,35 @@ def _bring(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
 
 def _empty(part: Path) -> None:
     os.truncate(part, 0)
-    _done_file(part).unlink(missing_ok=True)
+    done_file(part).unlink(missing_ok=True)
 
 
-def _fill(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
-    if not scheme.fetch(entry, part, meter):
-        if entry.ranges and scheme.streams > 1 and entry.size is not None and entry.size > 2 * PART_BYTES:
-            _in_parts(scheme, entry, part, meter)
-        else:
-            _in_one(scheme, entry, part, meter)
+def _fill(scheme: Scheme, entry: Entry, part: Path, meter) -> str | None:
+    """Brings what is not there yet, to the disk; its md5, where one is to be compared and it could be summed on the way."""
+    if (data := scheme.whole(entry)) is not None:
+        return _at_once(data, entry, part, meter)
+    if scheme.fetch(entry, part, meter):
+        return None
+    if entry.ranges and scheme.streams > 1 and entry.size is not None and entry.size > 2 * PART_BYTES:
+        return in_parts(scheme, entry, part, meter)
+    return _in_one(scheme, entry, part, meter)
 
 
-def _in_one(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
+def _at_once(data: bytes, entry: Entry, part: Path, meter) -> str | None:
+    with open(part, "r+b") as file:
+        file.truncate(0)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    meter.add(len(data))
+    return hashlib.md5(data, usedforsecurity=False).hexdigest() if entry.md5 else None
+
+
+def _in_one(scheme: Scheme, entry: Entry, part: Path, meter) -> str | None:
     start = part.stat().st_size if entry.ranges else 0
     if start and entry.size is not None and start > entry.size:
         start = 0
+    digest = hashlib.md5(usedforsecurity=False) if entry.md5 and not start else None
     with open(part, "r+b") as file:
         file.truncate(start)
         file.seek(start)
@@ -173,48 +186,20 @@ def _in_one(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
         if start == 0 or start != entry.size:
             for data in scheme.read(entry, start, None):
                 file.write(data)
+                if digest:
+                    digest.update(data)
                 meter.add(len(data))
         file.flush()
         os.fsync(file.fileno())
+    return digest.hexdigest() if digest else None
 
 
-def _in_parts(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
-    """Parts side by side, each written where it belongs; the ones that are whole are remembered."""
-    assert entry.size is not None
-    done = _read_done(part)
-    spans = [(start, min(start + PART_BYTES, entry.size)) for start in range(0, entry.size, PART_BYTES)]
-    known = sum(stop - start for start, stop in spans if start in done)
-    if meter.bytes < known:
-        meter.add(known - meter.bytes)
-    with open(part, "r+b") as file, open(_done_file(part), "a", encoding="ascii") as record:
-        os.ftruncate(file.fileno(), entry.size)
-
-        def bring(span: tuple[int, int]) -> None:
-            _bring_span(scheme, entry, file.fileno(), span, meter)
-            os.fsync(file.fileno())
-            record.write(f"{span[0]}\n")
-            record.flush()
-
-        local = Meter()
-        together(bring, [span for span in spans if span[0] not in done], scheme.streams, local)
-
-
-def _bring_span(scheme: Scheme, entry: Entry, descriptor: int, span: tuple[int, int], meter) -> None:
-    position, stop = span
-    for data in scheme.read(entry, position, stop):
-        os.pwrite(descriptor, data, position)
-        position += len(data)
-        meter.add(len(data))
-    if position != stop:
-        raise TransferFailed(f"{entry.uri}: the connection ended {stop - position} bytes too soon", again=True)
-
-
-def _fault(scheme: Scheme, entry: Entry, part: Path) -> str | None:
-    """What is wrong with what came, in a few words; None if nothing is."""
+def _fault(scheme: Scheme, entry: Entry, part: Path, md5: str | None) -> str | None:
+    """What is wrong with what came, whose md5 may be known already, in a few words; None if nothing is."""
     size = part.stat().st_size
     if entry.size is not None and size != entry.size:
         return f"{size} bytes came, it has {entry.size}"
-    if entry.md5 is not None and (found := md5_of(part)) != entry.md5 and scheme.vouches(entry):
+    if entry.md5 is not None and (found := md5 or md5_of(part)) != entry.md5 and scheme.vouches(entry):
         return f"its md5 is {found}, it should be {entry.md5}"
     return None
 
@@ -244,18 +229,6 @@ def _before(target: Path) -> str:
     return f".{os.fsdecode(os.fsencode(target.name)[:180])}.scitq-"
 
 
-def _done_file(part: Path) -> Path:
-    return part.with_name(part.name + ".parts")
-
-
-def _read_done(part: Path) -> set[int]:
-    """The starts of the parts that are whole; a line that was cut off counts for nothing."""
-    with contextlib.suppress(FileNotFoundError):  # none is
-        lines = _done_file(part).read_text(encoding="ascii").split("\n")[:-1]
-        return {int(line) for line in lines if line.isdigit()}
-    return set()
-
-
 @contextlib.contextmanager
 def sending(path: Path, name: str) -> Iterator[str]:
     """How a file is called at another place until it is whole there: the same, each time that it is sent, so that what was begun
@@ -281,7 +254,7 @@ def _held(part: Path) -> Iterator[Path]:
             status = path.stat()
             if (status.st_size == 0 or path != part) and status.st_ino == os.fstat(descriptor).st_ino:
                 path.unlink()
-                _done_file(path).unlink(missing_ok=True)
+                done_file(path).unlink(missing_ok=True)
         os.close(descriptor)
 
 
