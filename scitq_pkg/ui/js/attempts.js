@@ -6,6 +6,7 @@ import { bytes, count, duration, when } from "./format.js";
 import { link } from "./router.js";
 import { badge } from "./states.js";
 
+const ranFor = (row) => seconds(row.started_at, row.ended_at ?? row.finished_at ?? new Date().toISOString());
 const seconds = (from, to) => (Date.parse(to) - Date.parse(from)) / 1000;
 
 /**
@@ -41,12 +42,11 @@ export function phases(list) {
 
 /** Columns of the table of attempts. */
 export const COLUMNS = [
-  { key: "attempt", label: "Attempt", class: "num", head: true, cell: (row) => `${row.attempt}` },
+  { key: "attempt", label: "#", class: "num", head: true, cell: (row) => `${row.attempt}` },
   { key: "state", label: "State", cell: (row) => badge(row.state, { suspended: row.suspended }) },
   { key: "worker", label: "Worker", cell: (row) => (row.worker ? el("bdi", null, link(`/workers/${row.worker_id}`, row.worker)) : el("span", { class: "muted", text: "gone" })) },
-  { key: "ran", label: "Ran for", class: "num", cell: (row) => (row.started_at ? duration(seconds(row.started_at, row.ended_at ?? row.finished_at ?? new Date().toISOString())) : "–") },
+  { key: "ran", label: "Ran for", class: "num", cell: (row) => (row.started_at ? el("span", { title: `${row.started_at} to ${row.ended_at ?? "now"}`, text: duration(ranFor(row)) }) : "–") },
   { key: "end", label: "Ended with", class: "wraps", cell: endOf },
-  { key: "at", label: "Ended", cell: (row) => when(row.finished_at) },
 ];
 
 function endOf(row) {
@@ -59,8 +59,8 @@ function endOf(row) {
 
 /** What an attempt used, as [what, how much]. */
 export function usage(row) {
-  const ran = row.started_at ? seconds(row.started_at, row.ended_at ?? row.finished_at ?? new Date().toISOString()) : null;
-  const cores = ran > 0 && row.cpu_seconds ? ` (${(row.cpu_seconds / ran).toFixed(1)} cores on average)` : "";
+  const ran = row.started_at ? ranFor(row) : null;
+  const cores = ran > 0 && row.cpu_seconds / ran >= 0.1 ? ` (${(row.cpu_seconds / ran).toFixed(1)} cores on average)` : "";
   return [
     ["Processor time", row.cpu_seconds === null ? "–" : duration(row.cpu_seconds) + cores],
     ["Peak memory", bytes(row.peak_memory_bytes)],

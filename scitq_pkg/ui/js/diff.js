@@ -1,10 +1,10 @@
 /** What changed between two texts: by lines, and within a changed line by words. All of it as text. */
 
 import { el } from "./dom.js";
+import { visible } from "./hidden.js";
 
 const AROUND = 2; // unchanged lines that are shown around a change
 const MOST_STEPS = 2_000; // insertions and deletions that are looked for; beyond, all is told as replaced
-const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
 
 /**
  * @typedef {{kind: "same" | "gone" | "new", items: string[]}} Piece
@@ -19,19 +19,6 @@ const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\
 export function diff(before, after) {
   const pieces = differences(before.split("\n"), after.split("\n"));
   return el("div", { class: "diff" }, pieces.map((piece, index) => rows(piece, index, pieces)));
-}
-
-/**
- * A text in which characters that show nothing, or turn the direction of writing, are seen as \u{...}.
- * @param {string} text
- */
-export function visible(text) {
-  return text.replace(INVISIBLE, (found) => `\\u{${found.codePointAt(0).toString(16)}}`);
-}
-
-/** Whether a text holds characters that `visible` would show. */
-export function hidesSomething(text) {
-  return text.search(INVISIBLE) >= 0;
 }
 
 function rows(piece, index, pieces) {

@@ -57,7 +57,7 @@ export function log(execution, { stream = null, onStream = () => {} } = {}) {
   function changed() {
     const following = shown().every((pane) => pane.following);
     const ended = shown().every((pane) => pane.ended);
-    follow.setAttribute("aria-pressed", String(following));
+    follow.setAttribute("aria-pressed", String(following && !ended));
     follow.textContent = ended ? "To the end" : following ? "Following" : "Follow";
     finder.soon();
   }

@@ -1,10 +1,11 @@
 /** The command and all properties of one task, to change: what somebody types stays, whatever the server tells meanwhile. */
 
 import { patch } from "./api.js";
-import { diff, hidesSomething, visible } from "./diff.js";
+import { diff } from "./diff.js";
 import { failed, toast } from "./dialogs.js";
 import { el, replace, show } from "./dom.js";
 import { COMMAND, FIELDS, control, readField } from "./fields.js";
+import { hidesSomething, visible } from "./hidden.js";
 
 const HELD = new Set(["assigned", "accepted", "running", "uploading"]);
 const ENDED = new Set(["succeeded", "failed", "canceled"]);

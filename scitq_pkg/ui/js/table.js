@@ -60,7 +60,8 @@ class Table {
 
   headCell(column) {
     const label = column.sort ? el("button", { type: "button", class: "sort", on: { click: () => this.sortBy(column) } }, column.label) : column.label;
-    return el("th", { scope: "col", role: "columnheader", class: column.class, data: { key: column.key, narrow: column.narrow ?? "" } }, label);
+    const sorted = this.sorting?.key === column.key && (this.sorting.descending ? "descending" : "ascending");
+    return el("th", { scope: "col", role: "columnheader", class: column.class, "aria-sort": sorted, data: { key: column.key, narrow: column.narrow ?? "" } }, label);
   }
 
   allBox() {

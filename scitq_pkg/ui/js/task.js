@@ -6,6 +6,7 @@ import { ACTIONS, act, move } from "./bulk.js";
 import { failed, toast } from "./dialogs.js";
 import { el, replace, show } from "./dom.js";
 import { ago, count, when } from "./format.js";
+import { named } from "./hidden.js";
 import { keys } from "./keys.js";
 import { log } from "./log.js";
 import { Properties } from "./properties.js";
@@ -54,8 +55,8 @@ class TaskPage {
   start(task) {
     const { ctx } = this;
     const section = (title, ...content) => el("section", { class: "card" }, typeof title === "string" ? el("h2", { text: title }) : title, content);
-    const wide = [section("Phases", this.phases), section(this.outputTitle, this.output), section("Command", this.properties.commandNode), section("Try it by hand", this.hand)];
-    const side = [section("Attempts", this.attempts.node), section("Used", this.usage), section("Inputs and outputs", this.data), section("Dependencies", this.related), section("Properties", this.properties.othersNode), section("About", this.about)];
+    const wide = [section("Phases", this.phases), section(this.outputTitle, this.output), section("Command", this.properties.commandNode), section("Properties", this.properties.othersNode), section("Try it by hand", this.hand)];
+    const side = [section("Attempts", this.attempts.node), this.used = section("Used", this.usage), section("Inputs and outputs", this.data), section("Dependencies", this.related), section("About", this.about)];
     replace(ctx.main,
       el("div", { class: "page-head" }, this.heading, this.badge), this.sentence, this.actions,
       el("div", { class: "task-columns" }, el("div", null, wide), el("div", null, side)), this.properties.bar);
@@ -103,8 +104,8 @@ class TaskPage {
     const before = this.#task;
     this.#task = task;
     if (JSON.stringify(before) === JSON.stringify(task)) return;
-    this.ctx.title(`${task.id} ${task.name ?? ""}`.trim());
-    replace(this.heading, `Task ${task.id}`, task.name ? [" ", el("bdi", { class: "task-name", text: task.name })] : null);
+    this.ctx.title(`${task.id} ${named(task.name ?? "")}`.trim());
+    replace(this.heading, `Task ${task.id}`, task.name ? [" ", el("bdi", { class: "task-name", text: named(task.name) })] : null);
     replace(this.badge, badge(task.state, { suspended: task.suspended }));
     if (before?.state !== task.state || before?.suspended !== task.suspended) this.#showActions(task);
     this.properties.update(task);
@@ -127,7 +128,7 @@ class TaskPage {
   }
 
   #showAbout(task) {
-    const batch = el("bdi", null, link(`/batches/${encodeURIComponent(task.batch)}`, task.batch));
+    const batch = el("bdi", null, link(`/batches/${encodeURIComponent(task.batch)}`, named(task.batch)));
     const facts = [["Batch", batch], ["Created", when(task.created_at)], ["Changed", when(task.modified_at)], ["In this state since", el("span", { title: task.state_at, text: ago(task.state_at) })], ["Attempts", count(task.attempts)], ["Failures", count(task.failures)], ["Lost workers", count(task.losses)]];
     replace(this.about, facts.map(([what, value]) => [el("dt", { text: what }), el("dd", null, value)]));
   }
@@ -160,7 +161,8 @@ class TaskPage {
     const execution = this.#chosen();
     this.#showPhases();
     this.#showData(execution);
-    replace(this.usage, execution ? usage(execution).map(([what, much]) => [el("dt", { text: what }), el("dd", { text: much })]) : el("dd", { class: "muted", text: "Nothing yet." }));
+    show(this.used, Boolean(execution?.started_at));
+    replace(this.usage, execution ? usage(execution).map(([what, much]) => [el("dt", { text: what }), el("dd", { text: much })]) : null);
     for (const tr of this.attempts.node.querySelectorAll("tbody tr")) tr.toggleAttribute("aria-current", tr.rowKey === execution?.id);
     this.outputTitle.textContent = this.#executions.length > 1 ? `Output of attempt ${execution.attempt}` : "Output";
     if (execution?.id === this.#logOf && this.#log) return this.#log.update(execution);
@@ -206,12 +208,12 @@ class TaskPage {
     this.#handed = modified;
     const text = el("pre", { class: "mono by-hand", tabindex: "0", text: line });
     const copy = el("button", { type: "button", class: "small", text: "Copy", on: { click: () => copied(line, text) } });
-    replace(this.hand, el("p", { class: "muted", text: "The same command on a machine of yours; inputs and variables of scitq are not there." }), el("div", { class: "hand-line" }, text, copy));
+    replace(this.hand, el("p", { class: "muted", text: "The same command on any machine, begun in an empty folder. What it reads as inputs is put into the folder input before." }), el("div", { class: "hand-line" }, text, copy));
   }
 }
 
 function neighbour(task) {
-  return el("li", null, link(`/tasks/${task.id}`, task.id), " ", badge(task.state), " ", task.name ? el("bdi", { text: task.name }) : null);
+  return el("li", null, link(`/tasks/${task.id}`, task.id), " ", badge(task.state), " ", task.name ? el("bdi", { text: named(task.name) }) : null);
 }
 
 async function copied(text, node) {

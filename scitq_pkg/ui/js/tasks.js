@@ -8,6 +8,7 @@ import { saveCsv, saveJson } from "./download.js";
 import { editMany } from "./edit.js";
 import { asRanges, ending } from "./failures.js";
 import { ago, count, duration } from "./format.js";
+import { named } from "./hidden.js";
 import { keys } from "./keys.js";
 import { refresher } from "./refresh.js";
 import { go, link, query, setQuery } from "./router.js";
@@ -38,7 +39,6 @@ class Tasks {
     this.filter = filterOf(query());
     this.order = query().get("order") === "id" ? "id" : "-id";
     this.bar = filterBar((changes, how) => this.#change(changes, how));
-    this.summary = el("p", { class: "muted", role: "status" });
     this.actions = this.#actionBar();
     this.table = table({
       columns: COLUMNS,
@@ -56,7 +56,7 @@ class Tasks {
   async start() {
     const { ctx } = this;
     ctx.title("Tasks");
-    ctx.main.append(el("div", { class: "page-head" }, el("h1", { text: "Tasks" }), this.summary, this.#exports()), this.bar.node, this.actions.node, this.table.node);
+    ctx.main.append(el("div", { class: "page-head" }, el("h1", { text: "Tasks" }), this.#exports()), this.bar.node, this.actions.node, this.table.node);
     this.bar.set(this.filter);
     this.#selected();
     this.again = refresher(ctx, () => this.#load(), (error) => this.#told(error));
@@ -190,9 +190,8 @@ class Tasks {
   #show(force = false) {
     const total = this.#total();
     this.table.node.classList.toggle("one-batch", Boolean(this.filter.batch));
-    this.table.update(this.#rows(), { more: this.#next === null ? null : () => this.#more(), note: `of ${count(total)}`, force });
+    this.table.update(this.#rows(), { more: this.#next === null ? null : () => this.#more(), note: `of ${tasks(total)}${Object.keys(this.filter).length ? ` that pass the filter: ${inWords(this.filter)}` : ""}`, force });
     this.bar.counts(this.#counts);
-    this.summary.textContent = Object.keys(this.filter).length ? `${tasks(total)}: ${inWords(this.filter)}` : `${tasks(total)} in all`;
     this.#selected();
   }
 
@@ -302,8 +301,8 @@ class Tasks {
 const COLUMNS = [
   { key: "id", label: "Id", class: "num id", sort: true, cell: (row) => link(`/tasks/${row.id}`, row.id) },
   { key: "state", label: "State", class: "state", cell: (row) => badge(row.state, { suspended: row.suspended }) },
-  { key: "name", label: "Name", class: "name", narrow: "title", head: true, cell: (row) => (row.name ? el("bdi", { text: row.name, title: row.name }) : el("span", { class: "muted", text: "no name" })) },
-  { key: "batch", label: "Batch", class: "batch", cell: (row) => el("bdi", null, link(`/batches/${encodeURIComponent(row.batch)}`, row.batch)) },
+  { key: "name", label: "Name", class: "name", narrow: "title", head: true, cell: (row) => (row.name ? el("bdi", { text: named(row.name), title: named(row.name) }) : el("span", { class: "muted", text: "no name" })) },
+  { key: "batch", label: "Batch", class: "batch", cell: (row) => el("bdi", null, link(`/batches/${encodeURIComponent(row.batch)}`, named(row.batch))) },
   { key: "command", label: "Command", class: "command", narrow: "hide", cell: (row) => el("code", { class: "clip", title: short(row.command, 2000), dir: "ltr", text: short(row.command, 300) }) },
   { key: "worker", label: "Worker", class: "worker", cell: (row) => (row.worker ? el("bdi", { text: row.worker }) : null) },
   { key: "end", label: "Ended with", class: "ending", cell: howItEnded },
@@ -331,5 +330,5 @@ function runTime(from, to) {
 /** One line of a command, no longer than can be seen. */
 function short(text, most) {
   const line = text.length > most ? `${text.slice(0, most)}…` : text;
-  return line.replace(/\s*\n\s*/g, " ⏎ ");
+  return named(line.replace(/\s*\n\s*/g, " ⏎ ").replaceAll("\t", " "));
 }
