@@ -19,7 +19,7 @@ import { ORDER, badge, stackedBar } from "./states.js";
 import { stepList } from "./steps.js";
 import { changeMany } from "./workeredit.js";
 
-const SPANS = { "": "the newest 2,000 attempts", "15m": "the last 15 minutes", "1h": "the last hour", "6h": "the last 6 hours", "1d": "the last day", "7d": "the last week" };
+const SPANS = { "": "all, up to 2,000 attempts", "15m": "the last 15 minutes", "1h": "the last hour", "6h": "the last 6 hours", "1d": "the last day", "7d": "the last week" };
 const FINAL = ["succeeded", "failed", "canceled"];
 
 /** @param {object} ctx see router.js */
@@ -142,10 +142,10 @@ class View {
   showWorkers() {
     const rows = [...live.workers.values()].filter((worker) => worker.batch === this.name);
     rows.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
-    const key = JSON.stringify(rows.map((row) => [row.id, row.name, row.state, row.running, row.held, row.concurrency, row.problem]));
+    const key = rows.length ? JSON.stringify(rows.map((row) => [row.id, row.name, row.state, row.running, row.held, row.concurrency, row.problem])) : JSON.stringify(this.row.counts);
     if (key === this.workersShown) return;
     this.workersShown = key;
-    replace(this.parts.workers, rows.length ? el("ul", { class: "worker-list" }, rows.map(workerLine)) : noWorker(this.name));
+    replace(this.parts.workers, rows.length ? el("ul", { class: "worker-list" }, rows.map(workerLine)) : noWorker(this.row));
   }
 
   // --- what is asked for ---
@@ -182,8 +182,15 @@ function facts(row) {
   const parts = [[el("b", { text: `${count(done)} of ${count(total)}` }), ` done (${share} %)`]];
   if (row.throughput_per_hour) parts.push([el("b", { text: rate(row.throughput_per_hour) }), " lately"]);
   if (done < total) parts.push(timeLeft(row));
-  parts.push(`${count(row.workers)} ${row.workers === 1 ? "worker" : "workers"}${row.slots === undefined ? "" : `, ${count(row.slots)} ${row.slots === 1 ? "slot" : "slots"}`}`);
+  parts.push(workersInWords(row));
   return parts;
+}
+
+/** "2 workers, 16 slots". */
+function workersInWords({ workers, slots: number }) {
+  if (!workers) return "no worker";
+  const there = `${count(workers)} ${workers === 1 ? "worker" : "workers"}`;
+  return number === undefined ? there : `${there}, ${count(number)} ${number === 1 ? "slot" : "slots"}`;
 }
 
 function timeLeft(row) {
@@ -208,7 +215,8 @@ function workerLine(row) {
     el("span", { class: "muted", text: row.problem ?? slotsInWords(row) }));
 }
 
-function noWorker(name) {
+function noWorker({ name, counts }) {
+  if (Object.keys(counts).every((state) => FINAL.includes(state) || !counts[state])) return el("p", { class: "muted", text: "None is in this batch, which is done." });
   return el("p", { class: "muted" }, "No worker is in this batch, so nothing of it starts. Start one with ", el("code", { text: workerCommand({ batch: name }) }),
     ", or move one here on the page of ", link("/workers", "workers"), ".");
 }
@@ -231,7 +239,7 @@ function memoryBars(memory) {
     ["typical", memory.typical_bytes],
     ["peak", memory.peak_bytes],
     memory.concurrency > 1 ? [`${memory.concurrency} at once, at their peak`, memory.peak_bytes * memory.concurrency] : null,
-    memory.worker_bytes ? ["the worker's", memory.worker_bytes] : null,
+    memory.worker_bytes ? ["the smallest worker's", memory.worker_bytes] : null,
   ].filter((line) => line && line[1]);
   return el("dl", { class: "bars" }, lines.map(([label, value]) => [el("dt", { text: label }), el("dd", null, meter(value / most, value > (memory.worker_bytes ?? Infinity)), el("span", { text: bytes(value) }))]));
 }

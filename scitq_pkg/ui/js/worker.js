@@ -238,11 +238,11 @@ function attemptTable() {
   return table({
     caption: "Attempts on this worker, the newest first",
     columns: [
-      { key: "task_id", label: "Task", class: "num", cell: (one) => link(`/tasks/${one.task_id}?attempt=${one.id}`, String(one.task_id)) },
+      { key: "task_id", label: "Task", class: "num", narrow: "title", cell: (one) => link(`/tasks/${one.task_id}?attempt=${one.id}`, String(one.task_id)) },
       { key: "name", label: "Name", class: "name", cell: (one) => one.name ?? "" },
-      { key: "batch", label: "Batch", cell: (one) => link(`/batches/${encodeURIComponent(one.batch)}`, one.batch) },
+      { key: "batch", label: "Batch", narrow: "hide", cell: (one) => link(`/batches/${encodeURIComponent(one.batch)}`, one.batch) },
       { key: "state", label: "State", cell: (one) => badge(one.state, { suspended: one.suspended }) },
-      { key: "attempt", label: "Attempt", class: "num", cell: (one) => String(one.attempt) },
+      { key: "attempt", label: "Attempt", class: "num", narrow: "hide", cell: (one) => String(one.attempt) },
       { key: "started_at", label: "Started", cell: (one) => when(one.started_at) },
       { key: "duration", label: "Ran for", class: "num", cell: ranFor },
       { key: "ended", label: "Ended with", cell: (one) => howEnded(one) },

@@ -8,7 +8,7 @@ import { MEASURES } from "./measures.js";
 import { link } from "./router.js";
 import { batchSelect, slots, slotsInWords, stepper } from "./slots.js";
 import { badge, glyph } from "./states.js";
-import { changeOne, drain, moveTo, removeWorkers } from "./workeredit.js";
+import { changeOne, drain, moveTo } from "./workeredit.js";
 import { versionNode } from "./version.js";
 
 const POINTS = 60; // of a line
@@ -20,9 +20,10 @@ export class WorkerLine {
   /**
    * @param {number} id
    * @param {import("./history.js").Histories} histories
+   * @param {(rows: object[]) => void} remove asks, and deletes workers
    */
-  constructor(id, histories) {
-    Object.assign(this, { id, histories, row: null });
+  constructor(id, histories, remove) {
+    Object.assign(this, { id, histories, remove, row: null });
     const node = (name) => [name, el("div", { class: `cell-${name}` })];
     this.nodes = Object.fromEntries(["worker", "state", "slots", "concurrency", "prefetch", "batch", "runs", "actions", ...MEASURES.map(({ key }) => key)].map(node));
   }
@@ -105,7 +106,7 @@ export class WorkerLine {
       draining
         ? button("Undrain", "Let tasks come again to", () => drain([this.row], false))
         : button("Drain", "Let end what is there, and nothing more come to", () => drain([this.row], true)),
-      button("✕", "Delete", () => removeWorkers([this.row]), "danger"));
+      button("✕", "Delete", () => this.remove([this.row]), "danger"));
   }
 }
 

@@ -132,7 +132,7 @@ class View {
 
   line(id) {
     if (!this.lines.has(id)) {
-      const line = new WorkerLine(id, this.histories);
+      const line = new WorkerLine(id, this.histories, (rows) => this.remove(rows));
       this.lines.set(id, line);
       line.nodes.worker.dataset.worker = id;
       this.seen.observe(line.nodes.worker);
@@ -192,9 +192,17 @@ class View {
       button("Batch…", askBatch),
       button("Permanent", (rows) => keepMachines(rows, true)),
       button("Not permanent", (rows) => keepMachines(rows, false)),
-      button("Delete…", async (rows) => (await removeWorkers(rows)) && this.table.clear(), true),
+      button("Delete…", (rows) => this.remove(rows), true),
       el("button", { type: "button", class: "quiet", text: "Select nothing", on: { click: () => this.table.clear() } }),
     ];
+  }
+
+  /** What somebody deleted here goes at once, the pointer over it or not. */
+  async remove(rows) {
+    if (!(await removeWorkers(rows))) return;
+    for (const row of rows) live.workers.delete(row.id);
+    this.table.clear();
+    this.show(true);
   }
 
   bindKeys() {
