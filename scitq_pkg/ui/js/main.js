@@ -36,6 +36,7 @@ let version = null; // of the server that these files came from
 let started = false;
 
 for (const [pattern, file] of PAGES) route(pattern, loaded(file));
+document.querySelector("link[rel=icon]").href = new URL("ui/icon.svg", root); // whatever the address becomes
 buildHeader();
 bindKeys();
 live.on("connection", showLine);
