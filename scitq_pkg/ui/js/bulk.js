@@ -33,7 +33,7 @@ export const ACTIONS = {
     does: "Their commands are ended at once (SIGKILL). They count as failed and are not tried again by themselves.",
   },
   cancel: {
-    path: "/tasks/cancel", verb: "Cancel", label: "Cancel the task", done: "canceled", danger: true,
+    path: "/tasks/cancel", verb: "Cancel", no: "Leave as it is", done: "canceled", danger: true,
     does: "What waits never starts, what runs is ended at once. Relaunching brings them back.",
   },
   delete: {
@@ -66,8 +66,8 @@ export async function act(name, target) {
     if (!plan.ids.length) return nothing(action.verb, plan.skipped);
     const silent = plan.ids.length === 1 && !plan.skipped.length && !action.danger;
     const title = `${action.verb} ${tasks(plan.ids.length)}?`;
-    const verb = action.label && plan.ids.length === 1 ? action.label : `${action.verb} ${tasks(plan.ids.length)}`;
-    if (!silent && !(await confirm({ title, body: told(action.does, plan), verb, danger: action.danger }))) return null;
+    const verb = `${action.verb} ${tasks(plan.ids.length)}`;
+    if (!silent && !(await confirm({ title, body: told(action.does, plan), verb, danger: action.danger, no: action.no }))) return null;
     const done = await post(action.path, { ids: plan.ids, ...action.body });
     report(`${tasks(done.ids.length)} ${action.done}.`, done, action.back && (() => post(action.path, { ids: done.ids, action: action.back }).catch(failed)));
     return done.ids;
@@ -82,17 +82,14 @@ export async function move(target) {
   try {
     const plan = await post("/tasks/edit", { ...selection(target), set: {}, dry_run: true });
     if (!plan.ids.length) return nothing("Move", plan.skipped);
-    const known = [...live.batches.keys()].sort();
+    const names = el("datalist", { id: "move-batches" }, [...live.batches.keys()].sort().map((name) => el("option", { value: name })));
     const values = await form({
       title: `Move ${tasks(plan.ids.length)} to another batch`,
-      body: told("The workers of that batch run them. A batch that does not exist yet is made.", plan),
-      fields: [
-        { name: "known", label: "Batch", type: "select", options: [...known.map((name) => [name, name]), ["", "another, by its name"]], value: known[0] ?? "" },
-        { name: "other", label: "Name of another batch", hint: "wins over the choice above when it is filled in" },
-      ],
+      body: el("div", null, told("The workers of that batch run them. A batch that does not exist yet is made.", plan), names),
+      fields: [{ name: "batch", label: "Batch", required: true, list: names.id }],
       verb: "Move",
     });
-    const batch = values && (values.other.trim() || values.known);
+    const batch = values?.batch.trim();
     if (!batch) return null;
     const done = await post("/tasks/edit", { ids: plan.ids, set: { batch } });
     report(`${tasks(done.ids.length)} moved to ${batch}.`, done);
@@ -111,7 +108,7 @@ export function report(text, { skipped }, undo = null) {
 /** Says that nothing can be done, and why. */
 export async function nothing(verb, skipped) {
   const body = el("div", null, reasons(skipped) ?? el("p", { text: "No task passes the filter any more." }));
-  await confirm({ title: `${verb}: there is nothing to do it to`, body, verb: "OK" });
+  await confirm({ title: `Nothing to ${verb.toLowerCase()}`, body, verb: "OK", no: null });
   return null;
 }
 

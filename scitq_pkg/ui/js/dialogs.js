@@ -8,11 +8,11 @@ const PREVIEW_AFTER = 250;
 let serial = 0;
 
 /**
- * Asks before something is done. `body`: text or a node that says the consequence.
+ * Asks before something is done. `body`: text or a node that says the consequence; `no`: the button that does nothing, null: there is none.
  * @returns {Promise<boolean>}
  */
-export async function confirm({ title, body, verb, danger = false }) {
-  return (await ask({ title, content: [typeof body === "string" ? el("p", null, body) : body], verb, danger, values: () => true })) ?? false;
+export async function confirm({ title, body, verb, danger = false, no = "Cancel" }) {
+  return (await ask({ title, content: [typeof body === "string" ? el("p", null, body) : body], verb, danger, no, values: () => true })) ?? false;
 }
 
 /**
@@ -49,9 +49,9 @@ export function failed(error) {
   toast(error.field && !error.message.includes(error.field) ? `${error.field}: ${error.message}` : error.message, { kind: "failed" });
 }
 
-function ask({ title, content, verb, danger, values, changed = null, wide = false }) {
+function ask({ title, content, verb, danger, values, no = "Cancel", changed = null, wide = false }) {
   const id = `dialog-${++serial}`;
-  const cancel = el("button", { type: "button", autofocus: danger }, "Cancel");
+  const cancel = el("button", { type: "button", autofocus: danger, hidden: no === null }, no ?? "");
   const ok = el("button", { type: "submit", class: danger ? "danger" : "primary" }, verb);
   const inner = el("form", { method: "dialog" }, el("h2", { id }, title), content, el("div", { class: "dialog-buttons" }, cancel, ok));
   const dialog = el("dialog", { class: wide ? "dialog wide" : "dialog", "aria-labelledby": id }, inner);

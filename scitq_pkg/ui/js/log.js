@@ -33,7 +33,7 @@ export function log(execution, { stream = null, onStream = () => {} } = {}) {
   const follow = button("Follow", () => toggleFollow(), { title: "Keep the newest line in view; scrolling up pauses" });
   const wrap = button("Wrap", () => setWrap(!body.classList.contains("wrap")), { title: "Break long lines" });
   const download = button("Download", () => saveAll(), { title: "The kept output, byte for byte" });
-  const bar = el("div", { class: "log-bar" }, tabs.node, el("span", { class: "grow" }), finder.node, follow, wrap, download);
+  const bar = el("div", { class: "log-bar" }, tabs.node, el("span", { class: "row" }, follow, wrap, download), finder.node);
   const node = el("div", { class: "log" }, bar, body);
   let chosen = STREAMS.includes(stream) || stream === "both" ? stream : likely(execution);
   let told = stream !== null;

@@ -68,8 +68,8 @@ export class Finder {
 
   #go(by) {
     if (!this.#places.length) return;
-    const from = this.#at < 0 && by < 0 ? 0 : this.#at;
-    this.#at = (from + by + this.#places.length) % this.#places.length;
+    const total = this.#places.length;
+    this.#at = this.#at < 0 ? total - 1 : (this.#at + by + total) % total; // an output is read from its end
     this.#mark(this.#places);
     this.#tell();
     this.reveal(this.#places[this.#at]);

@@ -122,7 +122,8 @@ class Tasks {
 
   #told(error) {
     this.table.node.removeAttribute("aria-busy");
-    if (error?.status === 400) this.bar.tell(error);
+    this.refused = error?.status === 400; // nothing is asked for until the filter is another one
+    if (this.refused) this.bar.tell(error);
     else if (error?.status !== 401 && error?.status !== 0 && error) failed(error);
     if (!error) this.bar.tell(null);
   }
@@ -142,7 +143,7 @@ class Tasks {
 
   #changed() {
     for (const { id } of this.#rows()) this.#stale.add(id);
-    this.again();
+    if (!this.refused) this.again();
     if (this.#took > QUICK || this.#further.length) this.#soon();
   }
 
