@@ -25,9 +25,9 @@ export function listed() {
   const rows = new Map();
   for (const { scope, map } of bound) {
     if (scope && !scope.isConnected) continue;
-    for (const [key, [what]] of Object.entries(map)) if (what) rows.set(what, [...(rows.get(what) ?? []), key]);
+    for (const [key, [what]] of Object.entries(map)) if (what) rows.set(what, (rows.get(what) ?? new Set()).add(key));
   }
-  return [...rows].map(([what, names]) => [names, what]);
+  return [...rows].map(([what, names]) => [[...names], what]);
 }
 
 /** Shows what keys there are. */

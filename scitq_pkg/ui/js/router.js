@@ -81,6 +81,7 @@ async function display(scroll = 0) {
   }
   leave();
   const mine = (current = context());
+  mine.ctx.title("");
   replace(main, mine.ctx.main);
   onChange(path());
   if (document.activeElement !== document.body) main.focus({ preventScroll: true });
