@@ -18,7 +18,8 @@ class Relay:
     """Listens on loopback and passes everything on to `target` (a URL). Change the attributes at any time.
 
     `delay`: seconds that each piece waits. `silent`: ways ("up", "down") in which bytes are held back, connections staying
-    open. `refusing`: new connections are reset. `rate`: bytes per second and connection and way, None without limit.
+    open; `most`: bytes after which a way is. `refusing`: new connections are reset. `rate`: bytes per second and connection
+    and way, None without limit.
     `recording`: requests are kept, for `replay`.
     """
 
@@ -27,6 +28,7 @@ class Relay:
         self.target = (parts.hostname, parts.port)
         self.delay = 0.0
         self.silent: set[str] = set()
+        self.most = dict.fromkeys(WAYS, float("inf"))
         self.refusing = False
         self.rate: float | None = None
         self.recording = False
@@ -47,6 +49,13 @@ class Relay:
     def cut(self) -> None:
         """Resets all open connections, both ends."""
         self._call(self._cut)
+
+    def mend(self) -> None:
+        """All is well from now on, and nothing has passed."""
+        self.delay, self.rate, self.refusing = 0.0, None, False
+        self.most.update(dict.fromkeys(WAYS, float("inf")))
+        self.silent.clear()
+        self.passed.update(dict.fromkeys(WAYS, 0))
 
     def freeze(self) -> None:
         """No byte passes any more over the connections that are open now, either way, and nobody is told; new ones are well."""
@@ -127,6 +136,8 @@ class Relay:
                     request = self._note(data, request)
                 if self.delay:
                     await asyncio.sleep(self.delay)
+                if self.passed[way] + len(data) > self.most[way]:
+                    self.silent.add(way)
                 while way in self.silent or line in self._frozen:
                     await asyncio.sleep(0.02)
                 if self.rate:

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Sets up what the tests need and runs all of them: `python3 tests/run.py [pytest's words...]`.
 
-In `.venv`: this checkout and the exact packages of `requirements/test.txt`. With apt-get, as root on Debian or Ubuntu: the venv
-module, and what tests run against (PostgreSQL, nginx, docker, Chromium, shells...), where they are missing. The one file is built too.
+In `.venv`: this checkout and the exact packages of `requirements/test.txt`; in `build/swift` those of `requirements/swift.txt`. With
+apt-get, as root on Debian or Ubuntu: the venv module, and what tests run against (PostgreSQL, nginx, docker, Chromium, shells...),
+where they are missing. The one file is built too.
 What is there already is not done again. Quick tests run first, slow ones after them; the last line is pytest's own.
 """
 
@@ -17,9 +18,12 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 AZURITE = "azurite@3.37.0"
 AZURITE_FOLDER = ROOT / "build" / "azurite"  # tests/stores.py looks there
+SWIFT_FOLDER = ROOT / "build" / "swift"  # and there; its packages are none of ours
+SWIFT_LOCK = ROOT / "requirements" / "swift.txt"
 LOCK = ROOT / "requirements" / "test.txt"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+PIP = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet")
 PROCESSES = str(min(8, (os.cpu_count() or 1) + 1))  # they wait more than they work
 SERVICES = {  # Debian package: a program of it
     "postgresql": "/usr/lib/postgresql/*/bin/initdb",
@@ -48,6 +52,7 @@ def main() -> None:
     make_venv()
     provide_services()
     provide_azurite()
+    provide_swift()
     run(PYTHON, "build_zipapp.py")
     pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", "-n", PROCESSES, "--dist", "loadfile", *sys.argv[1:]]
     sys.stdout.flush()
@@ -65,9 +70,8 @@ def make_venv() -> None:
         apt_install("python3-venv", why="the venv module of Python")
         if not venv_works():
             sys.exit(f"{sys.executable} cannot make a virtual environment: run this with /usr/bin/python3")
-    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
-    run(*pip, "--require-hashes", "-r", LOCK)
-    run(*pip, "--no-build-isolation", "--no-deps", "-e", ".")
+    run(PYTHON, *PIP, "--require-hashes", "-r", LOCK)
+    run(PYTHON, *PIP, "--no-build-isolation", "--no-deps", "-e", ".")
     stamp.write_text(made_from)
 
 
@@ -98,6 +102,18 @@ def provide_azurite() -> None:
         words = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(AZURITE_FOLDER), AZURITE]
         if subprocess.run(words).returncode:
             print("npm could not install it: tests of azure:// will be skipped", flush=True)
+
+
+def provide_swift() -> None:
+    """OpenStack's object store, whose S3 interface is one to test against, in an environment of its own."""
+    made = SWIFT_FOLDER / "made-from"
+    if not (made.exists() and made.read_text() == SWIFT_LOCK.read_text()):
+        print("installing Swift", flush=True)
+        run(sys.executable, "-m", "venv", "--clear", SWIFT_FOLDER)
+        if subprocess.run([SWIFT_FOLDER / "bin" / "python", *PIP, "--require-hashes", "-r", SWIFT_LOCK]).returncode:
+            print("pip could not install it: tests of Swift will be skipped", flush=True)
+        else:
+            made.write_text(SWIFT_LOCK.read_text())
 
 
 def is_installed(package: str) -> bool:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from run import AZURITE, AZURITE_FOLDER
+from run import AZURITE, AZURITE_FOLDER, SWIFT_FOLDER
 from services import free_port, wait_for_port
 
 KEY, SECRET = "testkey", "testsecret12345678"
@@ -39,6 +39,28 @@ class S3:
         self.client.close()
         self.process.kill()
         self.process.wait(10)
+
+
+class Swift:
+    """OpenStack Swift's S3 interface, as `S3`."""
+
+    variables = {"AWS_ACCESS_KEY_ID": "test:tester", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
+
+    def __init__(self, folder: Path):
+        words = [_swift_python(), "-I", "-W", "ignore", str(Path(__file__).with_name("swift_server.py")), str(folder)]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        port = self.process.stdout.readline().strip()
+        assert port, f"Swift ended with {self.process.wait(10)}"
+        self.variables = {**self.variables, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        self.client = s3_client(self.variables)
+        self.client.create_bucket(Bucket="bucket")
+
+    def close(self) -> None:
+        self.client.close()
+        self.process.kill()
+        self.process.wait(10)
+        self.process.stdout.close()
 
 
 class Azure:
@@ -115,6 +137,12 @@ def _azurite() -> str:
         missing = pytest.fail if os.environ.get("SCITQ_TESTS_REQUIRE_SERVICES") and shutil.which("npm") else pytest.skip
         missing(f"Azurite is not installed: npm install --prefix {AZURITE_FOLDER} {AZURITE}")
     return path
+
+
+def _swift_python() -> str:
+    if not (SWIFT_FOLDER / "made-from").exists():  # run.py has told why
+        pytest.skip("Swift is not installed: tests/run.py does that")
+    return str(SWIFT_FOLDER / "bin" / "python")
 
 
 def _rclone() -> str:

@@ -15,7 +15,7 @@ from scitq.fetch import Uri, copy, delete, get, info, list_content, put, sync, t
 from scitq.fetch.scheme import Replaced
 from scitq.fetch.schemes import scheme_of
 from services import Ftp, Nginx, needed
-from stores import S3, Azure, Variables
+from stores import S3, Azure, Swift, Variables
 
 NAMES = ("plain", "with space", "ü%41", "a+b&c=d", "deep/er/file", "-dash", "'quote'", "semi;colon", "empty")
 BIG = 70 * 2**20 + 12345  # three parts
@@ -76,9 +76,10 @@ class S3Place:
 
     writes = lists = True
     uri = "s3://bucket/"
+    store: type = S3
 
     def __init__(self, folder: Path):
-        self.service = S3(folder)
+        self.service = self.store(folder)
         self.variables = Variables(self.service.variables)
 
     def put_raw(self, name: str, data: bytes) -> None:
@@ -93,6 +94,12 @@ class S3Place:
     def close(self) -> None:
         self.variables.restore()
         self.service.close()
+
+
+class SwiftPlace(S3Place):
+    """Those of another kind of server: it knows what rclone's does not, conditions, copies of parts, true ETags of parts."""
+
+    store = Swift
 
 
 class RclonePlace(LocalPlace):
@@ -142,11 +149,15 @@ PLACES = {
     "ftp": FtpPlace,
     "plain ftp": PlainFtpPlace,
     "s3": S3Place,
+    "swift": SwiftPlace,
     "azure": AzurePlace,
 }
 
 
-@pytest.fixture(scope="module", params=PLACES)
+SLOW = ("swift",)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PLACES])
 def service(request, tmp_path_factory):
     made = PLACES[request.param](tmp_path_factory.mktemp("place"))
     yield made

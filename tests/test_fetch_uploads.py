@@ -14,8 +14,10 @@ import pytest
 from env import PROGRAM
 from relay import Relay
 from scitq.errors import TransferFailed
-from scitq.fetch import put, s3client, transfer
-from stores import S3, Variables, forget
+from scitq.fetch import copy, put, s3, s3client, transfer
+from scitq.fetch.schemes import scheme_of
+from scitq.fetch.uri import Uri
+from stores import S3, Swift, Variables, forget
 
 MIB = 2**20
 BUCKET = "bucket"
@@ -24,29 +26,9 @@ BUCKET = "bucket"
 ENOUGH = 65 * MIB  # bytes of four parts at once, of which one must be whole then
 
 
-class Line(Relay):
-    """Falls silent on the way up after `most` bytes."""
-
-    most: float = float("inf")
-
-    def _note(self, data: bytes, request: bytearray) -> bytearray:
-        if self.passed["up"] + len(data) > self.most:
-            self.silent.add("up")
-        return super()._note(data, request)
-
-    def lose(self) -> None:
-        self.refusing = True
-        self.cut()
-
-    def mend(self) -> None:
-        self.most, self.refusing = float("inf"), False
-        self.silent.clear()
-        self.passed["up"] = 0
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    made = S3(tmp_path_factory.mktemp("s3"))
+@pytest.fixture(scope="module", params=[S3, pytest.param(Swift, marks=pytest.mark.slow)])
+def server(request, tmp_path_factory):
+    made = request.param(tmp_path_factory.mktemp("s3"))
     yield made
     made.close()
 
@@ -55,7 +37,7 @@ def server(tmp_path_factory):
 def line(server, tmp_path, monkeypatch):
     """A line to the server that can fall silent; notes in a folder of the test's own."""
     variables = Variables(server.variables)
-    relay = Line(server.variables["AWS_ENDPOINT_URL"])
+    relay = Relay(server.variables["AWS_ENDPOINT_URL"])
     os.environ.update(AWS_ENDPOINT_URL=relay.url, SCITQ_CACHE=str(tmp_path / "cache"))
     forget()
     monkeypatch.setattr(transfer, "FIRST_PAUSE_SECONDS", 0.01)
@@ -83,6 +65,12 @@ def parts(server, key: str, upload: str) -> list[int]:
     return [part["PartNumber"] for part in answer.get("Parts", [])]
 
 
+def lose(line) -> None:
+    """The server is gone."""
+    line.refusing = True
+    line.cut()
+
+
 def stored(server, key: str) -> bytes:
     return server.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
 
@@ -94,7 +82,7 @@ def notes(tmp_path: Path) -> list[Path]:
 @contextlib.contextmanager
 def sending(server, line, path: Path, key: str) -> Iterator[subprocess.Popen]:
     """A process that sends a file, and cannot go on when the server has some of it."""
-    line.most = ENOUGH
+    line.most["up"] = ENOUGH
     process = subprocess.Popen([*PROGRAM, "fetch", "put", "-q", str(path), f"s3://{BUCKET}/{key}"])
     try:
         _until(lambda: begun(server).get(key))
@@ -149,7 +137,7 @@ def test_what_is_being_sent_is_left_alone(server, line, tmp_path):
     with sending(server, line, path, "both") as process:
         (note,) = notes(tmp_path)
         os.utime(note, (time.time() - 25 * 3600,) * 2)
-        line.most = float("inf")  # only what is open now is silent
+        line.most["up"] = float("inf")  # only what is open now is silent
         line.freeze()
         line.silent.clear()
         forget()
@@ -165,8 +153,8 @@ def test_a_server_that_is_lost_is_gone_on_with_later(server, line, tmp_path, mon
     monkeypatch.setattr(transfer.insist, "__defaults__", (2, False))
     monkeypatch.setattr(s3client, "TRIES", 1)
     path = sized(tmp_path / "big", 96 * MIB)
-    line.most = ENOUGH
-    cutter = threading.Thread(target=lambda: (_until(lambda: begun(server).get("lost")), line.lose()))
+    line.most["up"] = ENOUGH
+    cutter = threading.Thread(target=lambda: (_until(lambda: begun(server).get("lost")), lose(line)))
     cutter.start()
     with pytest.raises(TransferFailed, match="no answer from S3"):
         put(path, f"s3://{BUCKET}/lost")
@@ -176,6 +164,35 @@ def test_a_server_that_is_lost_is_gone_on_with_later(server, line, tmp_path, mon
     put(path, f"s3://{BUCKET}/lost")
     assert stored(server, "lost") == path.read_bytes() and line.passed["up"] < 90 * MIB, "a part was not sent again"
     assert begun(server) == {} and notes(tmp_path) == []
+
+
+def test_copies_in_parts_are_gone_on_with(server, line, tmp_path, monkeypatch):
+    """Where the server knows them; another one is sent the whole object."""
+    monkeypatch.setattr(s3, "COPY_PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(s3.Place, "streams", 1)
+    monkeypatch.setattr(transfer.insist, "__defaults__", (1, False))
+    data = os.urandom(MIB) * 17
+    server.client.put_object(Bucket=BUCKET, Key="from", Body=data)
+    copied: list[int] = []
+
+    def watch(params, **_) -> None:
+        copied.append(params["PartNumber"])
+        if begun(server).get("to") == [1]:
+            lose(line)
+
+    scheme_of(Uri.of(f"s3://{BUCKET}/"))._client.meta.events.register("before-parameter-build.s3.UploadPartCopy", watch)
+    if isinstance(server, Swift):
+        with pytest.raises(TransferFailed, match="no answer from S3"):
+            copy(f"s3://{BUCKET}/from", f"s3://{BUCKET}/to")
+        assert begun(server) == {"to": [1]} and len(notes(tmp_path)) == 1 and copied == [1, 2]
+        server.client.upload_part_copy(
+            Bucket=BUCKET, Key="to", PartNumber=2, CopySource=f"{BUCKET}/from", CopySourceRange=f"bytes={5 * MIB}-{10 * MIB - 1}",
+            UploadId=server.client.list_multipart_uploads(Bucket=BUCKET)["Uploads"][0]["UploadId"],
+        )  # fmt: skip
+        line.mend()
+    copy(f"s3://{BUCKET}/from", f"s3://{BUCKET}/to")
+    assert stored(server, "to") == data and begun(server) == {} and notes(tmp_path) == []
+    assert copied == ([1, 2, 3, 4] if isinstance(server, Swift) else [1])
 
 
 def test_without_a_place_for_notes_it_is_sent_all_the_same(server, line, tmp_path, monkeypatch):
