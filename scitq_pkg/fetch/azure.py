@@ -221,6 +221,8 @@ def _of_answer(uri: Uri, status: int, code: str, reason: str) -> Exception:
         return Replaced(uri)
     if status == 400:
         return InvalidRequest(f"{uri}: Azure refuses it: {code or reason}")
+    if status < 400:
+        return TransferFailed(f"{uri}: what answers there is no storage of Azure: look at AZURE_STORAGE_*")
     return TransferFailed(f"{uri}: Azure answered {status} {code or reason}", again=status in _MAY_PASS)
 
 
@@ -230,10 +232,12 @@ def _line(error: BaseException) -> str:
 
 
 def _names(uri: Uri) -> tuple[str, str]:
-    """Container and path. Raises InvalidRequest for a container alone."""
+    """Container and path. Raises InvalidRequest for a container alone, and for names under which Azure would store another."""
     container, _, path = uri.place.partition("/")
     if not container or not path:
         raise InvalidRequest(f"{uri}: it names no blob: azure://container/path")
+    if "\\" in path or {".", ".."} & set(uri.place.split("/")):
+        raise InvalidRequest(f"{uri}: no blob can have a name with a \\, or with . or .. between its slashes: rename it, or leave it out")
     return container, path
 
 

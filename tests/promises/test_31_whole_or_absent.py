@@ -20,7 +20,10 @@ from pathlib import Path
 import pytest
 from disks import small_disk
 from env import PROGRAM
+from relay import Relay
+from scitq.fetch import get, put
 from services import Ftp, Nginx
+from stores import S3, Azure, Variables
 from strikes import can_trace
 
 SIZE = 3_000_000
@@ -38,7 +41,7 @@ def fetch(*words, **more) -> subprocess.CompletedProcess:
 def killed(words: list, when: Callable[[], bool] | float) -> None:
     """Starts it, and ends it with SIGKILL after so many seconds, or when something is so, or not if it has ended before."""
     process = subprocess.Popen([*PROGRAM, "fetch", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + (when if isinstance(when, float) else 30.0)
+    deadline = time.monotonic() + (when if isinstance(when, float) else 60.0)
     while process.poll() is None and time.monotonic() < deadline and (isinstance(when, float) or not when()):
         time.sleep(0.002)
     process.kill()
@@ -137,6 +140,44 @@ def test_killed_at_any_moment_of_an_upload(ftp, tmp_path):
         assert path.read_bytes() == source.read_bytes()
         assert begun, "some were killed in the middle"
         _until(lambda path=path: all_below(path.parent) == ["file"], f"seed {SEED}: {all_below(path.parent)}")
+
+
+@pytest.fixture(params=[S3, Azure], ids=["s3", "azure"])
+def store(request, tmp_path):
+    """A store of objects, its URI, and the line to it, which can fall silent."""
+    service = request.param(tmp_path / "store")
+    name = "AWS_ENDPOINT_URL" if request.param is S3 else "AZURE_STORAGE_CONNECTION_STRING"
+    line = Relay(f"http://127.0.0.1:{service.port}")
+    variables = Variables({**service.variables, name: service.variables[name].replace(f":{service.port}", f":{line.port}")})
+    os.environ["SCITQ_CACHE"] = str(tmp_path / "cache")
+    yield ("s3://bucket/x" if request.param is S3 else "azure://bucket/x"), line
+    line.close()
+    variables.restore()
+    service.close()
+
+
+def test_objects_killed_in_the_middle(store, tmp_path):
+    """What is there after an upload is what was there before; a download is gone on with."""
+    uri, line = store
+    path, back, here, size = tmp_path / "x", tmp_path / "back", tmp_path / "here", 20 * 2**20
+    path.write_bytes(b"before")
+    put(path, uri)
+    path.write_bytes(os.urandom(2**20) * 20)
+    line.most["up"] = size // 2
+    killed(["put", "-q", path, uri], lambda: bool(line.silent))
+    assert line.silent, "it was in the middle"
+    line.mend()
+    get(uri, back)
+    assert back.read_bytes() == b"before"
+    put(path, uri)
+    line.mend()
+    line.most["down"] = size * 9 // 10
+    killed(["get", "-q", uri, here / "x"], lambda: bool(line.silent))
+    assert line.silent and all_below(here) not in ([], ["x"]), "it was in the middle"
+    line.mend()
+    get(uri, here / "x")
+    assert (here / "x").read_bytes() == path.read_bytes() and all_below(here) == ["x"]
+    assert line.passed["down"] < size * 9 // 10, "what had come was not fetched again"
 
 
 def _until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from env import PROGRAM
 from services import Ftp
-from stores import S3, Variables
+from stores import S3, Azure, Variables
 
 MARK = Path("/tmp/evil-33")
 FILES = [
@@ -93,18 +93,32 @@ def test_files_of_ftp_servers(tmp_path, plain):
         server.close()
 
 
-def test_objects(tmp_path):
-    server = S3(tmp_path / "s3")
+@pytest.mark.parametrize(
+    ("kind", "uri", "refused"),
+    [(S3, "s3://bucket/", [os.fsdecode(RAW[0])]), (Azure, "azure://bucket/", [os.fsdecode(RAW[0]), "back\\slash"])],
+)
+def test_objects(tmp_path, kind, uri, refused):
+    server = kind(tmp_path / "store")
     variables = Variables(server.variables)
-    names = [name for name in NO_LINE if not name.startswith(("x" * 9, "ü" * 9, "ctrl"))]  # of the server's own disk, and of XML
+    taken = [name for name in NO_LINE if not name.startswith(("x" * 9, "ü" * 9, "ctrl"))]  # by the server's own disk, and by XML
     try:
-        there_and_back(tmp_path, "s3://bucket/", names)
-        made(tmp_path / "raw", [os.fsdecode(RAW[0])])
-        done = fetch("put", "-q", tmp_path / "raw", "s3://bucket/three/")
-        assert done.returncode and "unexpected" not in done.stderr and done.stderr.count("\n") == 1, done
+        there_and_back(tmp_path, uri, [name for name in taken if kind is S3 or "\\" not in name])
+        for number, name in enumerate(refused):
+            made(tmp_path / f"raw{number}", [name])
+            done = fetch("put", "-q", tmp_path / f"raw{number}", f"{uri}three/")
+            assert done.returncode and "unexpected" not in done.stderr and done.stderr.count("\n") == 1, done
+        assert fetch("list", f"{uri}three/").stdout == ""
     finally:
         variables.restore()
         server.close()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/../b", "../other/b", "a/./b"])
+def test_blobs_of_another_name_are_not_asked_for(tmp_path, name):
+    """What carries the names to the server would take them for a way."""
+    account = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=c2VjcmV0;BlobEndpoint=http://127.0.0.1:1/a;"
+    done = fetch("info", f"azure://bucket/{name}", env={**os.environ, "AZURE_STORAGE_CONNECTION_STRING": account})
+    assert done.returncode == 2 and "no blob can have a name" in done.stderr, done
 
 
 def test_names_that_no_disk_takes_are_told(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from ena import Archive
 from env import PROGRAM
 from scitq.transport import Connection
-from stores import S3
+from stores import ACCOUNT, ACCOUNT_KEY, S3
 
 EVIL = [
     "../evil",
@@ -104,28 +104,35 @@ def test_reports_of_archives_name_no_paths(tmp_path, field):
     assert everything(tmp_path / "a") == {"here"}
 
 
-def test_keys_of_objects_lead_nowhere(tmp_path):
+S3_LIST = (
+    "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated>"
+    "<Contents><Key>{}</Key><Size>4</Size><LastModified>2026-11-21T00:00:00Z</LastModified></Contents></ListBucketResult>"
+)
+AZURE_LIST = (
+    '<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="http://x/" ContainerName="bucket"><Blobs><Blob>'
+    "<Name>{}</Name><Properties><Last-Modified>Sat, 21 Nov 2026 00:00:00 GMT</Last-Modified><Etag>0x1</Etag>"
+    "<Content-Length>4</Content-Length><BlobType>BlockBlob</BlobType></Properties></Blob></Blobs></EnumerationResults>"
+)
+
+
+@pytest.mark.parametrize(("scheme", "page"), [("s3", S3_LIST), ("azure", AZURE_LIST)])
+@pytest.mark.parametrize("key", ["f/../../evil", "f//etc/evil", "f/../../../../../../tmp/evil-41"])
+def test_keys_of_objects_lead_nowhere(tmp_path, scheme, page, key):
     """What is refused, is before anything comes."""
-    server = S3(tmp_path / "s3")
     here = tmp_path / "a" / "here"
     here.mkdir(parents=True)
-    page = "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated>{}</ListBucketResult>"
     from test_42_uris_by_workers import Listener
 
+    listener = Listener(body=page.format(key).encode(), kind="application/xml")
+    account = f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={listener.url};"
+    variables = {**S3.variables, "AWS_ENDPOINT_URL": listener.url, "AZURE_STORAGE_CONNECTION_STRING": account}
     try:
-        for key in ("f/../../evil", "f//etc/evil", "f/../../../../../../tmp/evil-41"):
-            body = page.format(
-                f"<Contents><Key>{key}</Key><Size>4</Size><LastModified>2026-11-21T00:00:00Z</LastModified></Contents>"
-            )
-            listener = Listener(body=body.encode())
-            variables = {**server.variables, "AWS_ENDPOINT_URL": listener.url}
-            done = subprocess.run([*PROGRAM, "fetch", "get", "-q", "s3://bucket/f/", f"{here}/"], capture_output=True, text=True,
-                                  env={**os.environ, **variables}, timeout=60)  # fmt: skip
-            listener.close()
-            assert done.returncode == 2 and "would lead out of" in done.stderr, done
+        done = subprocess.run([*PROGRAM, "fetch", "get", "-q", f"{scheme}://bucket/f/", f"{here}/"], capture_output=True, text=True,
+                              env={**os.environ, **variables}, timeout=60)  # fmt: skip
     finally:
-        server.close()
-    assert everything(tmp_path / "a") == {"here"}
+        listener.close()
+    assert done.returncode == 2 and "would lead out of" in done.stderr, done
+    assert everything(tmp_path / "a") == {"here"} and len(listener.asked) == 1
 
 
 def test_a_file_of_the_worker_that_lies_about_its_name_is_not_believed(env, tmp_path):

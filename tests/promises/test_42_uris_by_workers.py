@@ -25,7 +25,7 @@ REDIRECT = "/leads-to/"
 class Listener:
     """A web server of one address of loopback: it gives `body` to whoever comes, or leads on; who came for what is in `asked`."""
 
-    def __init__(self, host: str = "127.0.0.1", body: bytes = b"data"):
+    def __init__(self, host: str = "127.0.0.1", body: bytes = b"data", kind: str = "application/octet-stream"):
         self.asked: list[str] = []
         self.accepted = 0
         listener = self
@@ -38,6 +38,7 @@ class Listener:
                 if to:
                     self.send_header("Location", to)
                 self.send_header("Content-Length", "0" if to else str(len(body)))
+                self.send_header("Content-Type", kind)
                 self.end_headers()
                 if self.command == "GET" and not to:
                     self.wfile.write(body)
