@@ -19,9 +19,11 @@ from .api.application import Application
 from .api.call import Service
 from .api.callers import Caller, Callers
 from .api.feed import Feed
+from .api.history import History
 from .api.livedata import LiveData
 from .api.polls import SPARE_THREADS, Bells, Seats
 from .api.readiness import Readiness
+from .api.trouble import Trouble
 from .errors import InvalidRequest, ScitqError, StorageFull, Unavailable
 from .settings import Settings
 from .store import Store, Transaction, tokens
@@ -104,6 +106,8 @@ class Server:
             seats=Seats(self.settings.threads),
             readiness=Readiness(self.store, self.monitor),
             feed=Feed(LiveData(self.store, server_id).read, self.store.changes),
+            history=History(),
+            trouble=Trouble(self.store),
             server_id=server_id,
             login=_login(),
         )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from ..batchtext import batch_text
+from ..errors import Conflict
 from ..protocol import API
-from ..store import batches, reports
-from .answers import page, with_iso_times
+from ..store import Transaction, attempts, batches, reports, tasks
+from ..store.filters import Filter, moment_of
+from .answers import Answer, iso, page, with_iso_times
 from .call import Call
 from .routes import USER, route
-from .schemas import Nothing, PageQuery, StopBody
-from .shapes import Batch, BatchPage, Report
+from .schemas import MAX_PAGE, Nothing, PageQuery, StopBody, TimelineQuery
+from .shapes import Batch, BatchPage, Report, Steps, Timeline
 
 PATH = f"{API}/batches"
+MOST_ATTEMPTS = 2000  # of a timeline
+MOST_STEPS = 200
+MOST_IN_FILE = 50_000  # tasks
 
 
 @route(
@@ -31,6 +37,40 @@ def find(call: Call) -> dict:
 @route("GET", f"{PATH}/<name:path>/report", USER, "Durations, failures by exit code and last line, peak memory", answer=Report)
 def report(call: Call, name: str) -> dict:
     return call.read(lambda tx: reports.report(tx, name))
+
+
+@route("GET", f"{PATH}/<name:path>/timeline", USER, "When its newest attempts ran, and where", query=TimelineQuery, answer=Timeline)
+def timeline(call: Call, name: str) -> dict:
+    """The newest of those that ran at `since` or later; `from` and `to` are the ends of what is told."""
+
+    def look(tx: Transaction) -> dict:
+        begin = moment_of(call.query["since"], tx.now)
+        rows = attempts.timeline(tx, batches.row(tx, name)["id"], begin, MOST_ATTEMPTS)
+        first = max(begin, min((row["started_at"] for row in rows), default=tx.now))
+        return {"from": iso(first), "to": iso(tx.now), "items": [with_iso_times(row) for row in rows]}
+
+    return call.read(look)
+
+
+@route("GET", f"{PATH}/<name:path>/steps", USER, "Its tasks by the part of their name before a colon, and who needs whom", answer=Steps)
+def steps(call: Call, name: str) -> dict:
+    return {"items": call.read(lambda tx: reports.steps(tx, name, MOST_STEPS))}
+
+
+@route("GET", f"{PATH}/<name:path>/file", USER, "A batch file that makes its tasks again", answer="application/yaml")
+def file(call: Call, name: str) -> Answer:
+    text = batch_text(name, call.read(lambda tx: _all_tasks(tx, name)))
+    return Answer(text.encode(), headers={"Content-Type": "application/yaml; charset=utf-8"})
+
+
+def _all_tasks(tx: Transaction, name: str) -> list[dict]:
+    found = batches.get(tx, name)
+    if sum(found["counts"].values()) > MOST_IN_FILE:
+        raise Conflict(f"batch {name} has more than {MOST_IN_FILE} tasks, which make no file to read: rather list them as JSON")
+    rows: list[dict] = []
+    while part := tasks.find(tx, Filter(batch=name), MAX_PAGE, rows[-1]["id"] if rows else None, False):
+        rows += part
+    return rows
 
 
 @route("GET", f"{PATH}/<name:path>", USER, "A batch", answer=Batch)

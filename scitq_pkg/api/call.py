@@ -17,10 +17,12 @@ from ..store import Store, Transaction, requests
 from .answers import JSON
 from .callers import Caller, Callers
 from .feed import Feed
+from .history import History
 from .inputs import MAX_INT, load
 from .polls import Bells, Seats
 from .readiness import Readiness
 from .routes import Route
+from .trouble import Trouble
 
 MAX_PARAMETERS = 50
 MAX_KEY = 200  # characters of an Idempotency-Key
@@ -38,6 +40,8 @@ class Service:
     seats: Seats
     readiness: Readiness
     feed: Feed
+    history: History
+    trouble: Trouble
     server_id: str
     login: str  # name of the user who runs the server
     stopping: threading.Event = field(default_factory=threading.Event)

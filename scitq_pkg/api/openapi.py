@@ -102,11 +102,18 @@ def _header_parameters(route: Route) -> list[dict]:
     ]
 
 
+_BYTES = {"type": "string", "format": "binary"}
+_PARSED = {  # what those who know these types make of them
+    "text/event-stream": {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}},
+    "application/yaml": {"type": "object"},
+}
+
+
 def _success(route: Route) -> dict:
     if route.answer is None:
         return {"description": "Done"}
     if isinstance(route.answer, str):
-        return {"description": "Done", "content": {route.answer: {"schema": {"type": "string", "format": "binary"}}}}
+        return {"description": "Done", "content": {route.answer: {"schema": _PARSED.get(route.answer, _BYTES)}}}
     return {"description": "Done", "content": {JSON: {"schema": route.answer}}}
 
 

@@ -34,6 +34,7 @@ MAX_IDS = 1_000_000
 MAX_SLOTS = 100_000
 MAX_OUTPUT_BYTES = 4 * 2**20  # of a stream in one answer
 MAX_PAGE = 5000
+MAX_OUTPUTS = 100  # tasks in a page of outputs
 MAX_STREAM = 3600.0  # seconds
 
 # --- tasks -------------------------------------------------------------------------------------------------------------
@@ -107,6 +108,15 @@ class LoginBody(Body):
 
 class TasksQuery(FilterFields, PageQuery):
     requires = Number(least=1, metadata={"description": "id of a task that they need"})
+
+
+class OutputsQuery(FilterFields):
+    limit = Number(least=1, most=MAX_OUTPUTS, load_default=MAX_OUTPUTS)
+    after = Number(load_default=None, metadata={"description": "the cursor that the page before gave as `next`"})
+
+
+class TimelineQuery(Body):
+    since = Name(load_default="1d", metadata={"description": "`2h`, `3d` or an ISO time"})
 
 
 class CountsQuery(FilterFields):

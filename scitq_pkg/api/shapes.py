@@ -245,8 +245,106 @@ class Failure(Shape):
     task_ids = fields.List(fields.Integer(), required=True)
 
 
+Bin = Shape.from_dict(  # `from` is a word of Python
+    {"from": fields.Float(required=True), "to": fields.Float(required=True), "count": fields.Integer(required=True)}, name="Bin"
+)
+
+
+class Memory(Shape):
+    peak_bytes = fields.Integer(required=True, allow_none=True)
+    typical_bytes = fields.Integer(required=True, allow_none=True, metadata={"description": "the median"})
+    worker_bytes = fields.Integer(required=True, allow_none=True, metadata={"description": "of the worker that has least"})
+    concurrency = fields.Integer(required=True, allow_none=True, metadata={"description": "of that worker"})
+    concurrency_hint = fields.Integer(required=True, allow_none=True, metadata={"description": "what would fit it, if that is another"})
+    sentence = fields.String(required=True)
+
+
 class Report(Shape):
     batch = fields.String(required=True)
     durations = fields.Nested(Durations, required=True, metadata={"description": "seconds, of what succeeded"})
+    histogram = fields.List(fields.Nested(Bin), required=True, metadata={"description": "of these durations"})
     peak_memory_bytes = fields.Integer(required=True, allow_none=True)
+    memory = fields.Nested(Memory, required=True)
     failures = fields.List(fields.Nested(Failure), required=True)
+
+
+class Ran(Shape):
+    """An attempt on the line of its time."""
+
+    execution_id = fields.Integer(required=True)
+    task_id = fields.Integer(required=True)
+    name = fields.String(required=True, allow_none=True)
+    worker = fields.String(required=True, allow_none=True)
+    state = fields.String(required=True)
+    started_at = Moment()
+    ended_at = Moment()
+
+
+class Timeline(Shape):
+    items = fields.List(fields.Nested(Ran), required=True)
+    to = fields.DateTime(required=True)
+
+
+class Step(Shape):
+    step = fields.String(required=True, allow_none=True)
+    counts = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True, metadata=_COUNTS)
+    needs = fields.List(fields.String(allow_none=True), required=True)
+
+
+class Steps(Shape):
+    items = fields.List(fields.Nested(Step), required=True)
+
+
+class Measured(Shape):
+    at = fields.DateTime(required=True)
+
+
+class WorkerHistory(Shape):
+    items = fields.List(fields.Nested(Measured), required=True)
+
+
+class ByHand(Shape):
+    line = fields.String(required=True)
+
+
+class TaskOutput(Thing):
+    name = fields.String(required=True, allow_none=True)
+    state = fields.String(required=True)
+    stdout = fields.String(required=True, metadata={"description": "its last 64 KiB"})
+    stderr = fields.String(required=True, metadata={"description": "its last 64 KiB"})
+    truncated = fields.Boolean(required=True, metadata={"description": "whether there is more of either"})
+
+
+class TaskOutputPage(Page):
+    items = fields.List(fields.Nested(TaskOutput), required=True)
+
+
+class FailedGroup(Failure):
+    batch = fields.String(required=True)
+    newest_at = Moment()
+
+
+class Stuck(Shape):
+    name = fields.String(required=True)
+    why = fields.String(required=True)
+
+
+class Silent(Thing):
+    name = fields.String(required=True)
+    state = fields.String(required=True)
+    problem = fields.String(required=True, allow_none=True)
+    contact_at = Moment()
+
+
+class FullDisk(Shape):
+    worker = fields.String(required=True)
+    mount = fields.String(required=True)
+    free_bytes = fields.Integer(required=True)
+    total_bytes = fields.Integer(required=True)
+
+
+class Attention(Shape):
+    failures = fields.List(fields.Nested(FailedGroup), required=True, metadata={"description": "of the newest 2,000 failed tasks"})
+    batches = fields.List(fields.Nested(Stuck), required=True, metadata={"description": "of which tasks wait, and nothing will start"})
+    workers = fields.List(fields.Nested(Silent), required=True, metadata={"description": "offline, or not able to work"})
+    disks = fields.List(fields.Nested(FullDisk), required=True, metadata={"description": "with hardly any room"})

@@ -26,6 +26,8 @@ def sync(call: Call, id: int) -> dict:
     request, data = wire.decode_request(call.raw)
     rings = service.bells.enter(worker_id)
     service.monitor.contact(worker_id)
+    if request.stats:
+        service.history.note(worker_id, request.stats)
     told = call.read(lambda tx: _idle_answer(tx, worker_id, request))
     if told is None:
         service.store.write(lambda tx: queue.apply(tx, worker_id, request, data))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from ..byhand import line
 from ..errors import Conflict
 from ..explain import explain as explain_task
-from ..protocol import API
+from ..protocol import API, STREAMS
 from ..rewriting import rewritten
-from ..store import Transaction, tasks
+from ..store import Transaction, executions, tasks
+from ..store.filters import Filter
 from .answers import page, with_iso_times
 from .call import Call, known_id
 from .newtasks import accept
 from .routes import USER, route
-from .schemas import BulkBody, CountsQuery, EditBody, NewTasks, SignalBody, TaskChange, TasksQuery
+from .schemas import BulkBody, CountsQuery, EditBody, NewTasks, OutputsQuery, SignalBody, TaskChange, TasksQuery
 from .selection import filter_of, selected
-from .shapes import BulkAnswer, Counts, Explanation, Ids, Task, TaskPage
+from .shapes import BulkAnswer, ByHand, Counts, Explanation, Ids, Task, TaskOutputPage, TaskPage
 
 PATH = f"{API}/tasks"
+TAIL_BYTES = 64 * 1024  # of a stream in a page of outputs
+PAGE_BYTES = 4 * 2**20  # of such a page, about
 
 
 @route("POST", PATH, USER, "Queues a task, or all of `tasks` or none", body=NewTasks, answer=Ids, status=201)
@@ -50,6 +54,41 @@ def counts(call: Call) -> dict:
                 changes.wait(query["version"], query["wait"])
     version = changes.version
     return {"version": version, "counts": call.read(lambda tx: tasks.counts(tx, chosen))}
+
+
+@route("GET", f"{PATH}/outputs", USER, "The ends of what tasks wrote, of those that pass the filter", query=OutputsQuery, answer=TaskOutputPage)
+def outputs(call: Call) -> dict:
+    """Of the latest attempt of each, as text. A page may be shorter than its `limit`: it is the next cursor that ends the list."""
+    query = call.query
+    chosen = filter_of(query)
+    return call.read(lambda tx: _page_of_outputs(tx, chosen, query["after"], query["limit"]))
+
+
+def _page_of_outputs(tx: Transaction, chosen: Filter, after: int | None, limit: int) -> dict:
+    rows = tasks.find(tx, chosen, limit + 1, after, False)
+    items: list[dict] = []
+    size = 0
+    for row in rows[:limit]:
+        items.append(_outputs_of(tx, row))
+        size += len(items[-1]["stdout"]) + len(items[-1]["stderr"])
+        if size > PAGE_BYTES:
+            break
+    return {"items": items, "next": items[-1]["id"] if len(items) < len(rows) else None}
+
+
+def _outputs_of(tx: Transaction, row: dict) -> dict:
+    told = {"id": row["id"], "name": row["name"], "state": row["state"], "stdout": "", "stderr": "", "truncated": False}
+    if row["execution_id"] is not None:
+        for stream in STREAMS:
+            data, written = executions.tail(tx, row["execution_id"], stream, TAIL_BYTES)
+            told[stream] = data.decode("utf-8", "replace")
+            told["truncated"] |= written > len(data)
+    return told
+
+
+@route("GET", f"{PATH}/<id:id>/by-hand", USER, "The line with which somebody tries it by hand", answer=ByHand)
+def by_hand(call: Call, id: int) -> dict:
+    return {"line": line(call.read(lambda tx: tasks.get(tx, known_id(id, "task"))))}
 
 
 @route("GET", f"{PATH}/<id:id>", USER, "A task", answer=Task)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from .. import auth
 from ..protocol import API
 from ..store import workers
-from .answers import page, with_iso_times
+from .answers import iso, page, with_iso_times
 from .call import Call, known_id
 from .routes import USER, WORKER, route
 from .schemas import NewWorker, WorkerChange, WorkersQuery
-from .shapes import RegisteredWorker, Worker, WorkerPage
+from .shapes import RegisteredWorker, Worker, WorkerHistory, WorkerPage
 
 PATH = f"{API}/workers"
 
@@ -41,6 +41,13 @@ def find(call: Call) -> dict:
 @route("GET", f"{PATH}/<id:id>", USER + WORKER, "A worker", answer=Worker)
 def get(call: Call, id: int) -> dict:
     return with_iso_times(call.read(lambda tx: workers.get(tx, known_id(id, "worker"))))
+
+
+@route("GET", f"{PATH}/<id:id>/history", USER, "What its machine did in the last hour, as far as this server heard", answer=WorkerHistory)
+def history(call: Call, id: int) -> dict:
+    """Kept in memory: a server that was started again begins anew."""
+    call.read(lambda tx: workers.get(tx, known_id(id, "worker")))
+    return {"items": [row | {"at": iso(row["at"])} for row in call.service.history.of(id)]}
 
 
 @route("PATCH", f"{PATH}/<id:id>", USER, "Changes a worker while it works", body=WorkerChange, answer=Worker)

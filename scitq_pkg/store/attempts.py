@@ -1,4 +1,4 @@
-"""Attempts as time went: those that run, those that ended lately."""
+"""Attempts as time went: those that run, those that ended lately, when those of a batch ran."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from ..protocol import SUCCEEDED
 from .filters import among
 from .transaction import Transaction
 
+MANY = 20_000  # tasks of a batch, of which then the newest attempts of all batches are looked through
 NEWEST = 4000  # attempts that are looked at, where nothing is known yet
 _TIMES = "id, batch_id, state, started_at, COALESCE(ended_at, finished_at) AS ended_at, finished_at"
 _COUNTED = "state IN ('succeeded', 'failed')"
@@ -39,3 +40,16 @@ def newest_succeeded(tx: Transaction, batch_id: int, count: int) -> list[dict]:
         "(SELECT execution_id FROM task WHERE batch_id = ? AND state = ? ORDER BY id DESC LIMIT ?) ORDER BY finished_at",
         (batch_id, SUCCEEDED, count),
     )
+
+
+def timeline(tx: Transaction, batch_id: int, since: float, most: int) -> list[dict]:
+    """When the newest attempts of a batch ran, those that ran at `since` or later; `execution_id`, task, worker, state, times."""
+    tasks = tx.value("SELECT COUNT(*) FROM task WHERE batch_id = ?", (batch_id,))
+    by_tasks = "execution.id IN (SELECT execution.id FROM task JOIN execution ON execution.task_id = task.id WHERE task.batch_id = ?)"
+    ours = by_tasks if tasks <= MANY else "execution.batch_id = ?"
+    return tx.all(
+        "SELECT execution.id AS execution_id, task_id, task.name, worker.name AS worker, execution.state, started_at, "
+        "COALESCE(ended_at, finished_at) AS ended_at FROM execution JOIN task ON task.id = task_id "
+        f"LEFT JOIN worker ON worker.id = worker_id WHERE {ours} AND started_at IS NOT NULL "
+        "AND COALESCE(ended_at, finished_at, ?) >= ? ORDER BY execution.id DESC LIMIT ?", (batch_id, tx.now, since, most),
+    )  # fmt: skip

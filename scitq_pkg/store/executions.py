@@ -90,3 +90,22 @@ def _pieces(tx: Transaction, execution_id: int, number: int, offset: int):
         data = bytes(row["data"])
         if start + len(data) > offset:
             yield start, data
+
+
+def tail(tx: Transaction, execution_id: int, stream: str, size: int) -> tuple[bytes, int]:
+    """The last bytes of a stream, so many at most, and how many were written in all."""
+    number = STREAMS.index(stream)
+    pieces: list[bytes] = []
+    have, before = 0, 2**62
+    while have < size:
+        row = tx.one(
+            "SELECT start, data FROM output WHERE execution_id = ? AND stream = ? AND start < ? ORDER BY start DESC LIMIT 1",
+            (execution_id, number, before),
+        )
+        if row is None:
+            break
+        before = row["start"]
+        pieces.insert(0, bytes(row["data"]))
+        have += len(pieces[0])
+    written = tx.value(f"SELECT {stream}_size FROM execution WHERE id = ?", (execution_id,)) or 0
+    return b"".join(pieces)[-size:], written

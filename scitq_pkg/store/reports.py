@@ -1,6 +1,8 @@
-"""What the tasks of a batch took, and what went wrong."""
+"""What the tasks of a batch took, when they ran, how they hang together, and what went wrong."""
 
 from __future__ import annotations
+
+import statistics
 
 from ..protocol import FAILED, SUCCEEDED
 from . import batches
@@ -8,47 +10,202 @@ from .transaction import Transaction
 
 _FAILURES = 20  # groups of failures in a report
 _NAMED = 100  # tasks of each that are named
+_MEASURED = 20_000  # newest tasks of which each duration is looked at
+_BINS = 15  # of a histogram, about
+_WIDE = 20  # the longest over the shortest duration from which on bins grow
+_FREE_SHARE = 0.9  # of a machine's memory that tasks may use
+_LINES_CHARACTERS = 300
+
+# The latest attempts of the tasks of a batch that are in a state.
+_LATEST = "FROM task JOIN execution ON execution.id = task.execution_id WHERE task.batch_id = ? AND task.state = ?"
+_SECONDS = "COALESCE(execution.ended_at, execution.finished_at) - execution.started_at"
 
 
 def report(tx: Transaction, name: str) -> dict:
-    """Durations (seconds) and peak memory of what succeeded, failures by exit code, signal and last line. Raises NotFound."""
+    """Durations (seconds) and memory of what succeeded, failures by exit code, signal and last line. Raises NotFound."""
     batch_id = batches.row(tx, name)["id"]
+    measured = tx.all(
+        f"SELECT {_SECONDS} AS seconds, execution.peak_memory_bytes AS peak {_LATEST} AND execution.started_at IS NOT NULL "
+        "ORDER BY task.id DESC LIMIT ?", (batch_id, SUCCEEDED, _MEASURED),
+    )  # fmt: skip
+    peaks = [row["peak"] for row in measured if row["peak"]]
     return {
         "batch": name,
         "durations": _durations(tx, batch_id),
-        "peak_memory_bytes": _peak(tx, batch_id),
-        "failures": _failures(tx, batch_id),
+        "histogram": histogram([max(0.0, row["seconds"]) for row in measured]),
+        "peak_memory_bytes": max(peaks, default=None),
+        "memory": memory_advice(peaks, _least_worker(tx, batch_id)),
+        "failures": grouped(_failed(tx, batch_id), ("exit_code", "signal", "last_line"), _NAMED)[:_FAILURES],
     }
 
 
-_LATEST = "FROM execution JOIN task ON task.execution_id = execution.id WHERE task.batch_id = ? AND execution.state = ?"
-
-
-def _durations(tx: Transaction, batch_id: int) -> dict:
-    seconds = "COALESCE(execution.ended_at, execution.finished_at) - execution.started_at"
+def _durations(tx: Transaction, batch_id: int) -> dict | None:
     return tx.one(
-        f"SELECT COUNT(*) AS count, MIN({seconds}) AS least, AVG({seconds}) AS mean, MAX({seconds}) AS most {_LATEST} "
+        f"SELECT COUNT(*) AS count, MIN({_SECONDS}) AS least, AVG({_SECONDS}) AS mean, MAX({_SECONDS}) AS most {_LATEST} "
         "AND execution.started_at IS NOT NULL", (batch_id, SUCCEEDED),
     )  # fmt: skip
 
 
-def _peak(tx: Transaction, batch_id: int) -> int | None:
-    return tx.value(f"SELECT MAX(execution.peak_memory_bytes) {_LATEST}", (batch_id, SUCCEEDED))
+# --- durations ------------------------------------------------------------------------------------------------------------------
 
 
-def _failures(tx: Transaction, batch_id: int) -> list[dict]:
-    rows = tx.all(
-        f"SELECT execution.task_id, execution.exit_code, execution.signal, execution.reason, execution.last_output {_LATEST} "
-        "ORDER BY execution.id", (batch_id, FAILED),
+def histogram(values: list[float]) -> list[dict]:
+    """`from`, `to` and `count` of each bin, with round edges; bins grow where the values are very different."""
+    if not values:
+        return []
+    edges = _edges(min(values), max(values))
+    counts = [0] * (len(edges) - 1)
+    place = 0
+    for value in sorted(values):
+        while place < len(counts) - 1 and value >= edges[place + 1]:
+            place += 1
+        counts[place] += 1
+    return [{"from": low, "to": high, "count": count} for low, high, count in zip(edges, edges[1:], counts)]
+
+
+def _edges(least: float, most: float) -> list[float]:
+    if least > 0 and most / least > _WIDE:
+        return _growing(least, most)
+    step = _round_steps((most - least) / _BINS or max(most, 1.0) / _BINS)
+    first = int(least / step)
+    return [float(f"{number * step:.6g}") for number in range(first, int(most / step) + 2)]
+
+
+def _growing(least: float, most: float) -> list[float]:
+    """1, 2, 5, 10, 20, 50..."""
+    edges, power = [], 0
+    while 10.0**power > least:
+        power -= 1
+    while not edges or edges[-1] <= most:
+        edges += [float(f"{factor * 10.0**power:.6g}") for factor in (1, 2, 5)]
+        power += 1
+    first = max(place for place, edge in enumerate(edges) if edge <= least)
+    last = min(place for place, edge in enumerate(edges) if edge > most)
+    return edges[first : last + 1]
+
+
+def _round_steps(step: float) -> float:
+    """The next of 1, 2, 5 times a power of ten."""
+    power = 10.0 ** float(f"{step:e}".partition("e")[2])
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------------------
+
+
+def _least_worker(tx: Transaction, batch_id: int) -> dict | None:
+    """The worker of a batch that has the least memory."""
+    return tx.one(
+        "SELECT name, memory_bytes, concurrency, cpus FROM worker WHERE batch_id = ? AND deleted_at IS NULL AND memory_bytes > 0 "
+        "AND concurrency > 0 ORDER BY memory_bytes, id LIMIT 1", (batch_id,),
     )  # fmt: skip
+
+
+def memory_advice(peaks: list[int], worker: dict | None) -> dict:
+    """What tasks took beside what the smallest worker has, and the concurrency that fits it, if that is another one."""
+    peak = max(peaks, default=None)
+    told = {"peak_bytes": peak, "typical_bytes": int(statistics.median(peaks)) if peaks else None}
+    if worker is None or peak is None:
+        sentence = "Nothing is known of its tasks' memory yet." if peak is None else "No worker that tells its memory is in this batch."
+        return {**told, "worker_bytes": worker and worker["memory_bytes"], "concurrency": worker and worker["concurrency"],
+                "concurrency_hint": None, "sentence": sentence}  # fmt: skip
+    hint, sentence = _fitting(peak, worker)
+    told |= {"worker_bytes": worker["memory_bytes"], "concurrency": worker["concurrency"]}
+    return {**told, "concurrency_hint": hint, "sentence": sentence}
+
+
+def _fitting(peak: int, worker: dict) -> tuple[int | None, str]:
+    name, present = worker["name"], worker["concurrency"]
+    fits = int(worker["memory_bytes"] * _FREE_SHARE // peak)
+    each = f"A task took up to {_shown(peak)}, {name} has {_shown(worker['memory_bytes'])}"
+    if fits < 1:
+        return (1 if present > 1 else None), f"{each}: that is hardly enough for one; give the batch larger machines."
+    if fits < present:
+        return fits, f"{each}: {fits} at once fit there, not {present}. `scitq manage worker update -n {name} -C {fits}`"
+    more = min(fits, worker["cpus"] or present)
+    if more > present:
+        return more, f"{each}: there is room for {more} at once, not only {present}, if each uses one processor."
+    return None, f"{each}: {present} at once fit there."
+
+
+def _shown(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+# --- failures -------------------------------------------------------------------------------------------------------------------
+
+_FAILURE = "execution.task_id, execution.exit_code, execution.signal, execution.reason, execution.last_output"
+
+
+def _failed(tx: Transaction, batch_id: int) -> list[dict]:
+    return tx.all(f"SELECT {_FAILURE} {_LATEST} ORDER BY execution.id", (batch_id, FAILED))
+
+
+def newest_failed(tx: Transaction, count: int) -> list[dict]:
+    """The newest failed tasks of all batches by the latest attempt of each, newest end first; rows for `grouped`, with `batch`."""
+    return tx.all(
+        f"SELECT {_FAILURE}, execution.finished_at, batch.name AS batch FROM task JOIN execution ON execution.id = task.execution_id "
+        "JOIN batch ON batch.id = task.batch_id WHERE task.id IN (SELECT id FROM task WHERE state = ? "
+        "AND batch_id IN (SELECT id FROM batch) ORDER BY +id DESC LIMIT ?) ORDER BY execution.finished_at DESC", (FAILED, count),
+    )  # fmt: skip
+
+
+def grouped(rows: list[dict], keys: tuple[str, ...], named: int) -> list[dict]:
+    """Failures with the same keys (`last_line` is one of `last_output`) together, the largest group first, so many ids each.
+
+    Where rows have `finished_at`, that of its first row is `newest_at` of a group.
+    """
     groups: dict[tuple, dict] = {}
     for row in rows:
-        line = (row["last_output"] or "").rstrip().rpartition("\n")[2][:300] or None
-        key = (row["exit_code"], row["signal"], line)
-        group = groups.setdefault(
-            key, {"exit_code": key[0], "signal": key[1], "last_line": line, "reason": row["reason"], "count": 0, "task_ids": []}
-        )
+        row["last_line"] = (row.pop("last_output") or "").rstrip().rpartition("\n")[2][:_LINES_CHARACTERS] or None
+        key = tuple(row[name] for name in keys)
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = {name: row[name] for name in keys}
+            group |= {"reason": row["reason"], "count": 0, "task_ids": []}
+            group |= {"newest_at": row["finished_at"]} if "finished_at" in row else {}
         group["count"] += 1
-        if group["count"] <= _NAMED:
+        if group["count"] <= named:
             group["task_ids"].append(row["task_id"])
-    return sorted(groups.values(), key=lambda group: -group["count"])[:_FAILURES]
+    return sorted(groups.values(), key=lambda group: -group["count"])
+
+
+# --- who needs whom --------------------------------------------------------------------------------------------------------------
+
+
+def steps(tx: Transaction, name: str, most: int) -> list[dict]:
+    """The tasks of a batch by the part of their name before a `:`, `counts` by state, and the steps each one `needs`.
+
+    The `most` largest ones, in the order in which they were queued. Raises NotFound.
+    """
+    batch_id = batches.row(tx, name)["id"]
+    found: dict[str | None, dict] = {}
+    for row in tx.all(
+        f"SELECT {_step(tx, 'name')} AS step, state, COUNT(*) AS n, MIN(id) AS first FROM task WHERE batch_id = ? GROUP BY 1, state",
+        (batch_id,),
+    ):
+        step = found.setdefault(row["step"], {"step": row["step"], "counts": {}, "needs": [], "first": row["first"]})
+        step["counts"][row["state"]] = row["n"]
+        step["first"] = min(step["first"], row["first"])
+    kept = sorted(found.values(), key=lambda step: -sum(step["counts"].values()))[:most]
+    known = {step["step"]: step for step in kept}
+    for edge in _edges_of(tx, batch_id):
+        if edge["step"] in known and edge["needed"] in known and edge["step"] != edge["needed"]:
+            known[edge["step"]]["needs"].append(edge["needed"])
+    return [{key: step[key] for key in ("step", "counts", "needs")} for step in sorted(kept, key=lambda step: step["first"])]
+
+
+def _edges_of(tx: Transaction, batch_id: int) -> list[dict]:
+    return tx.all(
+        f"SELECT DISTINCT {_step(tx, 'task.name')} AS step, {_step(tx, 'needed.name')} AS needed FROM task "
+        "JOIN requirement ON requirement.task_id = task.id JOIN task AS needed ON needed.id = requirement.required_id "
+        "WHERE task.batch_id = ? AND needed.batch_id = ? ORDER BY 1, 2", (batch_id, batch_id),
+    )  # fmt: skip
+
+
+def _step(tx: Transaction, column: str) -> str:
+    return f"split_part({column}, ':', 1)" if tx.postgresql else f"substr({column}, 1, instr({column} || ':', ':') - 1)"

@@ -1,0 +1,123 @@
+"""Tasks become the text of a batch file that makes them again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+
+from .protocol import TaskSpec
+
+_BUILT_IN = re.compile(r"(?<!\$)\{((?:name|batch|row)(?::[^{}:\s]*)*)\}")  # what would be replaced in every value
+_SAFE = re.compile(r"[A-Za-z_/.](?:[A-Za-z0-9_/.+=@%,-]|:(?=[A-Za-z0-9_/.]))*(?: (?:[A-Za-z0-9_/.+=@%,-]|:(?=[A-Za-z0-9_/.]))+)*")  # means itself in YAML
+_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n", ".inf", ".nan", "=", ".")
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+_KEYS = [known.name for known in fields(TaskSpec) if known.name not in ("batch", "require")]
+_LISTED = ("input", "resource")
+
+
+def batch_text(batch: str, tasks: list[dict]) -> str:
+    """A batch file of tasks as the API shows them. Where names are missing or not alone, the id is put in or after them."""
+    names = _names(tasks)
+    given = [_given(task, names) for task in tasks]
+    shared = _shared(given)
+    lines = ["# Passwords in URIs are not in here.\n"] if any("..." in str(task["input"]) for task in tasks) else []
+    lines += [f"batch: {_scalar(batch, '')}\n"]
+    if shared:
+        lines += ["defaults:\n", *_mapping(shared, "  ")]
+    lines.append("tasks:\n" if given else "tasks: []\n")
+    for keys in given:
+        own = {key: value for key, value in keys.items() if key not in shared}
+        lines += _item(own)
+    return "".join(lines)
+
+
+def _names(tasks: list[dict]) -> dict[int, str]:
+    """A name for each task, no two the same."""
+    count = Counter(task["name"] for task in tasks)
+    names = {task["id"]: task["name"] for task in tasks if task["name"] and count[task["name"]] == 1}
+    taken = set(names.values())
+    for task in tasks:
+        if task["id"] not in names:
+            name = f"{task['name'] or 'task'}-{task['id']}"
+            while name in taken:
+                name += "-"
+            names[task["id"]] = name
+            taken.add(name)
+    return names
+
+
+def _given(task: dict, names: dict[int, str]) -> dict:
+    """What of a task is not by default, under the keys of a batch file."""
+    plain = {known.name: None if known.default is MISSING else known.default for known in fields(TaskSpec)}
+    found = {"name": names[task["id"]]}
+    found |= {key: task[key] for key in _KEYS if key != "name" and task[key] != plain[key] and task[key] not in ([], {})}
+    needs = [names[other] for other in task["require"] if other in names]
+    others = [other for other in task["require"] if other not in names]
+    found |= {"needs": needs} if needs else {}
+    found |= {"require": others} if others else {}
+    kept = {spelled: f"{{{spelled}}}" for spelled in _BUILT_IN.findall(json.dumps(found, ensure_ascii=False))}
+    return found | ({"each": [kept]} if kept else {})  # a column of the same name, with itself as its value
+
+
+def _shared(given: list[dict]) -> dict:
+    """What all tasks have in common; `env` is merged by who reads it, so it is shared whole or not at all."""
+    if len(given) < 2:
+        return {}
+    first = given[0]
+    own = ("name", "command", "needs", "each")
+    return {key: value for key, value in first.items() if key not in own and all(keys.get(key) == value for keys in given)}
+
+
+# --- YAML --------------------------------------------------------------------------------------------------------------------
+
+
+def _item(keys: dict) -> Iterator[str]:
+    for number, line in enumerate(_mapping(keys, "    ")):
+        yield f"  - {line[4:]}" if number == 0 else line
+
+
+def _mapping(keys: dict, indent: str) -> Iterator[str]:
+    for key, value in keys.items():
+        name = _scalar(key, indent)
+        if isinstance(value, dict):
+            yield f"{indent}{name}:\n"
+            yield from _mapping(value, indent + "  ")
+        elif isinstance(value, list):
+            yield f"{indent}{name}:\n"
+            for item in value:
+                if isinstance(item, dict):
+                    pairs = ", ".join(f"{_quoted(column)}: {_quoted(cell)}" for column, cell in item.items())
+                    yield f"{indent}  - {{{pairs}}}\n"
+                else:
+                    yield f"{indent}  - {_scalar(item, indent + '  ')}\n"
+        else:
+            yield f"{indent}{name}: {_scalar(value, indent)}\n"
+
+
+def _scalar(value: object, indent: str) -> str:
+    """A value as it is written after its key; a text of several lines stays readable where it can."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if _SAFE.fullmatch(value) and value.lower() not in _WORDS:
+        return value
+    if "\n" in value and _is_block(value):
+        ends = {True: "", False: "-"}[value.endswith("\n")]
+        lines = value.removesuffix("\n").split("\n")
+        return f"|{ends}\n" + "\n".join(f"{indent}  {line}" if line else "" for line in lines)
+    return _quoted(value)
+
+
+def _is_block(text: str) -> bool:
+    """Whether a text can be written line by line, as it is."""
+    plain = not _HIDDEN.search(text) and "\r" not in text and "\t" not in text[:1]
+    return plain and text[0] not in " \n" and not text.endswith("\n\n")
+
+
+def _quoted(text: str) -> str:
+    if "\n" not in text and not _HIDDEN.search(text) and "\t" not in text:
+        return "'" + text.replace("'", "''") + "'"
+    escaped = json.dumps(text, ensure_ascii=False)
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", escaped)

@@ -1,0 +1,114 @@
+"""The web UI's files as a browser gets them, and how it signs in and out."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from doors import Doors, error
+from env import Env
+from scitq.transport import Connection
+
+from scitq import ui
+
+FOLDER = Path(__file__).resolve().parent.parent / "scitq_pkg" / "ui"
+FILES = sorted(str(path.relative_to(FOLDER)) for kind in ui.KINDS for path in FOLDER.rglob(f"*.{kind}"))
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory):
+    env = Env(tmp_path_factory.mktemp("doors"))
+    yield Doors(env)
+    env.close()
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "index.html"])
+def test_every_file_is_served_with_its_kind_and_never_twice(doors, name):
+    answer = doors.get(f"/ui/{name}")
+    assert answer.status == 200 and answer.body == (FOLDER / name).read_bytes()
+    assert answer.headers["Content-Type"] == ui.KINDS[name.rpartition(".")[2]]
+    again = doors.get(f"/ui/{name}", If_None_Match=answer.headers["ETag"])
+    assert again.status == 304 and again.body == b""
+
+
+def test_what_takes_gzip_gets_it(doors):
+    plain, zipped = doors.get("/ui/"), doors.get("/ui/", Accept_Encoding="br, gzip")
+    assert zipped.headers["Content-Encoding"] == "gzip" and gzip.decompress(zipped.body) == plain.body
+    assert "Content-Encoding" not in plain.headers and plain.headers["ETag"] != zipped.headers["ETag"]
+    assert zipped.headers["Vary"] == "Accept-Encoding"
+    assert "Content-Encoding" not in doors.get("/ui/", Accept_Encoding="gzip;q=0, br").headers
+
+
+@pytest.mark.parametrize(
+    "path, up",
+    [("/ui/", "./"), ("/ui/workers", "./"), ("/ui/tasks/5", "../"), ("/ui/tasks/5?attempt=a/b/c", "../"), ("/ui/batches/a%2Fb", "../"),
+     ("/ui/batches/a/b", "../../"), ("/ui/batches/x.js", "../"), ("/ui/index.html", "./")],
+)  # fmt: skip
+def test_each_page_is_the_one_page_that_finds_its_files(doors, path, up):
+    answer = doors.get(path)
+    assert answer.status == 200 and answer.headers["Content-Type"].startswith("text/html")
+    assert f'src="{up}js/main.js"'.encode() in answer.body
+
+
+def test_its_policy_lets_no_text_become_script(doors):
+    for path in ("/ui/", "/ui/js/main.js"):
+        policy = doors.get(path).headers["Content-Security-Policy"]
+        assert "require-trusted-types-for 'script'" in policy and "trusted-types 'none'" in policy and "unsafe" not in policy
+    assert "trusted-types" not in doors.get("/docs").headers["Content-Security-Policy"]  # where Swagger UI would break
+
+
+@pytest.mark.parametrize("name", ["js/none.js", "none.css", "js/../index.html", "..%2fapi%2fui.py", "__init__.py", "js%2fmain.js"])
+def test_no_other_file_is_served(doors, name):
+    answer = doors.get(f"/ui/{name}")
+    assert b"def " not in answer.body and (answer.status == 404) == name.endswith(("none.js", "none.css"))
+
+
+@pytest.mark.parametrize("path", ["/", "/ui"])
+def test_where_a_person_begins(doors, path):
+    answer = doors.get(path)
+    assert answer.status == 303 and answer.headers["Location"] == "ui/"
+
+
+# --- signing in and out --------------------------------------------------------------------------------------------------------
+
+
+def ask(doors: Doors, path: str, body: dict, **headers):
+    with Connection(doors.server.url) as connection:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return connection.request("POST", path, body, headers=named)
+
+
+def test_signing_in_and_out(doors):
+    answer = ask(doors, "/login", {"token": doors.user}, Origin=doors.server.url)
+    assert answer.status == 204 and answer.body == b""
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Secure" not in cookie
+    assert doors.get("/api/v1/server", Cookie=cookie.partition(";")[0]).json()["you"] == {"name": "ursula", "role": "user"}
+    out = ask(doors, "/logout", {}, Origin=doors.server.url).headers["Set-Cookie"]
+    assert out.partition("=")[0] == cookie.partition("=")[0] and out.partition(";")[0].endswith("=") and "Max-Age=0" in out
+
+
+def test_signing_in_with_what_is_no_users_token(doors):
+    wrong = ask(doors, "/login", {"token": "scitq_wrong"}, Origin=doors.server.url)
+    assert wrong.status == 401 and "not known" in error(wrong)["message"] and "Set-Cookie" not in wrong.headers
+    for body in ({"token": doors.worker}, {"token": ""}, {"token": "\ud800"}, {"token": "a\r\nb"}, {}, {"token": 1}):
+        answer = ask(doors, "/login", body, Origin=doors.server.url)
+        assert answer.status == 400 and error(answer)["field"] == "token"
+
+
+def test_no_other_page_signs_in_or_out(doors):
+    for path, body in (("/login", {"token": doors.user}), ("/logout", {})):
+        for headers in ({}, {"Sec_Fetch_Site": "same-site"}, {"Origin": "http://evil.example"}):
+            answer = ask(doors, path, body, **headers)
+            assert answer.status == 403 and "Set-Cookie" not in answer.headers
+
+
+def test_without_tokens_anything_signs_in(tmp_path):
+    env = Env(tmp_path)
+    server = env.server("--no-auth")
+    with Connection(server.url) as connection:
+        answer = connection.request("POST", "/login", {"token": "x"}, headers={"Origin": server.url})
+        assert answer.status == 204 and "x" not in answer.headers["Set-Cookie"].partition("=")[2].partition(";")[0]
+    assert f"{server.url}/ui/" in server.output()
+    env.close()
