@@ -16,10 +16,11 @@ import { drawing, refresher } from "./refresh.js";
 import { go, link, query, setQuery } from "./router.js";
 import { slots, slotsInWords } from "./slots.js";
 import { ORDER, badge, stackedBar } from "./states.js";
-import { stepList } from "./steps.js";
+import { areSteps, stepList } from "./steps.js";
 import { changeMany } from "./workeredit.js";
 
 const SPANS = { "": "all, up to 2,000 attempts", "15m": "the last 15 minutes", "1h": "the last hour", "6h": "the last 6 hours", "1d": "the last day", "7d": "the last week" };
+const EVER = "1970-01-01T00:00:00Z";
 const FINAL = ["succeeded", "failed", "canceled"];
 
 /** @param {object} ctx see router.js */
@@ -70,7 +71,7 @@ class View {
     const section = (name, title, ...beside) => {
       const heading = el("h2", { id: `h-${name}`, text: title });
       const error = (this.parts[`${name}-error`] = el("p", { class: "field-error", role: "alert", hidden: true }));
-      return (this.parts[`${name}-section`] = el("section", { class: `panel part-${name}`, "aria-labelledby": `h-${name}` }, el("div", { class: "panel-head" }, heading, beside), error, part(name)));
+      return (this.parts[`${name}-section`] = el("section", { class: `panel part-${name}`, "aria-labelledby": `h-${name}` }, el("div", { class: "panel-head" }, heading, beside), error, part(name, "div", { class: "part" })));
     };
     replace(this.ctx.main,
       el("header", { class: "page-head" }, el("h1", { class: "name", text: this.name }), part("stopped", "span"), el("div", { class: "actions" }, part("stopgo", "span"), this.exportMenu(), this.deleteButton())),
@@ -160,13 +161,12 @@ class View {
 
   async loadSteps() {
     const { items } = await get(`${pathOf(this.name)}/steps`);
-    const isPlain = items.length < 2 && !items.some((item) => item.needs.length);
-    show(this.parts["steps-section"], !isPlain);
+    show(this.parts["steps-section"], areSteps(items));
     replace(this.parts.steps, stepList(this.name, items));
   }
 
   async loadTimeline() {
-    const answer = await get(`${pathOf(this.name)}/timeline`, { since: this.span.value || null });
+    const answer = await get(`${pathOf(this.name)}/timeline`, { since: this.span.value || EVER });
     this.draw.timeline((width) => timelinePart(answer, width));
   }
 }

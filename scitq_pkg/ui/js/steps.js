@@ -5,6 +5,8 @@ import { count } from "./format.js";
 import { link } from "./router.js";
 import { stackedBar } from "./states.js";
 
+const FEW = 60; // lines
+
 /**
  * Steps in an order in which each comes after what it needs, with how deep it lies; steps that need each other in a circle come as they may.
  * @param {{step: string|null, counts: object, needs: (string|null)[]}[]} items
@@ -26,8 +28,16 @@ export function inOrder(items) {
   return found.sort((one, other) => one.depth - other.depth);
 }
 
+/** Whether the names of tasks tell steps: where each task has a name of its own they do not. */
+export function areSteps(items) {
+  const tasks = items.reduce((sum, item) => sum + totalOf(item.counts), 0);
+  return items.length > 1 && (items.length <= tasks / 2 || (items.length <= FEW && items.some((item) => item.needs.length)));
+}
+
+const totalOf = (counts) => Object.values(counts).reduce((sum, number) => sum + number, 0);
+
 /** Text as a glob that means itself. */
-export const asGlob = (text) => text.replace(/[[*?]/g, "[$&]");
+const asGlob = (text) => text.replace(/[[*?]/g, "[$&]");
 
 /**
  * A list of steps: indented by what must come before, each with its counts, leading to its tasks.
@@ -35,16 +45,17 @@ export const asGlob = (text) => text.replace(/[[*?]/g, "[$&]");
  * @param {{step: string|null, counts: object, needs: (string|null)[]}[]} items
  */
 export function stepList(batch, items) {
-  return el("ol", { class: "steps" }, inOrder(items).map(({ item, depth }) => stepLine(batch, item, depth)));
+  const lines = inOrder(items);
+  const more = lines.length > FEW ? el("li", { class: "muted", text: `and ${count(lines.length - FEW)} more` }) : null;
+  return el("ol", { class: "steps" }, lines.slice(0, FEW).map(({ item, depth }) => stepLine(batch, item, depth)), more);
 }
 
 function stepLine(batch, item, depth) {
-  const total = Object.values(item.counts).reduce((sum, number) => sum + number, 0);
   const needs = item.needs.filter((need) => need !== item.step);
   return el("li", { style: { "--depth": String(Math.min(depth, 8)) } },
     el("span", { class: "step-name" }, depth ? el("span", { class: "muted", "aria-hidden": "true", text: "↳ " }) : null, stepLink(batch, item.step)),
     el("span", { class: "step-bar" }, stackedBar(item.counts)),
-    el("span", { class: "num", text: `${count(item.counts.succeeded ?? 0)} of ${count(total)}` }),
+    el("span", { class: "num", text: `${count(item.counts.succeeded ?? 0)} of ${count(totalOf(item.counts))}` }),
     el("span", { class: "muted step-needs", text: needs.length ? `after ${needs.map(calledStep).join(", ")}` : "" }));
 }
 

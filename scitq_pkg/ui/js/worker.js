@@ -87,7 +87,7 @@ class View {
 
   build() {
     const part = (name, tag = "div", props = {}) => (this.parts[name] = el(tag, props));
-    const section = (name, title, ...more) => (this.parts[`${name}-section`] = el("section", { class: `panel part-${name}`, "aria-labelledby": `h-${name}` }, el("h2", { id: `h-${name}`, text: title }), part(name), more));
+    const section = (name, title, ...more) => (this.parts[`${name}-section`] = el("section", { class: `panel part-${name}`, "aria-labelledby": `h-${name}` }, el("h2", { id: `h-${name}`, text: title }), part(name, "div", { class: "part" }), more));
     this.controls = this.makeControls();
     this.attempts = attemptTable();
     replace(this.ctx.main,
