@@ -76,7 +76,7 @@ export function timeline(lanes, { from, to, onOpen = null, label = "", width = 1
   const ticks = (width < 500 ? [0, 1] : [0, 0.25, 0.5, 0.75, 1]).map((part) => {
     const at = left + (width - left) * part;
     const anchor = part === 0 ? "start" : part === 1 ? "end" : "middle";
-    return svg("text", { class: "tick", x: at, y: height + foot - 5, "text-anchor": anchor }, clock(start + (end - start) * part, end - start));
+    return svg("text", { class: "tick", x: at, y: height + foot - 5, "text-anchor": anchor }, clock(start + (end - start) * part, end - start, part === 0));
   });
   const drawing = svg("svg", { class: onOpen ? "timeline opens" : "timeline", viewBox: `0 0 ${width} ${height + foot}`, role: "img", "aria-label": label }, ...parts.flat(2), ...ticks);
   const rows = () =>
@@ -111,11 +111,13 @@ function moment(value) {
   return typeof value === "string" ? Date.parse(value) : Number(value);
 }
 
-function clock(time, span) {
+/** `dated`: with the day, if that is not today. */
+function clock(time, span, dated = false) {
   const at = new Date(time);
   const two = (number) => String(number).padStart(2, "0");
-  const minute = `${two(at.getHours())}:${two(at.getMinutes())}`;
-  if (span > 86_400_000) return `${two(at.getMonth() + 1)}-${two(at.getDate())} ${minute}`;
+  const day = span > 86_400_000 || (dated && at.toDateString() !== new Date().toDateString()) ? `${two(at.getMonth() + 1)}-${two(at.getDate())} ` : "";
+  const minute = `${day}${two(at.getHours())}:${two(at.getMinutes())}`;
+  if (span < 5000) return `${minute}:${two(at.getSeconds())}.${Math.floor(at.getMilliseconds() / 100)}`;
   return span < 600_000 ? `${minute}:${two(at.getSeconds())}` : minute;
 }
 
