@@ -76,7 +76,7 @@ class View {
     replace(this.ctx.main,
       el("header", { class: "page-head" }, el("h1", { class: "name", text: this.name }), part("stopped", "span"), el("div", { class: "actions" }, part("stopgo", "span"), this.exportMenu(), this.deleteButton())),
       el("section", { class: "summary", "aria-label": "Progress" }, part("bar"), part("facts", "p", { class: "fact-line" })),
-      part("cards", "ul", { class: "state-cards", "aria-label": "Tasks by state" }),
+      part("cards", "ul", { class: "cards state-cards", "aria-label": "Tasks by state" }),
       section("report", "What failed"),
       el("div", { class: "side-by-side" }, section("durations", "How long tasks took"), section("memory", "Memory")),
       section("timeline", "What ran when", this.spanChoice()),
