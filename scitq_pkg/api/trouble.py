@@ -13,8 +13,8 @@ from .livedata import MOST_BATCHES, MOST_WORKERS, slots_of
 FAILED_LOOKED_AT = 2000  # the newest
 GROUPS = 50
 NAMED = 20  # tasks of a group
-KEEPS_SECONDS = 2.0  # for so long at least an answer will do, and for as long as nothing changed,
-LONGEST_SECONDS = 20.0  # but no longer than this: workers fall silent without a change
+COST_SHARE = 0.05  # of a processor that the looking may take
+KEEPS_SECONDS = 20.0  # for which an answer will do when nothing changed: disks fill without a change
 FULL_SHARE, FULL_BYTES = 0.05, 20 * 10**9  # a disk is told with less free than both
 _WAITING = ("pending", "waiting")
 
@@ -27,15 +27,17 @@ class Trouble:
         self._turn = threading.Lock()
         self._answer: dict = {}
         self._version = -1
-        self._looked = float("-inf")
+        self._looked = self._cost = float("-inf")
 
     def read(self) -> dict:
         """`failures`, `batches`, `workers`, `disks`."""
         with self._turn:
-            age, version = time.monotonic() - self._looked, self._store.changes.version
-            if age > LONGEST_SECONDS or (age > KEEPS_SECONDS and version != self._version):
+            began, version = time.monotonic(), self._store.changes.version
+            age = began - self._looked
+            if age > KEEPS_SECONDS or (version != self._version and age > self._cost / COST_SHARE):
                 self._answer = self._store.read(_look)
                 self._version, self._looked = version, time.monotonic()
+                self._cost = self._looked - began
             return self._answer
 
 
