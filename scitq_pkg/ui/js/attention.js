@@ -10,7 +10,7 @@ import { glyph } from "./states.js";
 import { table } from "./table.js";
 
 const LEAST_MS = 3000; // between two looks
-const FIRST = 8; // lines that are shown before one asks for all
+const FIRST = { machine: 4, batch: 3, failure: 5 }; // lines that are shown before one asks for all
 
 /**
  * The block "needs attention".
@@ -25,8 +25,9 @@ export function attention(ctx) {
   let all = false;
   let lines = [];
   const draw = (force) => {
-    const more = !all && lines.length > FIRST ? async () => ((all = true), draw(true)) : null;
-    shown.update(more ? lines.slice(0, FIRST) : lines, { more, force });
+    const first = Object.entries(FIRST).flatMap(([kind, number]) => lines.filter((line) => line.kind === kind).slice(0, number));
+    const more = !all && lines.length > first.length ? async () => ((all = true), draw(true)) : null;
+    shown.update(more ? first : lines, { more, force });
     show(shown.node, lines.length > 0);
     show(quiet, lines.length === 0);
   };
@@ -58,24 +59,25 @@ function linesOf({ failures = [], batches = [], workers = [], disks = [] }) {
 function ofWorker(worker) {
   const title = worker.state === "offline" ? `${worker.name} is silent` : `${worker.name} is ${worker.state}`;
   const detail = worker.problem ?? "No word from it: what it has not started is given to others.";
-  return { key: `worker ${worker.id}`, state: worker.state, title, where: "worker", detail, at: worker.contact_at, url: `/workers/${worker.id}` };
+  return { kind: "machine", key: `worker ${worker.id}`, state: worker.state, title, where: "worker", detail, at: worker.contact_at, url: `/workers/${worker.id}` };
 }
 
 function ofDisk(disk) {
   const detail = `${disk.mount}: ${bytes(disk.free_bytes)} of ${bytes(disk.total_bytes)} free`;
   const url = `/workers?${new URLSearchParams({ name: disk.worker })}`;
-  return { key: `disk ${disk.worker} ${disk.mount}`, state: "unfit", title: `${disk.worker}: a disk is nearly full`, where: "worker", detail, url };
+  return { kind: "machine", key: `disk ${disk.worker} ${disk.mount}`, state: "unfit", title: `${disk.worker}: a disk is nearly full`, where: "worker", detail, url };
 }
 
 function ofBatch(batch) {
   const state = /stop/i.test(batch.why) ? "stopped" : "waiting";
   const title = state === "stopped" ? "Tasks wait, the batch is stopped" : "Tasks wait for a worker";
-  return { key: `batch ${batch.name}`, state, title, where: batch.name, detail: batch.why, url: `/batches/${encodeURIComponent(batch.name)}` };
+  return { kind: "batch", key: `batch ${batch.name}`, state, title, where: batch.name, detail: batch.why, url: `/batches/${encodeURIComponent(batch.name)}` };
 }
 
 function ofFailure(group) {
   const title = `${count(group.count)} failed, ${ending(group)}`;
   return {
+    kind: "failure",
     key: JSON.stringify([group.batch, group.exit_code, group.signal, group.last_line, group.reason]),
     state: "failed",
     title,

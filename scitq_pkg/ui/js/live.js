@@ -70,11 +70,12 @@ function listen() {
   mine.onerror = () => source === mine && broken();
 }
 
-/** A stream that ends after it brought something is asked for again by the browser; one that brings nothing is given up. */
+/** A stream that ends after it brought something is asked for again by the browser; one that brings nothing is given up, at once when nothing is shown yet. */
 function broken() {
   failures += 1;
   if (failures === 2) connection("lost");
-  if (failures < 3 && source.readyState !== EventSource.CLOSED) return;
+  const enough = live.freshAt ? 3 : 1;
+  if (failures < enough && source.readyState !== EventSource.CLOSED) return;
   source.close();
   source = null;
   poll();
