@@ -6,6 +6,7 @@ import { bytes, count, duration, when } from "./format.js";
 import { link } from "./router.js";
 import { badge } from "./states.js";
 
+const SHORTEST = 0.05; // seconds of a phase that is shown
 const ranFor = (row) => seconds(row.started_at, row.ended_at ?? row.finished_at ?? new Date().toISOString());
 const seconds = (from, to) => (Date.parse(to) - Date.parse(from)) / 1000;
 
@@ -26,7 +27,7 @@ export function phasesOf(task, execution, before) {
     { name: execution.suspended ? "runs, suspended" : execution.ended_at || over ? "ran" : "runs", state: "running", from: execution.started_at, to: execution.ended_at ?? over },
     { name: over ? "uploaded, reported" : "uploads", state: "uploading", from: execution.ended_at, to: over },
   ];
-  return found.filter(({ from, to }) => from && (!to || seconds(from, to) >= 0));
+  return found.filter(({ state, from, to }) => from && (!to || state === "running" || seconds(from, to) >= SHORTEST));
 }
 
 /** The phases as a line to scale, and below it in words. */

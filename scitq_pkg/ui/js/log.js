@@ -5,15 +5,16 @@ import { Feed, firstLine } from "./logfeed.js";
 import { Finder } from "./logfind.js";
 import { save } from "./download.js";
 import { failed } from "./dialogs.js";
-import { bytes, count } from "./format.js";
+import { bytes } from "./format.js";
 import { el, replace, show } from "./dom.js";
 
 const STREAMS = ["stdout", "stderr"];
 const ENDED = new Set(["succeeded", "failed", "canceled", "lost"]);
 const PART = 512 * 1024; // bytes that are asked for at once
+const EARLIER = PART / 2; // of what was before
 const BEHIND = 4 * PART; // further behind a live output its end is shown, not all in between
-const MOST_BYTES = 5 * 2 ** 20; // in the page, and
-const MOST_LINES = 20_000;
+const MOST_BYTES = 5 * 2 ** 20; // in the page, or
+const MOST_LINES = 200_000;
 const HEAD = 32 * 2 ** 20; // the server keeps so much from the beginning, and so much of the end
 const WAIT = 25; // seconds a request is held
 const REST = 300; // milliseconds between two requests
@@ -369,26 +370,24 @@ class Pane {
   }
 
   async #before(end) {
-    let offset = Math.max(0, end - PART);
+    let offset = Math.max(0, end - EARLIER);
     let part = await this.#ask({ offset, limit: end - offset });
     let missing = 0;
-    if (part.offset > offset && part.offset >= end) {
-      missing = end - HEAD; // nothing between is kept: go on at the end of the head
-      offset = HEAD - PART;
-      part = await this.#ask({ offset, limit: PART });
-    } else if (part.offset > offset) missing = part.offset - HEAD;
-    this.#prepend(part, missing, part.offset >= HEAD);
+    if (part.offset >= end) {
+      missing = end - HEAD; // nothing between is kept: it goes on at the end of the head
+      offset = HEAD - EARLIER;
+      part = await this.#ask({ offset, limit: EARLIER });
+    }
+    const isCut = part.offset === offset && offset > 0; // else it begins where the output does, or what is kept of its end
+    this.#prepend(part, isCut ? firstLine(part.data) : 0, missing);
   }
 
-  #prepend(part, missing, gapBefore) {
-    const start = part.offset > 0 ? firstLine(part.data) : 0;
+  #prepend(part, start, missing) {
     const feed = new Feed(part.offset + start);
     const blocks = [...feed.take(part.data.subarray(start)), ...feed.rest()].map(drawn);
     const anchor = this.text.firstElementChild;
     const before = anchor?.getBoundingClientRect().top ?? 0;
-    const between = missing > 0 ? [gap(missing)] : [];
-    const nodes = blocks.map((block) => block.node);
-    this.text.prepend(...(gapBefore ? [...between, ...nodes] : [...nodes, ...between]));
+    this.text.prepend(...blocks.map((block) => block.node), ...(missing > 0 ? [gap(missing)] : []));
     this.#blocks.unshift(...blocks);
     this.#trim(() => this.#dropLatest());
     if (anchor?.isConnected) this.scroller.scrollTop += anchor.getBoundingClientRect().top - before;
@@ -460,7 +459,7 @@ class Pane {
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 function gap(missing) {
-  return el("div", { class: "log-gap", text: `${bytes(missing)} were not kept: the server keeps the first and the last ${count(HEAD / 2 ** 20)} MB` });
+  return el("div", { class: "log-gap", text: `${bytes(missing)} were not kept: the server keeps the first and the last ${bytes(HEAD)}` });
 }
 
 function drawn({ from, to, lines }) {

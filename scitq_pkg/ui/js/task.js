@@ -83,7 +83,8 @@ class TaskPage {
       get(`/tasks/${this.id}`), get(`/tasks/${this.id}/explain`), get("/executions", { task: this.id, order: "-id", limit: ATTEMPTS }),
     ]);
     this.#executions = executions.items;
-    this.sentence.textContent = explained.sentence;
+    if (this.explained !== explained.sentence) replace(this.sentence, withCode(explained.sentence));
+    this.explained = explained.sentence;
     this.#showTask(task);
     this.attempts.update(this.#executions, { more: null });
     this.#showAttempt();
@@ -105,7 +106,7 @@ class TaskPage {
     this.#task = task;
     if (JSON.stringify(before) === JSON.stringify(task)) return;
     this.ctx.title(`${task.id} ${named(task.name ?? "")}`.trim());
-    replace(this.heading, `Task ${task.id}`, task.name ? [" ", el("bdi", { class: "task-name", text: named(task.name) })] : null);
+    replace(this.heading, `Task ${task.id}`, task.name ? [" ", el("bdi", { class: "task-name", title: named(task.name), text: named(task.name) })] : null);
     replace(this.badge, badge(task.state, { suspended: task.suspended }));
     if (before?.state !== task.state || before?.suspended !== task.suspended) this.#showActions(task);
     this.properties.update(task);
@@ -210,6 +211,11 @@ class TaskPage {
     const copy = el("button", { type: "button", class: "small", text: "Copy", on: { click: () => copied(line, text) } });
     replace(this.hand, el("p", { class: "muted", text: "The same command on any machine, begun in an empty folder. What it reads as inputs is put into the folder input before." }), el("div", { class: "hand-line" }, text, copy));
   }
+}
+
+/** A sentence of the server; what it puts between backticks is to be typed. */
+function withCode(sentence) {
+  return sentence.split("`").map((part, index) => (index % 2 ? el("code", { text: part }) : part));
 }
 
 function neighbour(task) {
