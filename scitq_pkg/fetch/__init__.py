@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ..errors import InvalidRequest, NotFound
 from . import actions, refusals
+from .arrivals import Arrivals
 from .parallel import together
 from .progress import Meter
 from .scheme import Entry, Scheme
@@ -49,7 +50,7 @@ def get(
         entries = _entries(scheme, source)
         targets = _targets(entries, root) if into else [(entry, root) for entry in entries]
         with _metered(entries, show_progress, meter) as meter:
-            together(lambda pair: download(scheme, *pair, meter), targets, _threads(scheme, parallel), meter)
+            _bring(scheme, targets, parallel, meter)
         files = [target for _, target in targets]
         clean(files)
     for action in source.actions:
@@ -105,7 +106,7 @@ def sync(
     if target.scheme == "file":
         with _metered(new, show_progress) as meter:
             pairs = _targets(new, Path(target.place))
-            together(lambda pair: download(scheme, *pair, meter), pairs, _threads(scheme, parallel), meter)
+            _bring(scheme, pairs, parallel, meter)
         clean(target for _, target in pairs)
     elif origin.scheme == "file":
         _send(new, target, False, parallel, show_progress)
@@ -188,6 +189,12 @@ def _targets(entries: list[Entry], folder: Path) -> list[tuple[Entry, Path]]:
         if other is not entry:
             raise InvalidRequest(f"{entry.uri} and {other.uri} would be one file here: fetch them one by one")
     return [(entry, target) for target, entry in there.items()]
+
+
+def _bring(scheme: Scheme, pairs: list[tuple[Entry, Path]], parallel: int | None, meter: Meter) -> None:
+    """Each file to its path."""
+    with Arrivals() as arrivals:
+        together(lambda pair: download(scheme, *pair, meter, arrivals=arrivals), pairs, _threads(scheme, parallel), meter)
 
 
 def _is_one(uri: Uri) -> bool:

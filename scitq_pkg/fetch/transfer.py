@@ -15,9 +15,12 @@ import platform
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
+from ..durable import sync
 from ..errors import NotAllowed, ScitqError, TransferFailed
+from .arrivals import Arrivals
 from .parts import PART_BYTES, done_file, in_parts
 from .progress import Meter
 from .refusals import behind
@@ -26,30 +29,50 @@ from .scheme import CHUNK_BYTES, Entry, Replaced, Scheme
 TRIES = 6  # without a byte of progress between
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
+SMALL_BYTES = 4 * 2**20  # of such a file nobody waits for its disk alone
 _LEFT = re.compile(r"((\..*\.scitq-)[0-9a-f]{12}(?:-\d+)?)(?:\.parts|\.aria2)?", re.DOTALL)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def download(scheme: Scheme, entry: Entry, target: Path, meter: Meter, tries: int = TRIES) -> None:
+def download(
+    scheme: Scheme, entry: Entry, target: Path, meter: Meter, tries: int = TRIES, arrivals: Arrivals | None = None
+) -> None:  # fmt: skip
     """Brings a file to `target`, which is there only when it is whole. Raises NotFound, NotAllowed, TransferFailed.
 
-    `tries`: failures without progress between, after which it is given up.
+    `tries`: failures without progress between, after which it is given up. With `arrivals` a small one gets its name only there.
     """
-    try:
+    with _telling(entry), contextlib.ExitStack() as stack:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _held(target.parent / f"{_before(target)}{_key(entry)}") as part:
-            _check_room(entry, part)
-            counted = _Counted(meter)
-            insist(lambda: _bring(scheme, entry, part, counted), counted, f"{entry.uri}", tries)
-            if entry.modified_at is not None:
-                os.utime(part, times=(entry.modified_at.timestamp(),) * 2)
-            os.replace(part, target)
-            done_file(part).unlink(missing_ok=True)
+        part, descriptor = stack.enter_context(_held(target.parent / f"{_before(target)}{_key(entry)}"))
+        _check_room(entry, part)
+        counted = _Counted(meter)
+        insist(lambda: _bring(scheme, entry, part, counted), counted, f"{entry.uri}", tries)
+        settle = partial(_settle, entry, part, target, meter, stack.pop_all())
+        if arrivals is None or entry.size is None or entry.size > SMALL_BYTES:
+            settle()
+        else:
+            arrivals.add(descriptor, settle)
+
+
+def _settle(entry: Entry, part: Path, target: Path, meter: Meter, held: contextlib.ExitStack) -> None:
+    """Brings it to the disk, and then gives it its name."""
+    with _telling(entry), held:
+        sync(part)
+        if entry.modified_at is not None:
+            os.utime(part, times=(entry.modified_at.timestamp(),) * 2)
+        os.replace(part, target)
+        done_file(part).unlink(missing_ok=True)
+    meter.done()
+
+
+@contextlib.contextmanager
+def _telling(entry: Entry) -> Iterator[None]:
+    try:
+        yield
     except ScitqError:
         raise
     except OSError as error:  # a folder where the file should be, a name that this disk does not take
         raise _told(error, f"{entry.uri}") from error
-    meter.done()
 
 
 def clean(targets: Iterable[Path]) -> None:
@@ -153,7 +176,7 @@ def _empty(part: Path) -> None:
 
 
 def _fill(scheme: Scheme, entry: Entry, part: Path, meter) -> str | None:
-    """Brings what is not there yet, to the disk; its md5, where one is to be compared and it could be summed on the way."""
+    """Brings what is not there yet; its md5, where one is to be compared and it could be summed on the way."""
     if (data := scheme.whole(entry)) is not None:
         return _at_once(data, entry, part, meter)
     if scheme.fetch(entry, part, meter):
@@ -167,8 +190,6 @@ def _at_once(data: bytes, entry: Entry, part: Path, meter) -> str | None:
     with open(part, "r+b") as file:
         file.truncate(0)
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
     meter.add(len(data))
     return hashlib.md5(data, usedforsecurity=False).hexdigest() if entry.md5 else None
 
@@ -189,8 +210,6 @@ def _in_one(scheme: Scheme, entry: Entry, part: Path, meter) -> str | None:
                 if digest:
                     digest.update(data)
                 meter.add(len(data))
-        file.flush()
-        os.fsync(file.fileno())
     return digest.hexdigest() if digest else None
 
 
@@ -244,11 +263,11 @@ def sending(path: Path, name: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _held(part: Path) -> Iterator[Path]:
+def _held(part: Path) -> Iterator[tuple[Path, int]]:
     """The file to write to, which nobody else writes to: `part`, or one beside it where another process is at that."""
     path, descriptor = _locked(part)
     try:
-        yield path
+        yield path, descriptor
     finally:
         with contextlib.suppress(FileNotFoundError):  # it has its name now
             status = path.stat()
