@@ -35,7 +35,7 @@ export function phases(list) {
   const now = new Date().toISOString();
   const timed = list.map((phase) => ({ ...phase, seconds: Math.max(0, seconds(phase.from, phase.to ?? now)) }));
   const words = timed.map(({ name, seconds: length }) => `${name} ${duration(length)}`).join(", ");
-  const bar = el("div", { class: "bar phases-bar", role: "img", "aria-label": words }, timed.map((phase) => el("span", { data: { state: phase.state }, title: `${phase.name} ${duration(phase.seconds)}`, style: { "flex-grow": String(Math.max(phase.seconds, 0.001)) } })));
+  const bar = el("div", { class: "bar phases-bar", role: "img", "aria-label": words }, timed.map((phase) => el("span", { data: { state: phase.state }, title: `${phase.name} ${duration(phase.seconds)}`, style: { "flex-grow": String(1000 * Math.max(phase.seconds, 0.001)) } })));
   const items = timed.map((phase) =>
     el("li", { data: { state: phase.state } }, el("span", { class: "phase-name", text: phase.name }), " ", el("b", { text: duration(phase.seconds) }), " ", el("span", { class: "muted" }, "from ", when(phase.from))));
   return el("div", { class: "phases" }, bar, el("ol", null, items));
