@@ -23,6 +23,7 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobBlock, BlobClient, BlobPrefix, BlobProperties, BlobServiceClient, ExponentialRetry
 
 from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferFailed
+from . import refusals
 from .parallel import together
 from .progress import Meter
 from .scheme import STALL_SECONDS, Entry, Replaced, Scheme
@@ -170,8 +171,16 @@ def _service(connections: int) -> BlobServiceClient:
         raise InvalidRequest(f"the configuration of Azure storage is wrong: {error}: {_HOW}") from error
 
 
+class _Session(requests.Session):
+    """Looks at each address that it is sent to."""
+
+    def send(self, request, **options):
+        refusals.check_endpoint(request.url)
+        return super().send(request, **options)
+
+
 def _options(connections: int) -> dict:
-    session = requests.Session()
+    session = _Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, requests.adapters.HTTPAdapter(pool_connections=connections, pool_maxsize=connections))
     trusted = os.environ.get("REQUESTS_CA_BUNDLE") or certificates() or True
@@ -201,7 +210,8 @@ def _told(uri: Uri) -> Iterator[None]:
         code = getattr(error, "error_code", None) or ""
         raise _of_answer(uri, error.status_code or 0, getattr(code, "value", code), error.reason or "") from error
     except (ServiceRequestError, ServiceResponseError) as error:
-        raise TransferFailed(f"{uri}: no answer from Azure ({_line(error)})", again=True) from error
+        told = TransferFailed(f"{uri}: no answer from Azure ({_line(error)})", again=True)
+        raise told from error.inner_exception or error  # it names no cause itself: that may be a refusal of ours
     except AzureError as error:
         raise TransferFailed(f"{uri}: {_line(error)}", again=True) from error
     except ValueError as error:

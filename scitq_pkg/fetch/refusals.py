@@ -56,12 +56,28 @@ def check(uri: Uri) -> Uri:
     refuse, only = _rules()
     if refuse.globs or only.globs:
         names = _names(uri)
-        for glob in refuse.globs:
-            if any(fnmatchcase(name, glob) for name in names):
-                raise NotAllowed(f"{uri}: refused on this machine (--refuse or {REFUSE_VARIABLE}: {glob})")
+        _check_refused(uri, names, refuse)
         if only.globs and not all(any(fnmatchcase(name, glob) for glob in only.globs) for name in names):
             raise NotAllowed(f"{uri}: refused on this machine, which allows only {' '.join(only.globs)}")
     return uri
+
+
+def check_endpoint(url: str) -> None:
+    """The address at which a URI of another scheme is asked for. What is allowed alone names that URI, and not where it leads.
+
+    Raises NotAllowed if it is refused.
+    """
+    refuse, _ = _rules()
+    if refuse.globs:
+        scheme, _, place = url.partition("://")
+        uri = Uri(scheme.lower(), place)
+        _check_refused(uri, _names(uri), refuse)
+
+
+def _check_refused(uri: Uri, names: set[str], refuse: Rules) -> None:
+    for glob in refuse.globs:
+        if any(fnmatchcase(name, glob) for name in names):
+            raise NotAllowed(f"{uri}: refused on this machine (--refuse or {REFUSE_VARIABLE}: {glob})")
 
 
 def any_are_set() -> bool:
@@ -150,9 +166,14 @@ def _names(uri: Uri) -> set[str]:
         real = os.path.realpath(uri.place)
         return {f"file://{uri.place}", f"file://{real}{'/' if uri.is_folder and real != '/' else ''}"}
     if uri.scheme not in (*_PORTS, "fasp"):
-        return {f"{uri.scheme}://{uri.place}"}
+        return {f"{uri.scheme}://{uri.place}", f"{uri.scheme}://{_normal(uri.place, uri.is_folder)}"}
     parts = uri.address
     port = f":{parts.port}" if parts.port and parts.port != _PORTS.get(uri.scheme) else ""
     host = f"{uri.scheme}://{parts.hostname or ''}{port}"
-    path = posixpath.normpath("/" + unquote(parts.path).lstrip("/")) + ("/" if len(parts.path) > 1 and uri.is_folder else "")
+    path = _normal("/" + unquote(parts.path).lstrip("/"), len(parts.path) > 1 and uri.is_folder)
     return {f"{host}{parts.path or '/'}", f"{host}{path}"}
+
+
+def _normal(path: str, is_folder: bool) -> str:
+    """A path without its `..`, which some server on the way may take for a way up."""
+    return posixpath.normpath(path) + "/" * is_folder

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError
 from botocore.utils import get_environ_proxies, percent_encode
 
+from .refusals import check_endpoint
 from .s3client import Connection
 from .s3line import Line, Strange
 from .s3signature import Signer
@@ -88,7 +89,7 @@ class Bare:
         return self._hosts[bucket]
 
     def _address(self, bucket: str) -> str | None:
-        """The URL of a bucket, with a final `/`."""
+        """The URL of a bucket, with a final `/`. Raises NotAllowed if it is refused here."""
         if not self._connection.signed or ":" in bucket or bucket.endswith("--x-s3"):
             return None
         try:
@@ -96,6 +97,7 @@ class Bare:
         except BotoCoreError:
             return None
         address = url.partition("?")[0]
+        check_endpoint(address)
         return None if get_environ_proxies(address) else address.removesuffix(_MARK)
 
     @cached_property

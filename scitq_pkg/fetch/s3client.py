@@ -16,9 +16,10 @@ from botocore.utils import parse_timestamp
 
 from .. import __version__
 from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferFailed
+from . import refusals
 from .scheme import STALL_SECONDS, Replaced
-from .web import certificates
 from .uri import Uri
+from .web import certificates
 
 CONNECT_SECONDS = 15.0
 TRIES = 2  # of each request; a transfer is tried again by `transfer`
@@ -59,6 +60,7 @@ class Connection:
             self.client = opened(config=config)
             if _has_own_names(self.client) and not _says_how_to_address(self.session):
                 self.client = opened(config=config.merge(Config(s3={"addressing_style": "path"})))
+            self.client.meta.events.register("before-send.s3", _check)
         except (exceptions.BotoCoreError, ValueError) as error:
             raise InvalidRequest(f"the configuration of S3 is wrong: {error}: look at AWS_* and ~/.aws/config") from error
 
@@ -90,6 +92,11 @@ class Connection:
         if self.signed or isinstance(meant, NotFound) or getattr(meant, "again", False):
             return meant
         return NotAllowed(f"{uri}: there are no credentials for S3 here, and without them the server refuses ({status}): {_HOW}")
+
+
+def _check(request, **_) -> None:
+    """Each address that a request is sent to: redirected ones too."""
+    refusals.check_endpoint(request.url)
 
 
 def _config(connections: int, signed: bool) -> Config:
