@@ -332,7 +332,7 @@ def test_a_server_goes_on_when_its_file_is_replaced(replace, alone, tmp_path):
         else:
             alone.write_bytes(b"not a program")
         url = json.loads((data / "server.json").read_text())["url"]
-        for path in ("/openapi.json", "/docs", "/docs/swagger-ui.css"):
+        for path in ("/openapi.json", "/docs", "/docs/swagger-ui.css", "/ui/", "/ui/js/main.js"):
             with urllib.request.urlopen(url + path, timeout=10) as answer:
                 assert answer.status == 200 and len(answer.read()) > 100
     finally:
