@@ -11,6 +11,7 @@ import { ORDER, badge, glyph, inWords, stackedBar } from "./states.js";
 import { table } from "./table.js";
 
 const MANY = 8; // batches from which on a filter is of use
+const PAGE = 300; // batches that are shown at once
 const AHEAD = ["uploading", "running", "accepted", "assigned", "pending", "waiting"];
 const FIRST_NEWS = 3000; // milliseconds after which that nothing came is told
 
@@ -70,11 +71,14 @@ function batchTable(ctx) {
   shown.node.classList.add("batches");
   const filter = el("input", { type: "search", id: "batch-filter", placeholder: "part of a name", data: { filter: "" }, "aria-label": "Filter batches by name" });
   const head = el("div", { class: "page-head" }, el("h2", { id: "batches-title" }, "Batches"), show(filter, false));
+  let most = PAGE;
   const update = (force = false) => {
     const wanted = filter.value.trim().toLowerCase();
     const rows = [...live.batches.values()].reverse();
     show(filter, rows.length > MANY || wanted !== "");
-    shown.update(rows.filter((row) => row.name.toLowerCase().includes(wanted)), { force });
+    const passing = rows.filter((row) => row.name.toLowerCase().includes(wanted));
+    const more = passing.length > most ? async () => ((most += PAGE), update(true)) : null;
+    shown.update(passing.slice(0, most), { force, more, note: more ? `of ${count(passing.length)}` : "" });
   };
   const readQuery = (query) => {
     filter.value = query.get("name") ?? "";
@@ -88,8 +92,8 @@ function batchTable(ctx) {
 const columns = [
   { key: "name", label: "Batch", head: true, narrow: "title", sort: true, class: "batch-name", cell: nameOf },
   { key: "counts", label: "Tasks by state", class: "batch-states", cell: states },
-  { key: "tasks", label: "Tasks", class: "num", sort: (row) => sum(row.counts), cell: (row) => count(sum(row.counts)) },
-  { key: "throughput_per_hour", label: "Throughput", class: "num", sort: true, cell: (row) => rate(row.throughput_per_hour) },
+  { key: "tasks", label: "Tasks", class: "num", narrow: "hide", sort: (row) => sum(row.counts), cell: (row) => count(sum(row.counts)) },
+  { key: "throughput_per_hour", label: "Throughput", class: "num", narrow: "hide", sort: true, cell: (row) => rate(row.throughput_per_hour) },
   { key: "eta", label: "Time left", class: "num", sort: (row) => row.eta_seconds?.[1], cell: timeLeft },
   { key: "workers", label: "Workers", class: "num", sort: true, cell: workersOf },
   { key: "actions", label: "Actions", class: "row-actions", cell: actions },
