@@ -150,9 +150,12 @@ class Pane {
     this.node = el("section", { class: "log-pane", "aria-label": name }, el("h3", { text: name }), this.scroller, this.later, this.status);
     this.#hidden = () => (document.hidden ? this.#control?.abort() : this.#wake());
     document.addEventListener("visibilitychange", this.#hidden);
+    this.#grown = new ResizeObserver(() => this.following && this.#toEnd());
+    this.#grown.observe(this.text);
   }
 
   #hidden;
+  #grown; // heights of blocks that were never shown are estimates until they are drawn
   #running = false;
   #stopped = false;
   #resting = true;
@@ -176,6 +179,7 @@ class Pane {
   stop() {
     this.#stopped = true;
     document.removeEventListener("visibilitychange", this.#hidden);
+    this.#grown.disconnect();
     this.#control?.abort();
     this.#wake();
   }
@@ -403,9 +407,7 @@ class Pane {
   // --- how it is shown --------------------------------------------------------------------------------------------
 
   #toEnd() {
-    const down = () => this.following && (this.scroller.scrollTop = this.scroller.scrollHeight);
-    down();
-    requestAnimationFrame(down); // heights of blocks that were never shown are estimates
+    this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
   #scrolled() {
