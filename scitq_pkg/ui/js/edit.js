@@ -68,8 +68,8 @@ class Editing {
       el("div", { class: "side" },
         field(this.pattern, "Search for", "a regular expression of Python; \\. is a dot, \\d+ a number"),
         field(this.replacement, "Replace with", "\\1 or \\g<name> is what a group found"),
-        check(this.everywhere, "every place in a command, not the first alone"),
-        check(this.anyCase, "capital and small letters are the same")));
+        check(this.everywhere, "every place in a command"),
+        check(this.anyCase, "ignore case")));
     const setting = el("fieldset", null, el("legend", { text: "Set fields" }), this.set, this.more);
     const form = el("form", { method: "dialog", on: { submit: (event) => this.#submit(event), input: () => this.#soon() } },
       el("h2", { id, text: `Edit ${tasks(this.plan.ids.length)} ${words}` }),

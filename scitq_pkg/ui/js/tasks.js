@@ -191,7 +191,7 @@ class Tasks {
   #show(force = false) {
     const total = this.#total();
     this.table.node.classList.toggle("one-batch", Boolean(this.filter.batch));
-    this.table.update(this.#rows(), { more: this.#next === null ? null : () => this.#more(), note: `of ${tasks(total)}${Object.keys(this.filter).length ? ` that pass the filter: ${inWords(this.filter)}` : ""}`, force });
+    this.table.update(this.#rows(), { more: this.#next === null ? null : () => this.#more(), note: total === 0 ? "" : `of ${tasks(total)}${Object.keys(this.filter).length ? ` that pass the filter: ${inWords(this.filter)}` : ""}`, force });
     this.bar.counts(this.#counts);
     this.#selected();
   }
