@@ -20,6 +20,7 @@ import { areSteps, stepList } from "./steps.js";
 import { changeMany } from "./workeredit.js";
 
 const SPANS = { "": "all, up to 2,000 attempts", "15m": "the last 15 minutes", "1h": "the last hour", "6h": "the last 6 hours", "1d": "the last day", "7d": "the last week" };
+const TIMELINE_MS = 3000; // at least, from one drawing to the next
 const EVER = "1970-01-01T00:00:00Z";
 const FINAL = ["succeeded", "failed", "canceled"];
 
@@ -42,7 +43,7 @@ class View {
     this.build();
     this.showRow();
     const again = [refresher(this.ctx, () => this.loadReport(), this.toldBy("report")), refresher(this.ctx, () => this.loadSteps(), this.toldBy("steps"))];
-    const reloadTimeline = refresher(this.ctx, () => this.loadTimeline(), this.toldBy("timeline"));
+    const reloadTimeline = refresher(this.ctx, () => this.loadTimeline(), this.toldBy("timeline"), TIMELINE_MS);
     this.reloadTimeline = reloadTimeline;
     this.ctx.listen("batches", () => this.changed([...again, reloadTimeline]));
     this.ctx.listen("workers", () => this.showWorkers());

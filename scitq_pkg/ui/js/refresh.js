@@ -2,10 +2,10 @@
 
 import { replace } from "./dom.js";
 
-const REST = 10; // times what the loading took
+const REST = 30; // times what the loading took
 
 /**
- * Loads at once, and again after each call of what it returns: never twice at the same time, and resting so that it costs a tenth of the time at most.
+ * Loads at once, and again after each call of what it returns: never twice at the same time, and resting so long that many open pages cost the server little.
  * @param {object} ctx of the page: it ends when that is left
  * @param {() => Promise<void>} load
  * @param {(error: Error|null) => void} told how it went, each time

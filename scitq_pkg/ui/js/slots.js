@@ -73,21 +73,29 @@ export function stepper(label, onChange, most = 100_000) {
 }
 
 /**
- * The batch of a worker, to choose.
+ * The batch of a worker, to choose. All there are become options when `offer` is called: thousands of rows need not have them all.
  * @param {(name: string) => void} onChange
- * @returns {{node: HTMLSelectElement, set: (batch: string, names: string[]) => void}}
+ * @returns {{node: HTMLSelectElement, set: (batch: string, names: string[]) => void, offer: () => void}}
  */
 export function batchSelect(label, onChange) {
   let shown = "";
-  const node = el("select", { "aria-label": label, class: "batch-select", on: { change: () => onChange(node.value) } });
-  function set(batch, names) {
-    const all = names.includes(batch) ? names : [...names, batch];
+  let isOffered = false;
+  let now = { batch: "", names: [] };
+  const offer = () => {
+    isOffered = true;
+    show();
+  };
+  const node = el("select", { "aria-label": label, class: "batch-select", on: { change: () => onChange(node.value), focus: offer, pointerenter: offer } });
+  function show() {
+    const { batch, names } = now;
+    const all = !isOffered ? [batch] : names.includes(batch) ? names : [...names, batch];
     const key = JSON.stringify(all);
-    if (key !== shown && document.activeElement !== node) {
+    const isOpen = document.activeElement === node && shown !== JSON.stringify([batch]);
+    if (key !== shown && !isOpen) {
       replace(node, all.map((name) => el("option", { value: name, text: name })));
       shown = key;
     }
-    if (document.activeElement !== node || node.value === "") node.value = batch;
+    if (!isOpen || node.value === "") node.value = batch;
   }
-  return { node, set };
+  return { node, set: (batch, names) => ((now = { batch, names }), show()), offer };
 }

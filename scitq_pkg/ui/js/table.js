@@ -327,7 +327,7 @@ function fill(cell, content) {
   const nodes = [content].flat(Infinity).filter((item) => item !== null && item !== undefined && item !== false);
   const fresh = nodes.map((item) => (item instanceof Node ? item : document.createTextNode(String(item))));
   const old = [...cell.childNodes];
-  if (old.length === fresh.length && old.every((node, index) => node.isEqualNode(fresh[index]))) return;
+  if (old.length === fresh.length && old.every((node, index) => node === fresh[index] || node.isEqualNode(fresh[index]))) return;
   const active = cell.contains(document.activeElement) ? document.activeElement : null;
   if (active && /^(INPUT|SELECT|TEXTAREA)$/.test(active.tagName)) return;
   const place = active ? [...cell.querySelectorAll(CONTROLS)].indexOf(active) : -1;

@@ -119,6 +119,7 @@ class View {
     const concurrency = stepper("concurrency", ask("concurrency"));
     const prefetch = stepper("prefetch", ask("prefetch"));
     const batch = batchSelect("batch", (name) => moveTo(this.row, name));
+    batch.offer();
     const permanent = el("input", { type: "checkbox", on: { change: () => changeOne(this.id, { permanent: permanent.checked }) } });
     const labelled = (text, node, hint) => el("span", { class: "control", title: hint }, el("span", { class: "control-label", text }), node);
     const nodes = [

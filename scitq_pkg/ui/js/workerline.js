@@ -13,6 +13,7 @@ import { versionNode } from "./version.js";
 
 const POINTS = 60; // of a line
 const NAMED = 2; // tasks
+const FRESH_MS = 30_000; // a worker speaks every 20 s at least
 
 export class WorkerLine {
   #shown = {};
@@ -23,7 +24,7 @@ export class WorkerLine {
    * @param {(rows: object[]) => void} remove asks, and deletes workers
    */
   constructor(id, histories, remove) {
-    Object.assign(this, { id, histories, remove, row: null });
+    Object.assign(this, { id, histories, remove, row: null, isSeen: false });
     const node = (name) => [name, el("div", { class: `cell-${name}` })];
     this.nodes = Object.fromEntries(["worker", "state", "slots", "concurrency", "prefetch", "batch", "runs", "actions", ...MEASURES.map(({ key }) => key)].map(node));
   }
@@ -44,10 +45,18 @@ export class WorkerLine {
     if (this.histories.add(row) || isFirst) this.showMeasures();
   }
 
+  /** Whether it is within the window: what is not costs little. */
+  seen(yes) {
+    this.isSeen = yes;
+    if (!yes || !this.row) return;
+    this.batch.offer();
+    this.showMeasures();
+  }
+
   /** The time since the last contact goes on without any news. */
   showContact() {
     const { state, problem, contact_at: at, permanent } = this.row;
-    const words = ago(at);
+    const words = state === "online" && Date.now() - Date.parse(at) < FRESH_MS ? "in contact" : ago(at);
     this.#once("state", [state, problem, words, permanent], () => [
       badge(state),
       problem ? el("small", { class: "problem", text: problem }) : null,
@@ -57,7 +66,7 @@ export class WorkerLine {
 
   /** The lines of what is measured. */
   showMeasures() {
-    if (!this.row) return;
+    if (!this.row || !this.isSeen) return;
     const points = this.histories.of(this.id);
     const newest = points.at(-1) ?? pointOf(this.row);
     for (const measure of MEASURES) replace(this.nodes[measure.key], measured(measure, points, newest, this.row));

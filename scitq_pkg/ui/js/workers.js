@@ -16,6 +16,7 @@ import { askBatch, askNumber, drain, keepMachines, onAsked, removeWorkers, withA
 import { WorkerLine } from "./workerline.js";
 
 const TASKS_EVERY_MS = 5000; // at most, the names of what runs
+const FIRST = 40; // rows, drawn before all others
 const byName = (one, other) => one.name.localeCompare(other.name, undefined, { numeric: true });
 
 /** @param {object} ctx see router.js */
@@ -47,7 +48,7 @@ class View {
     this.table.node.classList.add("of-workers");
     this.build();
     this.readQuery(this.ctx.query);
-    const again = () => this.show();
+    const again = () => this.showSoon();
     for (const kind of ["workers", "batches"]) this.ctx.listen(kind, again);
     this.ctx.listen("tasks", refresher(this.ctx, () => this.loadTasks(), () => {}, TASKS_EVERY_MS));
     this.ctx.onLeave(onAsked(again));
@@ -115,11 +116,22 @@ class View {
 
   // --- what is shown
 
+  /** Once for all that is told at the same moment. */
+  showSoon() {
+    if (this.isDue) return;
+    this.isDue = true;
+    queueMicrotask(() => {
+      this.isDue = false;
+      this.show();
+    });
+  }
+
   show(force = false) {
     if (!live.freshAt || !this.filter) return; // the stream brings it in a moment
     const all = [...live.workers.values()].map(withAsked).sort(byName);
     const pattern = this.filter.name ? patternOf(this.filter.name) : null;
-    const rows = all.filter((row) => this.passes(row, pattern));
+    const passing = all.filter((row) => this.passes(row, pattern));
+    const rows = this.isStarted ? passing : passing.slice(0, FIRST);
     const context = { batches: [...live.batches.keys()].sort(), server: live.server?.version };
     for (const row of rows) this.line(row.id).show(row, this.tasks.get(row.name) ?? [], context);
     this.forget(all);
@@ -128,6 +140,8 @@ class View {
     this.showFilter(all);
     this.showBulk();
     this.add.show(all.length === 0, context.batches);
+    if (!this.isStarted) setTimeout(() => this.showSoon(), 0);
+    this.isStarted = true;
   }
 
   line(id) {
@@ -148,7 +162,11 @@ class View {
   }
 
   cameIntoView(entries) {
-    for (const { isIntersecting, target } of entries) if (isIntersecting) this.histories.want(Number(target.dataset.worker));
+    for (const { isIntersecting, target } of entries) {
+      const id = Number(target.dataset.worker);
+      if (isIntersecting) this.histories.want(id);
+      this.lines.get(id)?.seen(isIntersecting);
+    }
   }
 
   /** What runs where. */
@@ -159,7 +177,7 @@ class View {
       found.get(worker).push({ id, name, suspended });
     }
     this.tasks = found;
-    this.show();
+    this.showSoon();
   }
 
   nothing() {
