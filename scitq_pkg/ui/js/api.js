@@ -35,7 +35,7 @@ export const raw = (path, query, options) => request("GET", path, { query, ...op
 export async function* pages(path, query = {}) {
   let after = null;
   do {
-    const page = await get(path, { ...query, limit: PAGE, after });
+    const page = await get(path, { limit: PAGE, ...query, after });
     yield* page.items;
     after = page.next;
   } while (after !== null);
