@@ -11,7 +11,9 @@ from dataclasses import MISSING, fields
 from .protocol import TaskSpec
 
 _BUILT_IN = re.compile(r"(?<!\$)\{((?:name|batch|row)(?::[^{}:\s]*)*)\}")  # what would be replaced in every value
-_SAFE = re.compile(r"[A-Za-z_/.](?:[A-Za-z0-9_/.+=@%,-]|:(?=[A-Za-z0-9_/.]))*(?: (?:[A-Za-z0-9_/.+=@%,-]|:(?=[A-Za-z0-9_/.]))+)*")  # means itself in YAML
+_SAFE = re.compile(
+    r"[A-Za-z_/.](?:[A-Za-z0-9_/.+=@%,-]|:(?=[A-Za-z0-9_/.]))*(?: (?:[A-Za-z0-9_/.+=@%,-]|:(?=[A-Za-z0-9_/.]))+)*"
+)  # means itself in YAML
 _WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n", ".inf", ".nan", "=", ".")
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 _KEYS = [known.name for known in fields(TaskSpec) if known.name not in ("batch", "require")]

@@ -10,10 +10,11 @@ from env import Env
 from hands import Hands, refused
 from scitq.api.history import SPACING_SECONDS, SPAN_SECONDS, History
 from scitq.api.livedata import measures
+from scitq.api.pace import Pace
 from scitq.api.trouble import full_disks
 from scitq.batchtext import batch_text
 from scitq.protocol import Report, TaskSpec
-from scitq.store import attempts, reports
+from scitq.store import attempts, batches, reports
 
 from scitq import batchfile
 
@@ -55,7 +56,7 @@ def live_row(env: Env, kind: str, name: str, holds=lambda row: True) -> dict:
     return env.until(look, what=f"{name} is so")
 
 
-# --- attention ----------------------------------------------------------------------------------------------------------------------
+# --- attention --------------------------------------------------------------------------------------------------------
 
 
 def attention(env: Env, holds) -> dict:
@@ -98,7 +99,8 @@ def test_workers_that_cannot_work_and_disks_that_are_full(served, batch):
 
 
 @pytest.mark.parametrize(
-    "stats", [None, [], {}, {"disks": 1}, {"disks": {"/": 3}}, {"disks": {"/": {"free": "x", "total": None}}}, {"disks": {"/": {}}}]
+    "stats",
+    [None, [], {}, {"disks": 1}, {"disks": {"/": 3}}, {"disks": {"/": {"free": "x", "total": None}}}, {"disks": {"/": {}}}],
 )
 def test_statistics_of_any_kind_are_no_full_disk(stats):
     assert full_disks("w", stats) == []
@@ -109,7 +111,7 @@ def test_a_disk_that_is_mounted_twice_is_told_once():
     assert len(full_disks("w", {"disks": {"/": disk, "/scratch": disk, "/data": {"total": 10**9, "free": 5 * 10**8}}})) == 1
 
 
-# --- batches ------------------------------------------------------------------------------------------------------------------------
+# --- batches ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_row_of_a_batch_says_how_fast_it_goes(week):
@@ -125,14 +127,19 @@ def test_the_row_of_a_batch_says_how_fast_it_goes(week):
 def test_the_row_of_a_worker_has_what_pages_draw(week):
     row = live_row(week.env, "workers", f"w-{week.batch}", lambda row: row["stats"])
     assert row["stats"] == {
-        "load1": 1.5, "cpu_percent": 40.0, "memory_used": 600, "memory_total": 1000, "disk_used": 999 * 10**9, "disk_total": 10**12,
-        "received": 7, "sent": 8, "gpus": [{"name": "A", "percent": 50, "memory_used": None, "memory_total": None}],
+        "load1": 1.5, "cpu_percent": 40.0, "memory_used": 600, "memory_total": 1000, "disk_used": 999 * 10**9,
+        "disk_total": 10**12, "received": 7, "sent": 8, "gpus": [{"name": "A", "percent": 50, "memory_used": None, "memory_total": None}],
     }  # fmt: skip
     assert row["state"] == "online" and row["running"] == 1
 
 
-@pytest.mark.parametrize("stats", [3, "x", [], {"load": 1, "memory": [], "disks": [1], "gpus": {}, "network": None},
-                                   {"load": ["x"], "memory": {"total": True}, "cpu_percent": float("nan"), "disks": {"/": 1}, "gpus": [1]}])  # fmt: skip
+@pytest.mark.parametrize(
+    "stats",
+    [
+        *(3, "x", [], {"load": 1, "memory": [], "disks": [1], "gpus": {}, "network": None}),
+        {"load": ["x"], "memory": {"total": True}, "cpu_percent": float("nan"), "disks": {"/": 1}, "gpus": [1]},
+    ],
+)
 def test_statistics_of_any_kind_are_measures_or_none(stats):
     found = measures(stats) or {"gpus": []}
     assert found.pop("gpus") == [] and set(found.values()) <= {None}
@@ -176,7 +183,12 @@ def test_a_batch_file_makes_the_tasks_again(served, batch, tmp_path):
     (other,) = env.create({"command": "true", "batch": "elsewhere"})
     spec = {"batch": batch, "shell": "sh", "retry": 2}
     env.create(
-        {**spec, "command": "echo {name} ${name} {name:q}\n  indented 'x' \"y\"\n", "name": "a: b", "env": {"X": "1 # 2", "Y": "\x1b"}},
+        {
+            **spec,
+            "command": "echo {name} ${name} {name:q}\n  indented 'x' \"y\"\n",
+            "name": "a: b",
+            "env": {"X": "1 # 2", "Y": "\x1b"},
+        },
         {**spec, "command": "sort", "name": "sort", "require": ["#0", other], "input": ["s3://b/k|gunzip", "file:///x"]},
         {**spec, "command": "sort", "name": "sort", "run_timeout": 90.5, "priority": -2, "container": "debian:12"},
         {**spec, "command": "no name", "use_cache": True, "output": "s3://b/out/"},
@@ -197,7 +209,8 @@ def test_a_batch_file_makes_the_tasks_again(served, batch, tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["true", "007", "null", "a: b", "- a", "{x}", "{batch}", "{row:q}", "x #y", " lead", "trail ", "a\n b\n", "a\n\n\nb", "a\n  ", "'", "\t", "a\tb",
+    ["true", "007", "null", "a: b", "- a", "{x}", "{batch}", "{row:q}", "x #y", " lead", "trail ",
+     "a\n b\n", "a\n\n\nb", "a\n  ", "'", "\t", "a\tb",
      "\u2028é\x7f😀", "a\r\nb", "|", "a\n", "a\n\n", "\n a", "%a", "@b", "`c`", "*d", "&e", "!f", "12:30", "~", "=", "x:"],
 )  # fmt: skip
 def test_any_command_comes_back_from_a_batch_file(tmp_path, command):
@@ -208,7 +221,7 @@ def test_any_command_comes_back_from_a_batch_file(tmp_path, command):
     assert [(task["command"], task["env"]) for task in batchfile.load(str(path)).tasks] == [(command, {"V": command})] * 2
 
 
-# --- tasks, workers ---------------------------------------------------------------------------------------------------------------------
+# --- tasks, workers ---------------------------------------------------------------------------------------------------
 
 
 def test_the_ends_of_what_tasks_wrote(week):
@@ -228,7 +241,9 @@ def test_the_ends_of_what_tasks_wrote(week):
     assert [row["id"] for row in rows] == week.tasks and rows[0]["stdout"] == "some output\n" and not rows[0]["truncated"]
     assert rows[2]["stdout"].endswith("no such reference\n") and rows[6]["stdout"] == "" and rows[6]["state"] == "waiting"
     (row,) = env.api("GET", "/tasks/outputs", ids=str(long))["items"]
-    assert row["truncated"] and len(row["stdout"]) == 64 * 1024 and row["stdout"].endswith("bbb\ufffd") and row["stdout"][0] == "a"
+    assert (
+        row["truncated"] and len(row["stdout"]) == 64 * 1024 and row["stdout"].endswith("bbb\ufffd") and row["stdout"][0] == "a"
+    )
     assert refused(env, "GET", "/tasks/outputs", limit=1000)["field"] == "limit"
 
 
@@ -240,7 +255,15 @@ def test_the_line_by_hand_runs(served, batch, tmp_path):
         {**spec, "command": "printenv GREETING SCITQ_TASK_NAME"},
         {**spec, "command": 'echo "$GREETING" > "$OUTPUT/x"; cat "$OUTPUT/x"; pwd', "shell": "sh"},
         {**spec, "command": "pwd", "workdir": "/usr/lib"},
-        {**spec, "command": "id", "container": "debian:12", "container_options": "--gpus all", "input": ["s3://b/k"], "uid": 5, "gid": 6},
+        {
+            **spec,
+            "command": "id",
+            "container": "debian:12",
+            "container_options": "--gpus all",
+            "input": ["s3://b/k"],
+            "uid": 5,
+            "gid": 6,
+        },
     )
 
     def run(task: int) -> str:
@@ -251,7 +274,9 @@ def test_the_line_by_hand_runs(served, batch, tmp_path):
     assert run(shell) == f"hello 'you'\n{place}\n" and (place / "output" / "x").exists()
     assert run(moved) == "/usr/lib\n"
     line = env.api("GET", f"/tasks/{boxed}/by-hand")["line"]
-    assert "scitq fetch get s3://b/k input/ && docker run --rm -it -v" in line and line.endswith(" -u 5:6 --gpus all debian:12 id")
+    assert "scitq fetch get s3://b/k input/ && docker run --rm -it -v" in line and line.endswith(
+        " -u 5:6 --gpus all debian:12 id"
+    )
     assert refused(env, "GET", "/tasks/99999999/by-hand", status=404)
 
 
@@ -281,10 +306,12 @@ def test_a_history_is_as_long_as_an_hour():
     assert history.of(1)[-1]["cpu_percent"] == 5.0
 
 
-# --- what is made of numbers --------------------------------------------------------------------------------------------------------------
+# --- what is made of numbers ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("values", [[0.0], [5.0], [1, 2, 3], [0.001, 1000], [60 + n for n in range(100)], [0, 1e6], [3.3] * 9, [1e-9, 1e-8]])
+@pytest.mark.parametrize(
+    "values", [[0.0], [5.0], [1, 2, 3], [0.001, 1000], [60 + n for n in range(100)], [0, 1e6], [3.3] * 9, [1e-9, 1e-8]]
+)
 def test_bins_hold_every_value_once(values):
     bins = reports.histogram(values)
     assert sum(part["count"] for part in bins) == len(values) and len(bins) < 40
@@ -332,3 +359,67 @@ def test_what_ended_is_found_once(house):
     (batch,) = {row["batch_id"] for row in house.rows("task")}
     (newest,) = house.read(attempts.newest_succeeded, batch, 10)
     assert newest["id"] == first[0] and newest["ended_at"] > newest["started_at"]
+
+
+class Going:
+    """A batch in a store, and what is remembered of its pace."""
+
+    def __init__(self, house, monkeypatch, newest: int = 1000):
+        monkeypatch.setattr(attempts, "NEWEST", newest)
+        self.house, self.pace = house, Pace()
+
+    def row(self, slots: int = 2) -> dict:
+        """The pace of the default batch, looked at now."""
+
+        def look(tx) -> dict:
+            rows = batches.find(tx, 10, None, False)
+            self.pace.look(tx, rows)
+            return self.pace.of(rows[0], slots, tx.now)
+
+        return self.house.read(look)
+
+
+def test_the_pace_of_a_batch(house, monkeypatch):
+    """Tasks of 1.5 seconds each, as the worker says."""
+    going, worker = Going(house, monkeypatch), house.worker(concurrency=2)
+    assert going.row() == {"throughput_per_hour": 0.0, "eta_seconds": None, "failed_lately": 0}
+    ids = house.add(*["true"] * 20)
+    assert going.row()["eta_seconds"] is None  # nothing has ended yet
+    for task in ids[:10]:
+        house.end(worker, task)
+    row = going.row()
+    low, high = row["eta_seconds"]
+    assert 7 < low <= high < 8 and row["throughput_per_hour"] > 10 * 6  # ten tasks of 1.5 s by two
+    assert going.row(slots=0)["eta_seconds"] is None
+    house.end(worker, ids[10], "failed", 1)
+    assert going.row()["failed_lately"] == 1
+    for task in ids[11:]:
+        house.end(worker, task)
+    assert going.row()["eta_seconds"] is None and going.row()["throughput_per_hour"] > 0
+
+
+def test_a_batch_that_goes_on_knows_its_old_durations(house, monkeypatch):
+    """Though more attempts of others were made since than are looked at."""
+    worker = house.worker(concurrency=1)
+    ids = house.add(*["true"] * 9)
+    for task in ids[:6]:
+        house.end(worker, task)
+    row = Going(house, monkeypatch, newest=0).row()
+    assert row["eta_seconds"] is not None and row["throughput_per_hour"] > 0
+
+
+def test_few_durations_make_a_wide_range(house, monkeypatch):
+    worker = house.worker(concurrency=1)
+    ids = house.add(*["true"] * 5)
+    house.end(worker, ids[0])
+    low, high = Going(house, monkeypatch).row(slots=1)["eta_seconds"]
+    assert low == pytest.approx(3.0, rel=0.1) and high == pytest.approx(12.0, rel=0.1)
+
+
+def test_what_only_waits_for_failures_has_no_end(house, monkeypatch):
+    worker = house.worker(concurrency=2)
+    done, failed = house.add("true", "true")
+    house.add({"command": "true", "require": [failed]})
+    house.end(worker, done)
+    house.end(worker, failed, "failed", 1)
+    assert Going(house, monkeypatch).row()["eta_seconds"] is None

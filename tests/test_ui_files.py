@@ -42,7 +42,8 @@ def test_what_takes_gzip_gets_it(doors):
 
 @pytest.mark.parametrize(
     "path, up",
-    [("/ui/", "./"), ("/ui/workers", "./"), ("/ui/tasks/5", "../"), ("/ui/tasks/5?attempt=a/b/c", "../"), ("/ui/batches/a%2Fb", "../"),
+    [("/ui/", "./"), ("/ui/workers", "./"), ("/ui/tasks/5", "../"), ("/ui/tasks/5?attempt=a/b/c", "../"),
+     ("/ui/batches/a%2Fb", "../"),
      ("/ui/batches/a/b", "../../"), ("/ui/batches/x.js", "../"), ("/ui/index.html", "./")],
 )  # fmt: skip
 def test_each_page_is_the_one_page_that_finds_its_files(doors, path, up):
@@ -58,7 +59,9 @@ def test_its_policy_lets_no_text_become_script(doors):
     assert "trusted-types" not in doors.get("/docs").headers["Content-Security-Policy"]  # where Swagger UI would break
 
 
-@pytest.mark.parametrize("name", ["js/none.js", "none.css", "js/../index.html", "..%2fapi%2fui.py", "__init__.py", "js%2fmain.js"])
+@pytest.mark.parametrize(
+    "name", ["js/none.js", "none.css", "js/../index.html", "..%2fapi%2fui.py", "__init__.py", "js%2fmain.js"]
+)
 def test_no_other_file_is_served(doors, name):
     answer = doors.get(f"/ui/{name}")
     assert b"def " not in answer.body and (answer.status == 404) == name.endswith(("none.js", "none.css"))
@@ -70,7 +73,7 @@ def test_where_a_person_begins(doors, path):
     assert answer.status == 303 and answer.headers["Location"] == "ui/"
 
 
-# --- signing in and out --------------------------------------------------------------------------------------------------------
+# --- signing in and out -----------------------------------------------------------------------------------------------
 
 
 def ask(doors: Doors, path: str, body: dict, **headers):

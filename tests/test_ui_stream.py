@@ -34,7 +34,9 @@ def test_first_all_there_is_then_what_changes(served, batch):
         first = listener.next()
         assert listener.status == 200 and listener.kind.startswith("text/event-stream") and listener.retry == 1000
         assert first.kind == "snapshot" and counts(batch, pending=1)(first)
-        assert first.data["server"]["you"] == {"name": "ursula", "role": "user"} and first.data["server"]["counts"]["pending"] >= 1
+        assert (
+            first.data["server"]["you"] == {"name": "ursula", "role": "user"} and first.data["server"]["counts"]["pending"] >= 1
+        )
         env.create({"command": "true", "batch": batch})
         second = listener.until(counts(batch, pending=2))
         assert second.kind == "changes" and second.data["version"] != first.data["version"]
@@ -85,12 +87,16 @@ def test_asking_again_and_again_tells_the_same(served, batch):
     first = env.api("GET", "/changes")
     assert [event["event"] for event in first["events"]] == ["snapshot"] and first["next"] == first["events"][0]["id"]
     env.create({"command": "true", "batch": batch})
-    found: list[dict] = []
-    place = first["next"]
-    while not any(row["name"] == batch for event in found for row in event["data"]["batches"]):
-        told = env.api("GET", "/changes", after=place, wait=20)
-        assert told["events"], "nothing came"
-        found, place = told["events"], told["next"]
+    place, found = first["next"], []
+
+    def is_told() -> bool:
+        nonlocal place
+        told = env.api("GET", "/changes", after=place, wait=5)
+        found.extend(told["events"])
+        place = told["next"]
+        return any(row["name"] == batch for event in found for row in event["data"]["batches"])
+
+    env.until(is_told, what="the new batch is told")
     with listening(env, last=first["next"]) as listener:
         assert listener.until(lambda told: told.id == found[-1]["id"]).data == found[-1]["data"]
     assert env.api("GET", "/changes", after="00000000-7")["events"][0]["event"] == "snapshot"
@@ -151,11 +157,16 @@ def test_servers_of_one_database_tell_the_same(tmp_path, postgres):
     env.close()
 
 
-# --- what is news ---------------------------------------------------------------------------------------------------------------
+# --- what is news -----------------------------------------------------------------------------------------------------
 
 
 def picture(version=1, batches=None, workers=None, decides=True, **counts) -> dict:
-    return {"version": version, "batches": batches or {}, "workers": workers or {}, "server": {"counts": counts, "decides": decides}}
+    return {
+        "version": version,
+        "batches": batches or {},
+        "workers": workers or {},
+        "server": {"counts": counts, "decides": decides},
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,12 @@ from .routes import USER, route
 from .shapes import Attention
 
 
-@route("GET", f"{API}/attention", USER, "Failures that look alike, work that nobody does, silent workers, full disks", answer=Attention)
+@route(
+    "GET",
+    f"{API}/attention",
+    USER,
+    "Failures that look alike, work that nobody does, silent workers, full disks",
+    answer=Attention,
+)
 def attention(call: Call) -> dict:
     return call.service.trouble.read()

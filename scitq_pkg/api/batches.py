@@ -39,7 +39,9 @@ def report(call: Call, name: str) -> dict:
     return call.read(lambda tx: reports.report(tx, name))
 
 
-@route("GET", f"{PATH}/<name:path>/timeline", USER, "When its newest attempts ran, and where", query=TimelineQuery, answer=Timeline)
+@route(
+    "GET", f"{PATH}/<name:path>/timeline", USER, "When its newest attempts ran, and where", query=TimelineQuery, answer=Timeline
+)
 def timeline(call: Call, name: str) -> dict:
     """The newest of those that ran at `since` or later; `from` and `to` are the ends of what is told."""
 
@@ -52,7 +54,13 @@ def timeline(call: Call, name: str) -> dict:
     return call.read(look)
 
 
-@route("GET", f"{PATH}/<name:path>/steps", USER, "Its tasks by the part of their name before a colon, and who needs whom", answer=Steps)
+@route(
+    "GET",
+    f"{PATH}/<name:path>/steps",
+    USER,
+    "Its tasks by the part of their name before a colon, and who needs whom",
+    answer=Steps,
+)
 def steps(call: Call, name: str) -> dict:
     return {"items": call.read(lambda tx: reports.steps(tx, name, MOST_STEPS))}
 

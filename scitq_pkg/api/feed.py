@@ -76,7 +76,7 @@ class Feed:
                 self._left_at = time.monotonic()
 
     def news(self, after: str | None, you: dict, seconds: float) -> list[Event]:
-        """What came after an event, waited for; a snapshot for somebody (`you`) if that is not known any more. Empty: nothing came."""
+        """What came after an event, waited for; a snapshot for `you` if it is not known any more. Empty: nothing came."""
         with self._condition:
             if not self._condition.wait_for(lambda: self._is_fresh or self._closing.is_set(), FIRST_LOOK_SECONDS):
                 return []

@@ -116,7 +116,10 @@ def _scratch(stats: dict) -> dict:
 
 
 def _gpu(gpu: dict) -> dict:
-    return {"name": str(gpu.get("name", "")), **{name: _number(gpu.get(name)) for name in ("percent", "memory_used", "memory_total")}}
+    return {
+        "name": str(gpu.get("name", "")),
+        **{name: _number(gpu.get(name)) for name in ("percent", "memory_used", "memory_total")},
+    }
 
 
 def _number(value: object) -> float | None:

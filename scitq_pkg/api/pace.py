@@ -26,7 +26,11 @@ class _Track:
 
     def durations(self) -> list[float]:
         """Seconds that its succeeded commands took."""
-        return [max(0.0, row["ended_at"] - row["started_at"]) for row in self.ended if row["state"] == "succeeded" and row["started_at"]]
+        return [
+            max(0.0, row["ended_at"] - row["started_at"])
+            for row in self.ended
+            if row["state"] == "succeeded" and row["started_at"]
+        ]
 
 
 class Pace:
@@ -70,7 +74,8 @@ class Pace:
             wants = row["counts"].get("succeeded") and any(row["counts"].get(state) for state in (*QUEUED, "running"))
             if wants and not track.durations() and tx.now - track.asked > ASK_AGAIN_SECONDS:
                 track.asked = tx.now
-                track.ended.extend(attempts.newest_succeeded(tx, row["id"], KEPT))
+                old = attempts.newest_succeeded(tx, row["id"], KEPT)
+                track.ended = deque(sorted([*old, *track.ended], key=lambda one: one["finished_at"]), maxlen=KEPT)
                 return  # one in a look: they are not cheap
 
     def of(self, batch: dict, slots: int, now: float) -> dict:

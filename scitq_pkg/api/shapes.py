@@ -216,7 +216,7 @@ class ServerInfo(Shape):
 class FeedEvent(Shape):
     id = fields.String(required=True)
     event = fields.String(required=True, metadata={"description": "snapshot or changes"})
-    data = fields.Dict(required=True, metadata={"description": "version, batches, workers; of changes also batches_gone, workers_gone"})
+    data = fields.Dict(required=True, metadata={"description": "version, batches, workers; of changes also batches_gone..."})
 
 
 class Changes(Shape):
@@ -255,7 +255,7 @@ class Memory(Shape):
     typical_bytes = fields.Integer(required=True, allow_none=True, metadata={"description": "the median"})
     worker_bytes = fields.Integer(required=True, allow_none=True, metadata={"description": "of the worker that has least"})
     concurrency = fields.Integer(required=True, allow_none=True, metadata={"description": "of that worker"})
-    concurrency_hint = fields.Integer(required=True, allow_none=True, metadata={"description": "what would fit it, if that is another"})
+    concurrency_hint = fields.Integer(required=True, allow_none=True, metadata={"description": "what would fit, if another"})
     sentence = fields.String(required=True)
 
 
@@ -344,7 +344,7 @@ class FullDisk(Shape):
 
 
 class Attention(Shape):
-    failures = fields.List(fields.Nested(FailedGroup), required=True, metadata={"description": "of the newest 2,000 failed tasks"})
-    batches = fields.List(fields.Nested(Stuck), required=True, metadata={"description": "of which tasks wait, and nothing will start"})
+    failures = fields.List(fields.Nested(FailedGroup), required=True, metadata={"description": "of the newest 2,000"})
+    batches = fields.List(fields.Nested(Stuck), required=True, metadata={"description": "whose tasks wait, and nothing will start"})
     workers = fields.List(fields.Nested(Silent), required=True, metadata={"description": "offline, or not able to work"})
     disks = fields.List(fields.Nested(FullDisk), required=True, metadata={"description": "with hardly any room"})

@@ -15,11 +15,18 @@ from .schemas import ChangesQuery, StreamQuery
 from .shapes import Changes
 
 EVENTS = "text/event-stream"
-HEARTBEAT_SECONDS = 8.0  # who went away is noticed at the second write after that
+HEARTBEAT_SECONDS = 6.0  # who went away is noticed at the second write after that
 RETRY_MS, CROWDED_RETRY_MS = 1000, 5000  # after which a browser connects again
 
 
-@route("GET", f"{API}/stream", USER, "News as server-sent events: first a snapshot, or what was missed", query=StreamQuery, answer=EVENTS)
+@route(
+    "GET",
+    f"{API}/stream",
+    USER,
+    "News as server-sent events: first a snapshot, or what was missed",
+    query=StreamQuery,
+    answer=EVENTS,
+)
 def stream(call: Call) -> Answer:
     """Ends when the server stops, when the token is revoked, after `wait` seconds; at once when too many requests are held."""
     after = call.query["after"] or call.environ.get("HTTP_LAST_EVENT_ID")
@@ -27,7 +34,14 @@ def stream(call: Call) -> Answer:
     return Answer(_lines(call, after, time.monotonic() + call.query["wait"]), headers=headers)
 
 
-@route("GET", f"{API}/changes", USER, "The same news by asking: what came after the event `after`, waited for", query=ChangesQuery, answer=Changes)
+@route(
+    "GET",
+    f"{API}/changes",
+    USER,
+    "The same news by asking: what came after the event `after`, waited for",
+    query=ChangesQuery,
+    answer=Changes,
+)
 def changes(call: Call) -> Answer:
     service, after = call.service, call.query["after"]
     with service.seats.seat() as seated, service.feed.listening():

@@ -56,9 +56,12 @@ def counts(call: Call) -> dict:
     return {"version": version, "counts": call.read(lambda tx: tasks.counts(tx, chosen))}
 
 
-@route("GET", f"{PATH}/outputs", USER, "The ends of what tasks wrote, of those that pass the filter", query=OutputsQuery, answer=TaskOutputPage)
+@route(
+    "GET", f"{PATH}/outputs", USER, "The ends of what tasks wrote, of those that pass the filter",
+    query=OutputsQuery, answer=TaskOutputPage,
+)  # fmt: skip
 def outputs(call: Call) -> dict:
-    """Of the latest attempt of each, as text. A page may be shorter than its `limit`: it is the next cursor that ends the list."""
+    """Of the latest attempt of each, as text. A page may be shorter than its `limit`: only a cursor that is null ends it."""
     query = call.query
     chosen = filter_of(query)
     return call.read(lambda tx: _page_of_outputs(tx, chosen, query["after"], query["limit"]))

@@ -43,7 +43,13 @@ def get(call: Call, id: int) -> dict:
     return with_iso_times(call.read(lambda tx: workers.get(tx, known_id(id, "worker"))))
 
 
-@route("GET", f"{PATH}/<id:id>/history", USER, "What its machine did in the last hour, as far as this server heard", answer=WorkerHistory)
+@route(
+    "GET",
+    f"{PATH}/<id:id>/history",
+    USER,
+    "What its machine did in the last hour, as far as this server heard",
+    answer=WorkerHistory,
+)
 def history(call: Call, id: int) -> dict:
     """Kept in memory: a server that was started again begins anew."""
     call.read(lambda tx: workers.get(tx, known_id(id, "worker")))

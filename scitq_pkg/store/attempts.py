@@ -29,7 +29,9 @@ def ended(tx: Transaction, seen: int, gone: list[int]) -> tuple[list[dict], int]
     if gone:
         test, params = among(tx, "id", [(number, number) for number in gone])
         known = {row["id"] for row in found}
-        found += [row for row in tx.all(f"SELECT {_TIMES} FROM execution WHERE {test} AND {_COUNTED}", params) if row["id"] not in known]
+        found += [
+            row for row in tx.all(f"SELECT {_TIMES} FROM execution WHERE {test} AND {_COUNTED}", params) if row["id"] not in known
+        ]
     return found, max(seen, newest)
 
 
@@ -45,7 +47,9 @@ def newest_succeeded(tx: Transaction, batch_id: int, count: int) -> list[dict]:
 def timeline(tx: Transaction, batch_id: int, since: float, most: int) -> list[dict]:
     """When the newest attempts of a batch ran, those that ran at `since` or later; `execution_id`, task, worker, state, times."""
     tasks = tx.value("SELECT COUNT(*) FROM task WHERE batch_id = ?", (batch_id,))
-    by_tasks = "execution.id IN (SELECT execution.id FROM task JOIN execution ON execution.task_id = task.id WHERE task.batch_id = ?)"
+    by_tasks = (
+        "execution.id IN (SELECT execution.id FROM task JOIN execution ON execution.task_id = task.id WHERE task.batch_id = ?)"
+    )
     ours = by_tasks if tasks <= MANY else "execution.batch_id = ?"
     return tx.all(
         "SELECT execution.id AS execution_id, task_id, task.name, worker.name AS worker, execution.state, started_at, "

@@ -46,7 +46,7 @@ def _durations(tx: Transaction, batch_id: int) -> dict | None:
     )  # fmt: skip
 
 
-# --- durations ------------------------------------------------------------------------------------------------------------------
+# --- durations --------------------------------------------------------------------------------------------------------
 
 
 def histogram(values: list[float]) -> list[dict]:
@@ -90,7 +90,7 @@ def _round_steps(step: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
 
 
-# --- memory ---------------------------------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def _least_worker(tx: Transaction, batch_id: int) -> dict | None:
@@ -106,7 +106,9 @@ def memory_advice(peaks: list[int], worker: dict | None) -> dict:
     peak = max(peaks, default=None)
     told = {"peak_bytes": peak, "typical_bytes": int(statistics.median(peaks)) if peaks else None}
     if worker is None or peak is None:
-        sentence = "Nothing is known of its tasks' memory yet." if peak is None else "No worker that tells its memory is in this batch."
+        sentence = (
+            "Nothing is known of its tasks' memory yet." if peak is None else "No worker that tells its memory is in this batch."
+        )
         return {**told, "worker_bytes": worker and worker["memory_bytes"], "concurrency": worker and worker["concurrency"],
                 "concurrency_hint": None, "sentence": sentence}  # fmt: skip
     hint, sentence = _fitting(peak, worker)
@@ -136,7 +138,7 @@ def _shown(size: float) -> str:
     return f"{size:.3g} TB"
 
 
-# --- failures -------------------------------------------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 _FAILURE = "execution.task_id, execution.exit_code, execution.signal, execution.reason, execution.last_output"
 
@@ -146,10 +148,10 @@ def _failed(tx: Transaction, batch_id: int) -> list[dict]:
 
 
 def newest_failed(tx: Transaction, count: int) -> list[dict]:
-    """The newest failed tasks of all batches by the latest attempt of each, newest end first; rows for `grouped`, with `batch`."""
+    """The newest failed tasks of all batches, as their latest attempts ended, the newest end first; rows for `grouped`."""
     return tx.all(
-        f"SELECT {_FAILURE}, execution.finished_at, batch.name AS batch FROM task JOIN execution ON execution.id = task.execution_id "
-        "JOIN batch ON batch.id = task.batch_id WHERE task.id IN (SELECT id FROM task WHERE state = ? "
+        f"SELECT {_FAILURE}, execution.finished_at, batch.name AS batch "
+        "FROM task JOIN execution ON execution.id = task.execution_id JOIN batch ON batch.id = task.batch_id WHERE task.id IN (SELECT id FROM task WHERE state = ? "
         "AND batch_id IN (SELECT id FROM batch) ORDER BY +id DESC LIMIT ?) ORDER BY execution.finished_at DESC", (FAILED, count),
     )  # fmt: skip
 
@@ -174,7 +176,7 @@ def grouped(rows: list[dict], keys: tuple[str, ...], named: int) -> list[dict]:
     return sorted(groups.values(), key=lambda group: -group["count"])
 
 
-# --- who needs whom --------------------------------------------------------------------------------------------------------------
+# --- who needs whom ---------------------------------------------------------------------------------------------------
 
 
 def steps(tx: Transaction, name: str, most: int) -> list[dict]:
@@ -185,7 +187,8 @@ def steps(tx: Transaction, name: str, most: int) -> list[dict]:
     batch_id = batches.row(tx, name)["id"]
     found: dict[str | None, dict] = {}
     for row in tx.all(
-        f"SELECT {_step(tx, 'name')} AS step, state, COUNT(*) AS n, MIN(id) AS first FROM task WHERE batch_id = ? GROUP BY 1, state",
+        f"SELECT {_step(tx, 'name')} AS step, state, COUNT(*) AS n, MIN(id) AS first FROM task "
+        "WHERE batch_id = ? GROUP BY 1, state",
         (batch_id,),
     ):
         step = found.setdefault(row["step"], {"step": row["step"], "counts": {}, "needs": [], "first": row["first"]})

@@ -1,4 +1,4 @@
-"""The pages of the web UI: plain files that speak only the public API. They are read from wherever this package is, the one file too."""
+"""The pages of the web UI: plain files, read from wherever this package is, the one file too."""
 
 from __future__ import annotations
 
