@@ -6,7 +6,7 @@
 import { address, get, session } from "./api.js";
 
 const SILENCE = 25_000; // without an event for so long the line is tried
-const HIDDEN = 60_000; // a page that nobody sees gives its place at the server back after this
+const HIDDEN = 5_000; // a page that nobody sees gives its line back after this: a browser has six for all its tabs
 const POLL_WAIT = 20; // seconds that the server may hold a poll
 const POLL_LIMIT = 35_000;
 const STREAM_AGAIN = 300_000; // after so long with polls alone a stream is tried again
@@ -19,6 +19,7 @@ let last = null; // the id of the newest event
 let heardAt = 0;
 let failures = 0;
 let hiddenTimer = 0;
+let isWanted = false;
 let tasksTimer = 0;
 let tasksAt = 0;
 
@@ -34,15 +35,15 @@ export const live = {
     listeners[kind].add(fn);
     return () => listeners[kind].delete(fn);
   },
-  /** Begins; what is known is kept. */
+  /** Begins, as soon as somebody sees the page; what is known is kept. */
   start() {
-    if (!source && !polling) listen();
+    isWanted = true;
+    if (!source && !polling && !document.hidden) listen();
   },
   /** Ends, until the next start. */
   stop() {
-    source?.close();
-    polling?.abort();
-    source = polling = null;
+    isWanted = false;
+    hangUp();
   },
   /** Takes in what a write answered, before the news of it comes. */
   put(kind, row) {
@@ -56,10 +57,16 @@ export const live = {
 session.addEventListener("signed-out", () => live.stop());
 document.addEventListener("visibilitychange", () => {
   clearTimeout(hiddenTimer);
-  if (document.hidden) hiddenTimer = setTimeout(() => live.stop(), HIDDEN);
-  else if (live.freshAt) live.start();
+  if (document.hidden) hiddenTimer = setTimeout(hangUp, HIDDEN);
+  else if (isWanted) live.start();
 });
 setInterval(watch, 5000);
+
+function hangUp() {
+  source?.close();
+  polling?.abort();
+  source = polling = null;
+}
 
 function listen() {
   const mine = (source = new EventSource(address("/stream", { after: last })));
