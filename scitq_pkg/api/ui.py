@@ -20,7 +20,10 @@ from .routes import ANYBODY, route
 
 INDEX = "index.html"
 MOST_DEPTH = 20
+_CODE = (ui.KINDS["js"], ui.KINDS["css"])
 _POLICY = HEADERS["Content-Security-Policy"] + "; require-trusted-types-for 'script'; trusted-types 'none'"
+_BLOCK = re.compile(rb"^[ \t]*/\*.*?\*/[ \t]*$", re.DOTALL | re.MULTILINE)
+_REST = re.compile(rb"^[ \t]*//.*$|[ \t]+// [^'\"`/\n]*$|^[ \t]+", re.MULTILINE)
 _TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 
 
@@ -74,7 +77,7 @@ def _depth(environ: dict) -> int:
 @lru_cache(maxsize=100)
 def _file(name: str) -> _File | None:
     plain, kind = ui.read(name), ui.kind(name)
-    return _prepared(kind, plain) if plain is not None and kind else None
+    return _prepared(kind, lean(plain) if kind in _CODE else plain) if plain is not None and kind else None
 
 
 @lru_cache(maxsize=MOST_DEPTH + 1)
@@ -84,6 +87,11 @@ def _index(depth: int) -> _File:
     if plain is None:
         raise NotFound("the pages of the web UI are not installed here")
     return _prepared(ui.KINDS["html"], plain.replace(b'="./', b'="' + (b"../" * depth or b"./")))
+
+
+def lean(code: bytes) -> bytes:
+    """Without indentation and comments, which are a sixth of what travels; the lines keep their numbers."""
+    return _REST.sub(b"", _BLOCK.sub(lambda found: b"\n" * found[0].count(b"\n"), code))
 
 
 def _prepared(kind: str, plain: bytes) -> _File:
