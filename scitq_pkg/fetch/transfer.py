@@ -42,7 +42,8 @@ def download(
     `tries`: failures without progress between, after which it is given up. With `arrivals` a small one gets its name only there.
     """
     with _telling(entry), contextlib.ExitStack() as stack:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():  # to look locks nothing, to make one locks the folder above
+            target.parent.mkdir(parents=True, exist_ok=True)
         part, descriptor = stack.enter_context(_held(target.parent / f"{_before(target)}{_key(entry)}"))
         _check_room(entry, part)
         counted = _Counted(meter)
@@ -61,7 +62,8 @@ def _settle(entry: Entry, part: Path, target: Path, meter: Meter, held: contextl
         if entry.modified_at is not None:
             os.utime(part, times=(entry.modified_at.timestamp(),) * 2)
         os.replace(part, target)
-        done_file(part).unlink(missing_ok=True)
+        if _has_parts(entry):
+            done_file(part).unlink(missing_ok=True)
     meter.done()
 
 
@@ -181,9 +183,13 @@ def _fill(scheme: Scheme, entry: Entry, part: Path, meter) -> str | None:
         return _at_once(data, entry, part, meter)
     if scheme.fetch(entry, part, meter):
         return None
-    if entry.ranges and scheme.streams > 1 and entry.size is not None and entry.size > 2 * PART_BYTES:
+    if scheme.streams > 1 and entry.ranges and _has_parts(entry):
         return in_parts(scheme, entry, part, meter)
     return _in_one(scheme, entry, part, meter)
+
+
+def _has_parts(entry: Entry) -> bool:
+    return entry.size is not None and entry.size > 2 * PART_BYTES
 
 
 def _at_once(data: bytes, entry: Entry, part: Path, meter) -> str | None:
