@@ -16,29 +16,38 @@ const NAMED = 4; // ids that are named with a reason
 
 const signal = (action) => ({ path: "/tasks/signal", body: { action } });
 
-/** `does`: what happens to `many` tasks; `done`: how it is told afterwards. */
+/** What happens to one task (`one`) or to several (`many`), in words; `doing`: how it is told afterwards. */
 export const ACTIONS = {
   relaunch: {
-    path: "/tasks/relaunch", verb: "Relaunch", done: "queued again",
-    does: "They are queued as new, with all their retries. What earlier attempts wrote stays readable; files at their outputs are written over.",
+    path: "/tasks/relaunch", verb: "Relaunch", doing: "Relaunched",
+    one: "It is queued as new, with all its retries. What earlier attempts wrote stays readable; files at its output are written over.",
+    many: "They are queued as new, with all their retries. What earlier attempts wrote stays readable; files at their outputs are written over.",
   },
-  suspend: { ...signal("suspend"), verb: "Suspend", done: "being suspended", back: "resume", does: "Their processes stand still, and keep their slots and memory until they are resumed." },
-  resume: { ...signal("resume"), verb: "Resume", done: "being resumed", back: "suspend", does: "Their processes go on." },
+  suspend: {
+    ...signal("suspend"), verb: "Suspend", doing: "Suspending", back: "resume",
+    one: "Its processes stand still, and keep slot and memory until it is resumed.",
+    many: "Their processes stand still, and keep slots and memory until they are resumed.",
+  },
+  resume: { ...signal("resume"), verb: "Resume", doing: "Resuming", back: "suspend", one: "Its processes go on.", many: "Their processes go on." },
   term: {
-    ...signal("term"), verb: "Terminate", done: "asked to end", danger: true,
-    does: "Their commands are asked to end (SIGTERM); what is still there after 10 seconds is killed. They count as failed and are not tried again by themselves.",
+    ...signal("term"), verb: "Terminate", doing: "Terminating", danger: true,
+    one: "Its command is asked to end (SIGTERM), and killed if it is still there after 10 seconds. It counts as failed and is not tried again by itself.",
+    many: "Their commands are asked to end (SIGTERM); what is still there after 10 seconds is killed. They count as failed and are not tried again by themselves.",
   },
   kill: {
-    ...signal("kill"), verb: "Kill", done: "being killed", danger: true,
-    does: "Their commands are ended at once (SIGKILL). They count as failed and are not tried again by themselves.",
+    ...signal("kill"), verb: "Kill", doing: "Killing", danger: true,
+    one: "Its command is ended at once (SIGKILL). It counts as failed and is not tried again by itself.",
+    many: "Their commands are ended at once (SIGKILL). They count as failed and are not tried again by themselves.",
   },
   cancel: {
-    path: "/tasks/cancel", verb: "Cancel", no: "Leave as it is", done: "canceled", danger: true,
-    does: "What waits never starts, what runs is ended at once. Relaunching brings them back.",
+    path: "/tasks/cancel", verb: "Cancel", no: "Leave as it is", doing: "Canceled", danger: true,
+    one: "If it waits it never starts, if it runs it is ended at once. Relaunching brings it back.",
+    many: "What waits never starts, what runs is ended at once. Relaunching brings them back.",
   },
   delete: {
-    path: "/tasks/delete", verb: "Delete", done: "deleted", danger: true,
-    does: "The tasks, all their attempts and what they wrote to stdout and stderr are gone for good; what runs is ended first. Files at their outputs stay.",
+    path: "/tasks/delete", verb: "Delete", doing: "Deleted", danger: true,
+    one: "The task, all its attempts and what they wrote to stdout and stderr are gone for good; if it runs it is ended first. Files at its output stay.",
+    many: "The tasks, all their attempts and what they wrote to stdout and stderr are gone for good; what runs is ended first. Files at their outputs stay.",
   },
 };
 
@@ -46,6 +55,9 @@ export const ACTIONS = {
 export function tasks(n) {
   return `${count(n)} task${n === 1 ? "" : "s"}`;
 }
+
+/** One task by its id, several by their number. */
+const these = (ids) => (ids.length === 1 ? `task ${ids[0]}` : tasks(ids.length));
 
 /** What a request calls its tasks. @param {Target} target */
 export function selection({ ids, filter }) {
@@ -65,11 +77,11 @@ export async function act(name, target) {
     const plan = await post(action.path, { ...selection(target), ...action.body, dry_run: true });
     if (!plan.ids.length) return nothing(action.verb, plan.skipped);
     const silent = plan.ids.length === 1 && !plan.skipped.length && !action.danger;
-    const title = `${action.verb} ${tasks(plan.ids.length)}?`;
-    const verb = `${action.verb} ${tasks(plan.ids.length)}`;
-    if (!silent && !(await confirm({ title, body: told(action.does, plan), verb, danger: action.danger, no: action.no }))) return null;
+    const verb = `${action.verb} ${these(plan.ids)}`;
+    const does = plan.ids.length === 1 ? action.one : action.many;
+    if (!silent && !(await confirm({ title: `${verb}?`, body: told(does, plan), verb, danger: action.danger, no: action.no }))) return null;
     const done = await post(action.path, { ids: plan.ids, ...action.body });
-    report(`${tasks(done.ids.length)} ${action.done}.`, done, action.back && (() => post(action.path, { ids: done.ids, action: action.back }).catch(failed)));
+    report(`${action.doing} ${these(done.ids)}.`, done, action.back && (() => post(action.path, { ids: done.ids, action: action.back }).catch(failed)));
     return done.ids;
   } catch (error) {
     failed(error);
@@ -84,15 +96,15 @@ export async function move(target) {
     if (!plan.ids.length) return nothing("Move", plan.skipped);
     const names = el("datalist", { id: "move-batches" }, [...live.batches.keys()].sort().map((name) => el("option", { value: name })));
     const values = await form({
-      title: `Move ${tasks(plan.ids.length)} to another batch`,
-      body: el("div", null, told("The workers of that batch run them. A batch that does not exist yet is made.", plan), names),
+      title: `Move ${these(plan.ids)} to another batch`,
+      body: el("div", null, told("The workers of that batch take over. A batch that does not exist yet is made.", plan), names),
       fields: [{ name: "batch", label: "Batch", required: true, list: names.id }],
       verb: "Move",
     });
     const batch = values?.batch.trim();
     if (!batch) return null;
     const done = await post("/tasks/edit", { ids: plan.ids, set: { batch } });
-    report(`${tasks(done.ids.length)} moved to ${batch}.`, done);
+    report(`Moved ${these(done.ids)} to ${batch}.`, done);
     return done.ids;
   } catch (error) {
     failed(error);

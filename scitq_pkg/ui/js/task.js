@@ -115,7 +115,7 @@ class TaskPage {
   }
 
   #showActions({ state, suspended }) {
-    const button = (name, danger = ACTIONS[name].danger) => el("button", { type: "button", class: danger ? "danger" : null, text: ACTIONS[name].verb, title: ACTIONS[name].does, on: { click: () => this.#do(name) } });
+    const button = (name, danger = ACTIONS[name].danger) => el("button", { type: "button", class: danger ? "danger" : null, text: ACTIONS[name].verb, title: ACTIONS[name].one, on: { click: () => this.#do(name) } });
     const mover = el("button", { type: "button", text: "Move…", title: "To another batch", on: { click: () => move({ ids: [this.id] }).then(() => this.#load()) } });
     const names = ENDED.has(state) ? ["relaunch"] : state === "running" ? [suspended ? "resume" : "suspend", "term", "kill", "cancel"] : ["cancel"];
     replace(this.actions, names.map((name) => button(name)), HELD.has(state) || state === "running" ? null : mover, button("delete"));

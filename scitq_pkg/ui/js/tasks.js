@@ -17,7 +17,8 @@ import { table } from "./table.js";
 import { WORDS, filterBar, filterOf, inWords } from "./taskfilter.js";
 
 const PAGE = 100;
-const QUICK = 150; // milliseconds: a first page that comes so fast is asked for each second, and shows all that is in view
+const OUTPUTS = 100; // tasks in a page of what they wrote, at most
+const SOON = 200; // milliseconds in which the first page may come: what it does not bring is asked for by its ids
 const MOST_SAVED = 4_000; // ids that fit in an address
 
 /** @param {object} ctx */
@@ -31,7 +32,6 @@ class Tasks {
   #next = null; // the cursor
   #stale = new Set(); // ids of rows that may have changed
   #counts = {}; // by state, whatever states are chosen
-  #took = 0; // milliseconds for the first page
   #all = false; // all that pass the filter are selected, shown or not
 
   constructor(ctx) {
@@ -106,11 +106,9 @@ class Tasks {
 
   async #load(force = false) {
     const mine = (this.#newest += 1);
-    const began = performance.now();
     const { state, ...others } = this.filter;
     const [found, counted] = await Promise.all([get("/tasks", { ...this.filter, limit: PAGE, order: this.order }), get("/tasks/counts", others)]);
     if (mine !== this.#newest) return;
-    this.#took = performance.now() - began;
     this.#first = found.items;
     const last = found.items.at(-1)?.id;
     this.#further = last === undefined ? [] : this.#further.filter(({ id }) => (this.order === "id" ? id > last : id < last));
@@ -144,12 +142,12 @@ class Tasks {
   #changed() {
     for (const { id } of this.#rows()) this.#stale.add(id);
     if (!this.refused) this.again();
-    if (this.#took > QUICK || this.#further.length) this.#soon();
+    this.#soon();
   }
 
   #soon() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.#refresh().catch(() => {}), 200); // what failed is asked for again at the next change
+    this.timer = setTimeout(() => this.#refresh().catch(() => {}), SOON); // what failed is asked for again at the next change
   }
 
   /** Asks for the rows in view that may have changed, by their ids: cheap however many tasks there are. */
@@ -160,9 +158,9 @@ class Tasks {
     const { items } = await get("/tasks", { ids: ids.join(","), limit: ids.length });
     const found = new Map(items.map((row) => [row.id, row]));
     const gone = new Set(ids.filter((id) => !found.has(id)));
-    const renewed = (rows) => rows.filter(({ id }) => !gone.has(id)).map((row) => found.get(row.id) ?? row);
+    const renewed = (rows) => rows.filter(({ id }) => !gone.has(id)).map((row) => found.get(row.id) ?? row).filter((row) => this.#mayPass(row));
     this.#first = renewed(this.#first);
-    this.#further = renewed(this.#further).filter((row) => this.#mayPass(row));
+    this.#further = renewed(this.#further);
     this.#show();
   }
 
@@ -274,7 +272,7 @@ class Tasks {
       el("span", { class: "muted", text: "Export" }),
       button("JSON", "every property of these tasks", (which, told) => saveJson("/tasks", which, "tasks.json", told)),
       button("CSV", "the same as a table", (which, told) => saveCsv("/tasks", which, "tasks.csv", told)),
-      button("Outputs", "the end of stdout and stderr of these tasks, as JSON", (which, told) => saveJson("/tasks/outputs", which, "outputs.json", told)));
+      button("Outputs", "the end of stdout and stderr of these tasks, as JSON", (which, told) => saveJson("/tasks/outputs", { ...which, limit: OUTPUTS }, "outputs.json", told)));
   }
 
   async #save(node, text, work) {
