@@ -10,6 +10,7 @@ import { deleteBatch, exports, fetchBatch, goBatch, pathOf, stopBatch } from "./
 import { editAndRelaunch } from "./edit.js";
 import { failureTable } from "./failures.js";
 import { lanesOf } from "./lanes.js";
+import { named } from "./hidden.js";
 import { live } from "./live.js";
 import { meter } from "./meter.js";
 import { drawing, refresher } from "./refresh.js";
@@ -63,7 +64,7 @@ class View {
 
   gone() {
     this.isGone = true;
-    replace(this.ctx.main, el("h1", { text: this.name }),
+    replace(this.ctx.main, el("h1", { text: named(this.name) }),
       el("div", { class: "empty" }, el("p", { text: "This batch does not exist any more: somebody deleted it." }), link("/", "To all batches")));
   }
 
@@ -75,7 +76,7 @@ class View {
       return (this.parts[`${name}-section`] = el("section", { class: `panel part-${name}`, "aria-labelledby": `h-${name}` }, el("div", { class: "panel-head" }, heading, beside), error, part(name, "div", { class: "part" })));
     };
     replace(this.ctx.main,
-      el("header", { class: "page-head" }, el("h1", { class: "name", text: this.name }), part("stopped", "span"), el("div", { class: "actions" }, part("stopgo", "span"), this.exportMenu(), this.deleteButton())),
+      el("header", { class: "page-head" }, el("h1", { text: named(this.name) }), part("stopped", "span"), el("div", { class: "actions" }, part("stopgo", "span"), this.exportMenu(), this.deleteButton())),
       el("section", { class: "summary", "aria-label": "Progress" }, part("bar"), part("facts", "p", { class: "fact-line" })),
       part("cards", "ul", { class: "cards state-cards", "aria-label": "Tasks by state" }),
       section("report", "What failed"),
@@ -272,5 +273,5 @@ function timelinePart({ to, items }, width) {
 }
 
 function titleOf({ item, from, to }) {
-  return `${item.name ?? "task"} ${item.task_id}: ${item.state}, ${duration((to - from) / 1000)}`;
+  return `${named(item.name ?? "task")} ${item.task_id}: ${item.state}, ${duration((to - from) / 1000)}`;
 }

@@ -117,7 +117,7 @@ function clock(time, span, dated = false) {
   const two = (number) => String(number).padStart(2, "0");
   const day = span > 86_400_000 || (dated && at.toDateString() !== new Date().toDateString()) ? `${two(at.getMonth() + 1)}-${two(at.getDate())} ` : "";
   const minute = `${day}${two(at.getHours())}:${two(at.getMinutes())}`;
-  if (span < 5000) return `${minute}:${two(at.getSeconds())}.${Math.floor(at.getMilliseconds() / 100)}`;
+  if (span < 5000) return `${minute}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, "0").slice(0, span < 1000 ? 3 : 1)}`;
   return span < 600_000 ? `${minute}:${two(at.getSeconds())}` : minute;
 }
 

@@ -3,11 +3,13 @@
 import { act } from "./bulk.js";
 import { el } from "./dom.js";
 import { count } from "./format.js";
+import { named } from "./hidden.js";
 import { go, link } from "./router.js";
 import { table } from "./table.js";
 
 const SIGNALS = { 1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU", 25: "SIGXFSZ" };
 
+const COLOURS = /\x1b\[[0-9;:?]*[ -/]*[@-~]/g; // of terminals
 const keyOf = (group) => JSON.stringify([group.exit_code, group.signal, group.last_line]);
 const isWhole = (group) => group.task_ids.length >= group.count;
 
@@ -67,7 +69,7 @@ export function failureTable(batch, edit) {
 }
 
 function lastLine(group) {
-  if (group.last_line) return el("code", { class: "clip", title: group.reason ?? group.last_line, text: group.last_line });
+  if (group.last_line) return el("code", { class: "clip", title: group.reason ?? group.last_line, text: named(group.last_line.replace(COLOURS, "")) });
   return el("span", { class: "muted", text: group.reason ?? "it wrote nothing" });
 }
 

@@ -7,9 +7,10 @@ const MINUTE = 60;
 const HOUR = 3600;
 const DAY = 86400;
 
-/** Seconds as "0.4 s", "42 s", "3 min 20 s", "2 h 05 min", "3 d 4 h". */
+/** Seconds as "30 ms", "0.4 s", "42 s", "3 min 20 s", "2 h 05 min", "3 d 4 h". */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || Number.isNaN(seconds)) return "–";
+  if (seconds > 0 && seconds < 0.095) return `${Math.ceil(seconds * 1000)} ms`;
   if (seconds < 10) return `${trimmed(Math.max(0, seconds))} s`;
   const whole = Math.round(seconds);
   if (whole < MINUTE) return `${whole} s`;

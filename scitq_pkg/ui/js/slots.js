@@ -13,14 +13,14 @@ export function slotsInWords(row) {
 
 /**
  * A square a slot, full when something runs in it; what runs beyond the concurrency (it was lowered) is marked.
- * More than 32 are told by numbers and a bar.
+ * More than 32 are a bar: their number stands beside it.
  * @param {{concurrency: number, running: number, held: number}} row
  * @param {{id: number, name: string|null}[]} tasks what runs there, as far as it is known
  */
 export function slots(row, tasks = []) {
   const total = Math.max(row.concurrency, row.running);
   const label = { role: "img", "aria-label": slotsInWords(row) };
-  if (total > MOST_SQUARES) return el("span", { class: "slots many", ...label }, bar(row, total), `${row.running} / ${row.concurrency}`);
+  if (total > MOST_SQUARES) return el("span", { class: "slots many", ...label }, bar(row, total));
   const squares = Array.from({ length: total }, (_, index) => square(row, index, tasks[index]));
   return el("span", { class: "slots", ...label }, squares, total ? null : el("span", { class: "muted", text: "none" }));
 }

@@ -2,6 +2,7 @@
 
 import { el } from "./dom.js";
 import { count } from "./format.js";
+import { named } from "./hidden.js";
 import { link } from "./router.js";
 import { stackedBar } from "./states.js";
 
@@ -59,10 +60,10 @@ function stepLine(batch, item, depth) {
     el("span", { class: "muted step-needs", text: needs.length ? `after ${needs.map(calledStep).join(", ")}` : "" }));
 }
 
-const calledStep = (step) => step ?? "tasks without a name";
+const calledStep = (step) => (step === null ? "tasks without a name" : named(step));
 
 function stepLink(batch, step) {
   if (step === null) return el("span", { class: "muted", text: calledStep(step) });
   const query = new URLSearchParams({ batch, name: `${asGlob(step)}*` });
-  return link(`/tasks?${query}`, step);
+  return link(`/tasks?${query}`, calledStep(step));
 }

@@ -6,6 +6,7 @@ import { el, replace, show } from "./dom.js";
 import { failed } from "./dialogs.js";
 import { ago, bytes, count, duration, when } from "./format.js";
 import { ending } from "./failures.js";
+import { named } from "./hidden.js";
 import { Histories, thin } from "./history.js";
 import { keys } from "./keys.js";
 import { live } from "./live.js";
@@ -206,8 +207,8 @@ class View {
 }
 
 function runningLine(one, batch) {
-  const words = [one.batch === batch ? "" : `of batch ${one.batch}`, one.started_at ? `for ${ranFor(one)}` : ""].filter(Boolean);
-  return el("li", null, badge(one.state, { suspended: one.suspended }), link(`/tasks/${one.task_id}?attempt=${one.id}`, `${one.task_id} ${one.name ?? ""}`.trim()),
+  const words = [one.batch === batch ? "" : `of batch ${named(one.batch)}`, one.started_at ? `for ${ranFor(one)}` : ""].filter(Boolean);
+  return el("li", null, badge(one.state, { suspended: one.suspended }), link(`/tasks/${one.task_id}?attempt=${one.id}`, `${one.task_id} ${named(one.name ?? "")}`.trim()),
     el("span", { class: "muted", text: words.join(", ") }));
 }
 
@@ -240,8 +241,8 @@ function attemptTable() {
     caption: "Attempts on this worker, the newest first",
     columns: [
       { key: "task_id", label: "Task", class: "num", narrow: "title", cell: (one) => link(`/tasks/${one.task_id}?attempt=${one.id}`, String(one.task_id)) },
-      { key: "name", label: "Name", class: "name", cell: (one) => one.name ?? "" },
-      { key: "batch", label: "Batch", narrow: "hide", cell: (one) => link(`/batches/${encodeURIComponent(one.batch)}`, one.batch) },
+      { key: "name", label: "Name", class: "name", cell: (one) => named(one.name ?? "") },
+      { key: "batch", label: "Batch", narrow: "hide", cell: (one) => link(`/batches/${encodeURIComponent(one.batch)}`, named(one.batch)) },
       { key: "state", label: "State", cell: (one) => badge(one.state, { suspended: one.suspended }) },
       { key: "attempt", label: "Attempt", class: "num", narrow: "hide", cell: (one) => String(one.attempt) },
       { key: "started_at", label: "Started", cell: (one) => when(one.started_at) },

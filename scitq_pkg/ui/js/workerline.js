@@ -3,6 +3,7 @@
 import { sparkline } from "./chart.js";
 import { el, replace } from "./dom.js";
 import { ago } from "./format.js";
+import { named } from "./hidden.js";
 import { pointOf, thin } from "./history.js";
 import { MEASURES } from "./measures.js";
 import { link } from "./router.js";
@@ -94,8 +95,7 @@ export class WorkerLine {
     const isElsewhere = hostname && hostname !== name && !hostname.startsWith(`${name}.`);
     return [
       el("span", { title: hostname || null }, link(`/workers/${this.id}`, name)),
-      isElsewhere ? el("small", { class: "muted", text: hostname }) : null,
-      el("small", { class: "muted" }, versionNode(version, server)),
+      el("small", { class: "muted" }, isElsewhere ? `${hostname} · ` : "", versionNode(version, server)),
     ];
   }
 
@@ -103,7 +103,7 @@ export class WorkerLine {
     if (!tasks.length) return el("span", { class: "muted", text: "–" });
     const rest = tasks.length - NAMED;
     return [
-      tasks.slice(0, NAMED).map(({ id, name, suspended }) => el("div", { class: "clip" }, link(`/tasks/${id}`, `${id} ${name ?? ""}`.trim()), suspended ? el("span", { class: "suspended", title: "suspended" }, " ", glyph("suspended"), el("span", { class: "unseen", text: " (suspended)" })) : null)),
+      tasks.slice(0, NAMED).map(({ id, name, suspended }) => el("div", { class: "clip" }, link(`/tasks/${id}`, `${id} ${named(name ?? "")}`.trim()), suspended ? el("span", { class: "suspended", title: "suspended" }, " ", glyph("suspended"), el("span", { class: "unseen", text: " (suspended)" })) : null)),
       rest > 0 ? link(`/tasks?${new URLSearchParams({ worker: this.row.name, state: "running" })}`, `and ${rest} more`) : null,
     ];
   }
