@@ -62,6 +62,8 @@ def test_what_was_missed_is_told_again(served, batch):
     with listening(env, after=seen[0].id) as again:
         env.create({"command": "true", "batch": batch})
         assert again.next().kind == "changes"
+    with listening(env, last=seen[0].id, after=first.id) as again:
+        assert again.next().id not in (first.id, seen[0].id), "what a browser heard last wins over where it once began"
 
 
 @pytest.mark.parametrize("last", ["nonsense", "00000000-1", "-1", "a-b", "0-99999999999999999999"])

@@ -29,7 +29,7 @@ RETRY_MS, CROWDED_RETRY_MS = 1000, 5000  # after which a browser connects again
 )
 def stream(call: Call) -> Answer:
     """Ends when the server stops, when the token is revoked, after `wait` seconds; at once when too many requests are held."""
-    after = call.query["after"] or call.environ.get("HTTP_LAST_EVENT_ID")
+    after = call.environ.get("HTTP_LAST_EVENT_ID") or call.query["after"]  # a browser that connects again repeats its old query
     headers = {"Content-Type": f"{EVENTS}; charset=utf-8", "X-Accel-Buffering": "no"}
     return Answer(_lines(call, after, time.monotonic() + call.query["wait"]), headers=headers)
 
