@@ -168,9 +168,19 @@ def test_the_timeline_of_a_batch(week):
 def test_the_steps_of_a_batch_and_who_needs_whom(week):
     week.env.create({"command": "true", "batch": week.batch})
     first, second, third = week.env.api("GET", f"/batches/{week.batch}/steps")["items"]
-    assert first == {"step": "align", "counts": {"succeeded": 2, "failed": 2, "running": 1, "assigned": 1}, "needs": []}
-    assert second == {"step": "sum", "counts": {"waiting": 1}, "needs": ["align"]}
+    counts = {"succeeded": 2, "failed": 2, "running": 1, "assigned": 1}
+    assert first == {"step": "align", "name": "align:*", "counts": counts, "needs": []}
+    assert second == {"step": "sum", "name": "sum", "counts": {"waiting": 1}, "needs": ["align"]}
     assert third["step"] is None and third["needs"] == [] and sum(third["counts"].values()) == 1
+
+
+def test_a_step_says_what_finds_its_tasks(served, batch):
+    names = ["a", "a:1", "a", "b[*]?:1", "b[*]?:2", "c?"]
+    ids = served.create(*({"command": "true", "batch": batch, "name": name} for name in names))
+    steps = served.api("GET", f"/batches/{batch}/steps")["items"]
+    assert [step["step"] for step in steps] == ["a", "b[*]?", "c?"]
+    found = [[row["id"] for row in served.items("/tasks", batch=batch, name=step["name"])] for step in steps]
+    assert found == [ids[:3], ids[3:5], ids[5:]]
 
 
 @pytest.mark.parametrize("what", ["report", "timeline", "steps", "file"])

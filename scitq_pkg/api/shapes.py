@@ -287,6 +287,7 @@ class Timeline(Shape):
 
 class Step(Shape):
     step = fields.String(required=True, allow_none=True)
+    name = fields.String(required=True, allow_none=True, metadata={"description": "the glob that finds its tasks"})
     counts = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True, metadata=_COUNTS)
     needs = fields.List(fields.String(allow_none=True), required=True)
 

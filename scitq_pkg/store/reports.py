@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 
 from ..protocol import FAILED, SUCCEEDED
@@ -182,24 +183,36 @@ def grouped(rows: list[dict], keys: tuple[str, ...], named: int) -> list[dict]:
 def steps(tx: Transaction, name: str, most: int) -> list[dict]:
     """The tasks of a batch by the part of their name before a `:`, `counts` by state, and the steps each one `needs`.
 
+    `name` is the filter that finds them: a glob, null for those without a name.
+
     The `most` largest ones, in the order in which they were queued. Raises NotFound.
     """
     batch_id = batches.row(tx, name)["id"]
     found: dict[str | None, dict] = {}
     for row in tx.all(
-        f"SELECT {_step(tx, 'name')} AS step, state, COUNT(*) AS n, MIN(id) AS first FROM task "
-        "WHERE batch_id = ? GROUP BY 1, state",
+        f"SELECT {_step(tx, 'name')} AS step, state, COUNT(*) AS n, MIN(id) AS first, "
+        f"SUM(CASE WHEN name = {_step(tx, 'name')} THEN 1 ELSE 0 END) AS bare FROM task WHERE batch_id = ? GROUP BY 1, state",
         (batch_id,),
     ):
-        step = found.setdefault(row["step"], {"step": row["step"], "counts": {}, "needs": [], "first": row["first"]})
+        step = found.setdefault(row["step"], {"step": row["step"], "counts": {}, "needs": [], "first": row["first"], "bare": 0})
         step["counts"][row["state"]] = row["n"]
+        step["bare"] += row["bare"]
         step["first"] = min(step["first"], row["first"])
     kept = sorted(found.values(), key=lambda step: -sum(step["counts"].values()))[:most]
     known = {step["step"]: step for step in kept}
     for edge in _edges_of(tx, batch_id):
         if edge["step"] in known and edge["needed"] in known and edge["step"] != edge["needed"]:
             known[edge["step"]]["needs"].append(edge["needed"])
-    return [{key: step[key] for key in ("step", "counts", "needs")} for step in sorted(kept, key=lambda step: step["first"])]
+    ordered = sorted(kept, key=lambda step: step["first"])
+    return [{**{key: step[key] for key in ("step", "counts", "needs")}, "name": _glob(step)} for step in ordered]
+
+
+def _glob(step: dict) -> str | None:
+    """What finds the names of a step; where some go on after it and some do not, perhaps those of other steps that begin so too."""
+    if step["step"] is None:
+        return None
+    own = re.sub(r"[\[*?]", r"[\g<0>]", step["step"])
+    return own if step["bare"] == sum(step["counts"].values()) else f"{own}*" if step["bare"] else f"{own}:*"
 
 
 def _edges_of(tx: Transaction, batch_id: int) -> list[dict]:

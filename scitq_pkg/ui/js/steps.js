@@ -37,9 +37,6 @@ export function areSteps(items) {
 
 const totalOf = (counts) => Object.values(counts).reduce((sum, number) => sum + number, 0);
 
-/** Text as a glob that means itself. */
-const asGlob = (text) => text.replace(/[[*?]/g, "[$&]");
-
 /**
  * A list of steps: indented by what must come before, each with its counts, leading to its tasks.
  * @param {string} batch
@@ -54,7 +51,7 @@ export function stepList(batch, items) {
 function stepLine(batch, item, depth) {
   const needs = item.needs.filter((need) => need !== item.step);
   return el("li", { style: { "--depth": String(Math.min(depth, 8)) } },
-    el("span", { class: "step-name" }, depth ? el("span", { class: "muted", "aria-hidden": "true", text: "↳ " }) : null, stepLink(batch, item.step)),
+    el("span", { class: "step-name" }, depth ? el("span", { class: "muted", "aria-hidden": "true", text: "↳ " }) : null, stepLink(batch, item)),
     el("span", { class: "step-bar" }, stackedBar(item.counts)),
     el("span", { class: "num", text: `${count(item.counts.succeeded ?? 0)} of ${count(totalOf(item.counts))}` }),
     el("span", { class: "muted step-needs", text: needs.length ? `after ${needs.map(calledStep).join(", ")}` : "" }));
@@ -62,8 +59,7 @@ function stepLine(batch, item, depth) {
 
 const calledStep = (step) => (step === null ? "tasks without a name" : named(step));
 
-function stepLink(batch, step) {
-  if (step === null) return el("span", { class: "muted", text: calledStep(step) });
-  const query = new URLSearchParams({ batch, name: `${asGlob(step)}*` });
-  return link(`/tasks?${query}`, calledStep(step));
+function stepLink(batch, { step, name }) {
+  if (name === null) return el("span", { class: "muted", text: calledStep(step) });
+  return link(`/tasks?${new URLSearchParams({ batch, name })}`, calledStep(step));
 }
