@@ -104,7 +104,8 @@ const columns = [
 ];
 
 function which(row) {
-  const shown = row.ids.slice(0, NAMED).map((id) => [addressOf(row.object, id), String(id)]);
+  const isGone = row.action.endsWith(".delete");
+  const shown = row.ids.slice(0, NAMED).map((id) => [isGone ? null : addressOf(row.object, id), String(id)]);
   const parts = shown.flatMap(([address, text], index) => [index ? ", " : null, address ? link(address, text) : text]);
   return el("span", null, parts, row.ids.length > NAMED ? ` and ${row.ids.length - NAMED} more` : null);
 }
