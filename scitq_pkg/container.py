@@ -243,6 +243,7 @@ _NOT_A_PROGRAM = re.compile(  # as runc says it, and as docker's init does
 )
 _PREFIX = re.compile(r'^(docker: |podman: |error: |error response from daemon: |fatal: +|time="[^"]*" level=\w+ msg=)+', re.I)
 _IS_ITS_OWN = re.compile(r"^(docker|podman|Error): |(Run|See) '(docker|podman) run --help'", re.M)
+_LACKS = re.compile(r"^Error: could not find \S+, ", re.M)  # podman, of a program of its own: its exit code is that of the command then
 _NOISE = re.compile(r"^(run '.*--help'|see '.*--help'|usage:|\s|warning|using default tag|trying to pull)", re.I)
 
 
@@ -283,7 +284,7 @@ def judged(end: Mapping, kind: str, image: str, said: str, short_of_memory: bool
         return dict(end)
     if code == ENGINE_FAILED and is_away(said):
         return {**end, "kind": ends.INTERRUPTED, "message": f"{kind} does not answer or was stopped: {sentence(said)}"}
-    if code == ENGINE_FAILED and _IS_ITS_OWN.search(said):
+    if (code == ENGINE_FAILED and _IS_ITS_OWN.search(said)) or (code == NOT_FOUND and _LACKS.search(said)):
         return {**end, "message": f"{kind} could not run its container: {sentence(said)}"}
     if short_of_memory:
         return {**end, "message": "its container ran out of memory"}

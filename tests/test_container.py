@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from engines import IMAGE, REGISTRY_PASSWORD, Docker, Podman, Registry
 from env import Env
-from scitq.container import Engine, find
+from scitq.container import Engine, find, judged
 
 HOST = "--network host"  # the tests' engines have no network of their own
 
@@ -484,3 +484,13 @@ def test_a_container_that_is_a_child_is_signaled_as_any_command(env, tmp_path):
     env.until(lambda: env.stdout(task) == b"on /output\n" if env.state(task) == "running" else None)
     signal_task(env, task, "term")
     env.wait_state(task, "failed", seconds=5)
+
+
+def test_a_program_that_the_engine_lacks_is_not_the_commands():
+    """As podman without root says it."""
+    said = (
+        "Error: could not find slirp4netns, the network namespace can't be configured: "
+        'exec: "slirp4netns": executable file not found in $PATH\n'
+    )
+    end = judged({"kind": "exited", "exit_code": 127}, "podman", IMAGE, said, False)
+    assert end["message"].startswith("podman could not run its container: could not find slirp4netns")
