@@ -16,6 +16,7 @@ const BEHIND = 4 * PART; // further behind a live output its end is shown, not a
 const MOST_BYTES = 5 * 2 ** 20; // in the page, or
 const MOST_LINES = 200_000;
 const HEAD = 32 * 2 ** 20; // the server keeps so much from the beginning, and so much of the end
+const SMALL = 16 * 1024; // bytes up to which pieces are put together
 const WAIT = 25; // seconds a request is held
 const REST = 300; // milliseconds between two requests
 const AGAIN = 3000; // milliseconds after no answer
@@ -318,9 +319,14 @@ class Pane {
   }
 
   #show(blocks) {
-    const made = blocks.map(drawn);
-    this.#blocks.push(...made);
-    this.text.append(...made.map((block) => block.node));
+    for (const block of blocks) {
+      const last = this.#blocks.at(-1);
+      if (last && last.to === block.from && block.to - last.from < SMALL) join(last, block);
+      else {
+        this.#blocks.push(drawn(block));
+        this.text.append(this.#blocks.at(-1).node);
+      }
+    }
     this.#trim(() => this.#dropFirst());
   }
 
@@ -465,8 +471,21 @@ function gap(missing) {
 }
 
 function drawn({ from, to, lines }) {
-  return { from, to, lines: lines.length, node: el("div", { class: "log-block" }, drawLines(lines)) };
+  return { from, to, lines: lines.length, endsEmpty: endsEmpty(lines), node: el("div", { class: "log-block" }, drawLines(lines)) };
 }
+
+/** Many small pieces become one node; where the last line is empty its end is written already. */
+function join(last, { to, lines }) {
+  if (lines.length) {
+    last.node.append(last.lines && !last.endsEmpty ? "\n" : "", ...drawLines(lines));
+    last.node.normalize();
+    last.endsEmpty = endsEmpty(lines);
+  }
+  last.lines += lines.length;
+  last.to = to;
+}
+
+const endsEmpty = (lines) => lines.length > 0 && lines.at(-1).length === 0;
 
 /** Lines as few nodes: plain text in one, a span for each run in colour. */
 function drawLines(lines) {
@@ -483,7 +502,7 @@ function drawLines(lines) {
       else flush(), nodes.push(el("span", { class: run.style, text: run.text }));
     }
   });
-  if (lines.length && lines.at(-1).length === 0) plain += "\n"; // an empty last line has its height too
+  if (endsEmpty(lines)) plain += "\n"; // an empty last line has its height too
   flush();
   return nodes;
 }
