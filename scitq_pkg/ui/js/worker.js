@@ -1,24 +1,21 @@
 /** The page of a worker: everything about one. */
 
 import { get } from "./api.js";
-import { sparkline } from "./chart.js";
+import { meter, sparkline } from "./chart.js";
 import { el, replace, show } from "./dom.js";
 import { failed } from "./dialogs.js";
 import { ago, bytes, count, duration, when } from "./format.js";
 import { ending } from "./failures.js";
 import { named } from "./hidden.js";
-import { Histories, thin } from "./history.js";
+import { Histories, MEASURES, thin } from "./history.js";
 import { keys } from "./keys.js";
 import { live } from "./live.js";
-import { MEASURES } from "./measures.js";
-import { meter } from "./meter.js";
 import { refresher } from "./refresh.js";
 import { go, link } from "./router.js";
-import { batchSelect, slots, slotsInWords, stepper } from "./slots.js";
+import { batchSelect, slots, slotsInWords, stepper, versionNode } from "./workerparts.js";
 import { badge } from "./states.js";
 import { table } from "./table.js";
 import { askName, changeOne, drain, moveTo, onAsked, removeWorkers, withAsked } from "./workeredit.js";
-import { versionNode } from "./version.js";
 
 const POINTS = 180; // of a line
 const HELD = ["running", "uploading", "accepted", "assigned"];
@@ -68,7 +65,7 @@ class View {
   }
 
   async loadFull() {
-    this.full = await get(`/workers/${this.id}`);
+    this.full = await get(`/workers/${this.id}`)
     this.showMachine();
   }
 
@@ -133,7 +130,8 @@ class View {
   }
 
   show() {
-    if (!live.workers.has(this.id) && live.freshAt) return this.gone();
+    this.wasTold ||= live.workers.has(this.id); // news are up to a second late: of a new one there are none yet
+    if (this.wasTold && !live.workers.has(this.id)) return this.gone();
     const { row, parts, controls } = this;
     this.ctx.title(row.name);
     parts.name.textContent = row.name;
