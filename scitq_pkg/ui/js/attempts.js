@@ -73,12 +73,11 @@ export function usage(row) {
 
 /** What was moved for an attempt. @param {object[]} list of transfers */
 export function transfers(list) {
-  const rows = list.map((one) => {
-    const rate = one.seconds > 0 ? `${bytes(one.bytes / one.seconds)}/s` : "–";
-    return el("tr", null, el("td", { text: one.what }), el("td", { class: "wraps" }, uri(one.uri)), ...[count(one.files), bytes(one.bytes), duration(one.seconds), rate].map((text) => el("td", { class: "num", text })));
-  });
-  const heads = ["What", "URI", "Files", "Size", "Took", "Rate"].map((text, index) => el("th", { scope: "col", class: index > 1 ? "num" : null, text }));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Transfers" }, el("table", { class: "plain" }, el("caption", { class: "unseen", text: "Transfers" }), el("thead", null, el("tr", null, heads)), el("tbody", null, rows)));
+  return el("ul", { class: "uris" }, list.map((one) => {
+    const rate = one.seconds > 0 ? `, ${bytes(one.bytes / one.seconds)}/s` : "";
+    const told = `${one.what}: ${count(one.files)} ${one.files === 1 ? "file" : "files"}, ${bytes(one.bytes)} in ${duration(one.seconds)}${rate}`;
+    return el("li", null, uri(one.uri), el("div", { class: "muted small-text", text: told }));
+  }));
 }
 
 /** A URI; one that a browser can open is a link. */

@@ -209,7 +209,7 @@ class TaskPage {
     this.#handed = modified;
     const text = el("pre", { class: "mono by-hand", tabindex: "0", text: line });
     const copy = el("button", { type: "button", class: "small", text: "Copy", on: { click: () => copied(line, text) } });
-    replace(this.hand, el("p", { class: "muted", text: "The same command on any machine, begun in an empty folder. What it reads as inputs is put into the folder input before." }), el("div", { class: "hand-line" }, text, copy));
+    replace(this.hand, el("p", { class: "muted", text: "The same command on any machine, begun in an empty folder." }), el("div", { class: "hand-line" }, text, copy));
   }
 }
 
