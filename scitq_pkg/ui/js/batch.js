@@ -2,7 +2,7 @@
 
 import { quoted, workerCommand } from "./addworker.js";
 import { get } from "./api.js";
-import { histogram, timeline } from "./chart.js";
+import { histogram, meter, timeline } from "./chart.js";
 import { el, replace, show } from "./dom.js";
 import { confirm } from "./dialogs.js";
 import { bytes, count, duration, range, rate } from "./format.js";
@@ -12,10 +12,9 @@ import { failureTable } from "./failures.js";
 import { lanesOf } from "./lanes.js";
 import { named } from "./hidden.js";
 import { live } from "./live.js";
-import { meter } from "./meter.js";
 import { drawing, refresher } from "./refresh.js";
 import { go, link, query, setQuery } from "./router.js";
-import { slots, slotsInWords } from "./slots.js";
+import { slots, slotsInWords } from "./workerparts.js";
 import { ORDER, badge, stackedBar } from "./states.js";
 import { areSteps, stepList } from "./steps.js";
 import { changeMany } from "./workeredit.js";

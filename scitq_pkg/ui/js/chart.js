@@ -86,6 +86,17 @@ export function timeline(lanes, { from, to, onOpen = null, label = "", width = 1
   return figure(drawing, label, ["lane", "what", "state", "from", "for"], rows);
 }
 
+/**
+ * How much of something is taken, as a bar.
+ * @param {number} share 0 to 1
+ * @param {boolean} isTooMuch
+ */
+export function meter(share, isTooMuch = false) {
+  const width = Math.max(0.5, 100 * Math.min(1, share));
+  return svg("svg", { class: `meter${isTooMuch ? " bad" : ""}`, viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("rect", { class: "meter-back", width: 100, height: 10 }), svg("rect", { class: "meter-full", width, height: 10 }));
+}
+
 function opener(item, onOpen) {
   return el("button", { type: "button", class: "as-link", on: { click: () => onOpen(item) } }, item.title ?? item.state);
 }

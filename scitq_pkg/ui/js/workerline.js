@@ -4,13 +4,11 @@ import { sparkline } from "./chart.js";
 import { el, replace } from "./dom.js";
 import { ago } from "./format.js";
 import { named } from "./hidden.js";
-import { pointOf, thin } from "./history.js";
-import { MEASURES } from "./measures.js";
+import { MEASURES, pointOf, thin } from "./history.js";
 import { link } from "./router.js";
-import { batchSelect, slots, slotsInWords, stepper } from "./slots.js";
+import { batchSelect, slots, slotsInWords, stepper, versionNode } from "./workerparts.js";
 import { badge, glyph } from "./states.js";
 import { changeOne, drain, moveTo } from "./workeredit.js";
-import { versionNode } from "./version.js";
 
 const POINTS = 60; // of a line
 const NAMED = 2; // tasks

@@ -1,4 +1,4 @@
-/** The run slots of a worker as squares, and the little control that changes a number. */
+/** What a worker is shown by: its run slots as squares, controls that change a number or the batch, its version. */
 
 import { el, replace } from "./dom.js";
 
@@ -98,4 +98,10 @@ export function batchSelect(label, onChange) {
     if (!isOpen || node.value === "") node.value = batch;
   }
   return { node, set: (batch, names) => ((now = { batch, names }), show()), offer };
+}
+
+/** A worker's version; that it is another than the server's is told. */
+export function versionNode(version, server) {
+  if (!version || !server || version === server) return version ?? "–";
+  return el("span", { class: "warn", title: `This worker is of version ${version}, the server of ${server}: start it anew with the same file` }, `${version}, not ${server}`);
 }
