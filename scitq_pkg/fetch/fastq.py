@@ -7,6 +7,7 @@ with the sizes and sums that ENA tells. `@ftp`, `@https`, `@sra`, `@aspera` choo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import NotFound, ScitqError, TransferFailed
@@ -58,8 +59,7 @@ class Place(Scheme):
         """One run: every way in turn, round after round."""
         chosen = [way for way in WAYS if way in self.chosen] or list(WAYS)
         faults: dict[str, str] = {}
-        pause = FIRST_PAUSE_SECONDS
-        for _ in range(ROUNDS):
+        for _ in _rounds(meter):
             for way in chosen:
                 try:
                     return self._by(way, run, folder, meter)
@@ -69,8 +69,6 @@ class Place(Scheme):
                         chosen = [other for other in chosen if other != way]  # it will be no better next time
             if not chosen:
                 break
-            meter.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         told = "; ".join(f"{way}: {fault}" for way, fault in faults.items())
         raise TransferFailed(f"run {run.accession} could not be had ({told})")
 
@@ -110,16 +108,23 @@ def _runs(uri: Uri) -> list[ena.Run]:
 
 def _runs_in_the_end(uri: Uri, meter: Meter) -> list[ena.Run]:
     """The runs, asked for again while ENA is too busy to tell."""
-    pause = FIRST_PAUSE_SECONDS
-    for left in reversed(range(ROUNDS)):
+    for is_last in _rounds(meter):
         try:
             return _runs(uri)
         except TransferFailed as error:
-            if not (error.again and left):
+            if is_last or not error.again:
                 raise
+    raise AssertionError("not reached")
+
+
+def _rounds(meter: Meter) -> Iterator[bool]:
+    """Tries, with longer and longer pauses between; whether each is the last."""
+    pause = FIRST_PAUSE_SECONDS
+    for _ in range(ROUNDS - 1):
+        yield False
         meter.wait(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-    raise AssertionError("not reached")
+    yield True
 
 
 def _uri(file: ena.RunFile, way: str, options: tuple[str, ...]) -> Uri:

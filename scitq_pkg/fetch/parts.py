@@ -17,6 +17,7 @@ from ..errors import TransferFailed
 from .parallel import together
 from .progress import Meter
 from .scheme import Entry, Scheme
+from .slices import spans
 
 PART_BYTES = 32 * 2**20
 _PIECE_BYTES = 256 * 1024
@@ -30,21 +31,21 @@ def done_file(part: Path) -> Path:
 def in_parts(scheme: Scheme, entry: Entry, part: Path, meter) -> str | None:
     """Brings the parts of `entry` that are not there yet into `part`; the md5 of the file, if one is to be compared with it."""
     assert entry.size is not None
-    spans = {start: min(start + PART_BYTES, entry.size) for start in range(0, entry.size, PART_BYTES)}
-    done = _read_done(part) & spans.keys()
-    known = sum(spans[start] - start for start in done)
+    stops = dict(spans(entry.size, PART_BYTES))
+    done = _read_done(part) & stops.keys()
+    known = sum(stops[start] - start for start in done)
     if meter.bytes < known:
         meter.add(known - meter.bytes)
     with open(part, "r+b") as file, open(done_file(part), "ab", buffering=0) as record:
         os.ftruncate(file.fileno(), entry.size)
-        landing = _Landing(file.fileno(), record.fileno(), spans, done)
+        landing = _Landing(file.fileno(), record.fileno(), stops, done)
 
         def bring(start: int) -> None:
-            _bring_span(scheme, entry, file.fileno(), (start, spans[start]), meter)
+            _bring_span(scheme, entry, file.fileno(), (start, stops[start]), meter)
             landing.add(start)
 
         with landing.beside(sums=entry.md5 is not None):
-            together(bring, [start for start in spans if start not in done], scheme.streams, Meter())
+            together(bring, [start for start in stops if start not in done], scheme.streams, Meter())
         return landing.md5
 
 
@@ -71,8 +72,8 @@ def _read_done(part: Path) -> set[int]:
 class _Landing:
     """What is done with parts that have come, while others come."""
 
-    def __init__(self, descriptor: int, record: int, spans: dict[int, int], done: set[int]):
-        self._descriptor, self._record, self._spans = descriptor, record, spans
+    def __init__(self, descriptor: int, record: int, stops: dict[int, int], done: set[int]):
+        self._descriptor, self._record, self._stops = descriptor, record, stops
         self._here, self._unsettled = set(done), []
         self._changed = threading.Condition()
         self._all_came = self._broken_off = False
@@ -128,7 +129,7 @@ class _Landing:
     def _sum(self) -> None:
         """The md5 of the file; a part is read as soon as it and all before it have come."""
         digest, view = hashlib.md5(usedforsecurity=False), memoryview(bytearray(_PIECE_BYTES))
-        for start, stop in self._spans.items():
+        for start, stop in self._stops.items():
             with self._changed:
                 self._changed.wait_for(lambda: start in self._here or self._all_came)
             at = start

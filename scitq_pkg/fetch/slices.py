@@ -1,4 +1,4 @@
-"""Parts of a large file on its way up: where they begin and end, and how each is read."""
+"""Parts of a large file: where they begin and end, and how each is read on its way up."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .scheme import CHUNK_BYTES
 _SHORTER = "the file became shorter while it was sent"
 
 
-def spans(size: int, part: int, most: int) -> list[tuple[int, int]]:
+def spans(size: int, part: int, most: int | None = None) -> list[tuple[int, int]]:
     """Begin and end of parts of `part` bytes, or of larger ones where there would be more than `most`."""
-    part = max(part, -(-size // most))
+    part = max(part, -(-size // most)) if most else part
     return [(start, min(start + part, size)) for start in range(0, size, part)]
 
 
