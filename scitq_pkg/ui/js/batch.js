@@ -29,6 +29,7 @@ export async function page(ctx) {
   const name = ctx.params.name;
   ctx.title(name);
   const view = new View(ctx, name, live.batches.get(name) ?? (await fetchBatch(name)));
+  view.wasTold = live.batches.has(name);
   view.start();
 }
 
@@ -53,7 +54,8 @@ class View {
   /** Something of some batch changed: of this one? */
   changed(reloads) {
     const row = live.batches.get(this.name);
-    if (!row) return this.gone();
+    if (!row) return this.wasTold ? this.gone() : null; // news are up to a second late: of a new one there are none yet
+    this.wasTold = true;
     if (this.isGone) return go(location.href, { replace: true }); // it was made anew
     const isOther = JSON.stringify(row.counts) !== JSON.stringify(this.row.counts);
     this.row = row;

@@ -65,7 +65,7 @@ class View {
   }
 
   async loadFull() {
-    this.full = await get(`/workers/${this.id}`)
+    this.full = await get(`/workers/${this.id}`);
     this.showMachine();
   }
 
