@@ -18,9 +18,9 @@ const FIRST = { machine: 4, batch: 3, failure: 5 }; // lines that are shown befo
  * @returns {HTMLElement}
  */
 export function attention(ctx) {
-  const shown = table({ caption: "Needs attention", columns, key: (line) => line.key, onOpen: (line) => go(line.url), empty: "" });
+  const quiet = el("p", { class: "all-well" }, glyph("succeeded"), " Nothing needs attention.");
+  const shown = table({ caption: "Needs attention", columns, key: (line) => line.key, onOpen: (line) => go(line.url), empty: quiet });
   shown.node.classList.add("attention");
-  const quiet = el("p", { class: "all-well", hidden: true }, glyph("succeeded"), " Nothing needs attention.");
   const wrong = el("p", { class: "notice", data: { kind: "failed" }, hidden: true });
   let all = false;
   let lines = [];
@@ -28,8 +28,6 @@ export function attention(ctx) {
     const first = Object.entries(FIRST).flatMap(([kind, number]) => lines.filter((line) => line.kind === kind).slice(0, number));
     const more = !all && lines.length > first.length ? async () => ((all = true), draw(true)) : null;
     shown.update(more ? first : lines, { more, force });
-    show(shown.node, lines.length > 0);
-    show(quiet, lines.length === 0);
   };
   const load = async () => {
     lines = linesOf(await get("/attention"));
@@ -41,7 +39,7 @@ export function attention(ctx) {
   }, LEAST_MS);
   for (const kind of ["tasks", "workers", "batches"]) ctx.listen(kind, again);
   const node = el("section", { class: "section", "aria-labelledby": "attention-title" });
-  return replace(node, el("h2", { id: "attention-title" }, "Needs attention"), wrong, quiet, show(shown.node, false));
+  return replace(node, el("h2", { id: "attention-title" }, "Needs attention"), wrong, shown.node);
 }
 
 const columns = [

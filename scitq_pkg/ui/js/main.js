@@ -84,8 +84,7 @@ function moved(now) {
 function buildHeader() {
   const brand = el("a", { class: "brand", href: new URL("ui/", root).href, "aria-label": "scitq, overview" }, el("img", { src: new URL("ui/icon.svg", root).href, alt: "", width: 22, height: 22 }), "scitq");
   const keysButton = el("button", { type: "button", class: "quiet", title: "Keys (?)", "aria-label": "Keys", on: { click: help } }, "?");
-  replace(header, brand, nav, el("div", { class: "header-end" }, line, themeButton(), keysButton, who));
-  header.after(bar);
+  replace(header, brand, nav, el("div", { class: "header-end" }, line, themeButton(), keysButton, who), bar);
 }
 
 function themeButton() {

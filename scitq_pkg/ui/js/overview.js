@@ -10,7 +10,6 @@ import { go, link, setQuery } from "./router.js";
 import { ORDER, badge, glyph, inWords, stackedBar } from "./states.js";
 import { table } from "./table.js";
 
-const MANY = 8; // batches from which on a filter is of use
 const PAGE = 300; // batches that are shown at once
 const AHEAD = ["uploading", "running", "accepted", "assigned", "pending", "waiting"];
 const FIRST_NEWS = 3000; // milliseconds after which that nothing came is told
@@ -70,12 +69,11 @@ function batchTable(ctx) {
   const shown = table({ caption: "Batches", columns, key: (row) => row.name, onOpen: (row) => go(addressOf(row)), empty: "No batch has this name." });
   shown.node.classList.add("batches");
   const filter = el("input", { type: "search", id: "batch-filter", placeholder: "part of a name", data: { filter: "" }, "aria-label": "Filter batches by name" });
-  const head = el("div", { class: "page-head" }, el("h2", { id: "batches-title" }, "Batches"), show(filter, false));
+  const head = el("div", { class: "page-head" }, el("h2", { id: "batches-title" }, "Batches"), filter);
   let most = PAGE;
   const update = (force = false) => {
     const wanted = filter.value.trim().toLowerCase();
     const rows = [...live.batches.values()].reverse();
-    show(filter, rows.length > MANY || wanted !== "");
     const passing = rows.filter((row) => row.name.toLowerCase().includes(wanted));
     const more = passing.length > most ? async () => ((most += PAGE), update(true)) : null;
     shown.update(passing.slice(0, most), { force, more, note: more ? `of ${count(passing.length)}` : "" });

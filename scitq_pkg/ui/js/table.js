@@ -4,6 +4,10 @@ import { el, replace, show } from "./dom.js";
 import { count } from "./format.js";
 import { keys } from "./keys.js";
 
+/** The table whose rows the pointer is over, and the tables of the page that hold back something. */
+let held = null;
+const waiting = new Set();
+
 const CONTROLS = "a, button, input, select, textarea, summary";
 
 /**
@@ -37,7 +41,7 @@ class Table {
     this.selection = new Set();
     this.anchor = null; // where a range of the selection begins
     this.sorting = sorted; // {key, descending}
-    this.over = this.pressed = this.waits = false;
+    this.pressed = this.waits = false;
     this.build();
     this.bind();
   }
@@ -71,8 +75,8 @@ class Table {
   }
 
   bind() {
-    this.body.addEventListener("pointerenter", () => (this.over = true));
-    this.body.addEventListener("pointerleave", () => ((this.over = false), this.settle()));
+    this.body.addEventListener("pointerenter", () => (held = this));
+    this.body.addEventListener("pointerleave", () => ((held = null), waiting.forEach((other) => other.settle())));
     this.body.addEventListener("focusout", () => setTimeout(() => this.settle()));
     this.body.addEventListener("pointerdown", () => this.press());
     this.body.addEventListener("click", (event) => this.clicked(event));
@@ -102,11 +106,13 @@ class Table {
   }
 
   apply(force) {
-    for (const row of this.wanted) {
-      const entry = this.entries.get(this.key(row));
-      if (entry) this.refresh(entry, row);
-    }
-    if (force || !this.isBusy() || this.onlyGrows()) this.arrange();
+    inPlace(() => {
+      for (const row of this.wanted) {
+        const entry = this.entries.get(this.key(row));
+        if (entry) this.refresh(entry, row);
+      }
+    });
+    if (force || !this.isBusy() || this.isSame()) this.arrange();
     else this.announce();
   }
 
@@ -116,11 +122,14 @@ class Table {
   }
 
   isBusy() {
-    return this.order.length > 0 && (this.over || this.hasFocus() || this.selection.size > 0);
+    if (held && held.body.isConnected && held !== this) return true; // it may stand below: its rows would move
+    return this.order.length > 0 && (held === this || this.hasFocus() || this.selection.size > 0);
   }
 
-  onlyGrows() {
-    return this.order.every((key, index) => index < this.wanted.length && this.key(this.wanted[index]) === key);
+  /** The same rows, or further ones at the end of a table that somebody is at himself. */
+  isSame() {
+    const grows = this.wanted.length - this.order.length;
+    return grows >= 0 && (grows === 0 || held === this || held === null) && this.order.every((key, index) => this.key(this.wanted[index]) === key);
   }
 
   announce() {
@@ -130,7 +139,8 @@ class Table {
     for (const key of this.order) this.entries.get(key).tr.classList.toggle("gone", !wanted.has(key));
     const parts = [fresh && `${count(fresh)} new`, gone.length && `${count(gone.length)} gone`].filter(Boolean);
     this.news.textContent = parts.length ? `${parts.join(", ")}: show` : "Another order: show";
-    show(this.news, parts.length > 0 || !this.onlyGrows());
+    show(this.news, true);
+    waiting.add(this);
   }
 
   arrange() {
@@ -146,6 +156,7 @@ class Table {
       else this.body.insertBefore(tr, place);
     }
     show(this.news, false);
+    waiting.delete(this);
     this.foot();
   }
 
@@ -320,6 +331,15 @@ class Table {
     this.all.checked = this.order.length > 0 && this.selection.size === this.order.length;
     this.all.indeterminate = this.selection.size > 0 && !this.all.checked;
   }
+}
+
+/** What stands in rows may make them taller: the row under the pointer stays under it. */
+function inPlace(change) {
+  const row = held?.body.querySelector("tr:hover");
+  const before = row?.getBoundingClientRect().top;
+  change();
+  const by = row ? row.getBoundingClientRect().top - before : 0;
+  if (by) scrollBy({ top: by, behavior: "instant" });
 }
 
 /** Only what is different is replaced; the focus stays where it was; what somebody types in is left alone. */
