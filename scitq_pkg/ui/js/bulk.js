@@ -16,36 +16,36 @@ const NAMED = 4; // ids that are named with a reason
 
 const signal = (action) => ({ path: "/tasks/signal", body: { action } });
 
-/** What happens to one task (`one`) or to several (`many`), in words; `doing`: how it is told afterwards. */
+/** What happens to one task (`one`) or to several (`many`), in words; `done`: how it is told afterwards. */
 export const ACTIONS = {
   relaunch: {
-    path: "/tasks/relaunch", verb: "Relaunch", doing: "Relaunched",
+    path: "/tasks/relaunch", verb: "Relaunch", done: "queued again",
     one: "It is queued as new, with all its retries. What earlier attempts wrote stays readable; files at its output are written over.",
     many: "They are queued as new, with all their retries. What earlier attempts wrote stays readable; files at their outputs are written over.",
   },
   suspend: {
-    ...signal("suspend"), verb: "Suspend", doing: "Suspending", back: "resume",
+    ...signal("suspend"), verb: "Suspend", done: "being suspended", back: "resume",
     one: "Its processes stand still, and keep slot and memory until it is resumed.",
     many: "Their processes stand still, and keep slots and memory until they are resumed.",
   },
-  resume: { ...signal("resume"), verb: "Resume", doing: "Resuming", back: "suspend", one: "Its processes go on.", many: "Their processes go on." },
+  resume: { ...signal("resume"), verb: "Resume", done: "being resumed", back: "suspend", one: "Its processes go on.", many: "Their processes go on." },
   term: {
-    ...signal("term"), verb: "Terminate", doing: "Terminating", danger: true,
+    ...signal("term"), verb: "Terminate", done: "asked to end", danger: true,
     one: "Its command is asked to end (SIGTERM), and killed if it is still there after 10 seconds. It counts as failed and is not tried again by itself.",
     many: "Their commands are asked to end (SIGTERM); what is still there after 10 seconds is killed. They count as failed and are not tried again by themselves.",
   },
   kill: {
-    ...signal("kill"), verb: "Kill", doing: "Killing", danger: true,
+    ...signal("kill"), verb: "Kill", done: "being killed", danger: true,
     one: "Its command is ended at once (SIGKILL). It counts as failed and is not tried again by itself.",
     many: "Their commands are ended at once (SIGKILL). They count as failed and are not tried again by themselves.",
   },
   cancel: {
-    path: "/tasks/cancel", verb: "Cancel", no: "Leave as it is", doing: "Canceled", danger: true,
+    path: "/tasks/cancel", verb: "Cancel", no: "Leave as it is", done: "canceled", danger: true,
     one: "If it waits it never starts, if it runs it is ended at once. Relaunching brings it back.",
     many: "What waits never starts, what runs is ended at once. Relaunching brings them back.",
   },
   delete: {
-    path: "/tasks/delete", verb: "Delete", doing: "Deleted", danger: true,
+    path: "/tasks/delete", verb: "Delete", done: "deleted", danger: true,
     one: "The task, all its attempts and what they wrote to stdout and stderr are gone for good; if it runs it is ended first. Files at its output stay.",
     many: "The tasks, all their attempts and what they wrote to stdout and stderr are gone for good; what runs is ended first. Files at their outputs stay.",
   },
@@ -58,6 +58,8 @@ export function tasks(n) {
 
 /** One task by its id, several by their number. */
 const these = (ids) => (ids.length === 1 ? `task ${ids[0]}` : tasks(ids.length));
+
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 /** What a request calls its tasks. @param {Target} target */
 export function selection({ ids, filter }) {
@@ -81,7 +83,7 @@ export async function act(name, target) {
     const does = plan.ids.length === 1 ? action.one : action.many;
     if (!silent && !(await confirm({ title: `${verb}?`, body: told(does, plan), verb, danger: action.danger, no: action.no }))) return null;
     const done = await post(action.path, { ids: plan.ids, ...action.body });
-    report(`${action.doing} ${these(done.ids)}.`, done, action.back && (() => post(action.path, { ids: done.ids, action: action.back }).catch(failed)));
+    report(`${capital(these(done.ids))} ${action.done}.`, done, action.back && (() => post(action.path, { ids: done.ids, action: action.back }).catch(failed)));
     return done.ids;
   } catch (error) {
     failed(error);
@@ -104,7 +106,7 @@ export async function move(target) {
     const batch = values?.batch.trim();
     if (!batch) return null;
     const done = await post("/tasks/edit", { ids: plan.ids, set: { batch } });
-    report(`Moved ${these(done.ids)} to ${batch}.`, done);
+    report(`${capital(these(done.ids))} moved to ${batch}.`, done);
     return done.ids;
   } catch (error) {
     failed(error);

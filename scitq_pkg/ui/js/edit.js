@@ -190,7 +190,7 @@ class Editing {
       const done = await post("/tasks/edit", { ids, ...request });
       this.done = done.ids;
       this.dialog.close();
-      report(`Changed ${tasks(done.ids.length)}${request.relaunch ? "; what had ended is queued again" : ""}.`, done);
+      report(`${tasks(done.ids.length)} changed${request.relaunch ? "; what had ended is queued again" : ""}.`, done);
     } catch (error) {
       this.#offerToDo(this.#ready);
       this.#tell(el("p", { class: "field-error", role: "alert", text: error.message }));
