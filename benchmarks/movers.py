@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
@@ -29,7 +28,8 @@ class Mover:
 
     def __init__(self, bucket: Bucket, home: Path):
         self.mark = uuid.uuid4().hex
-        self.variables = {**os.environ, **bucket.variables, MARK: self.mark, "HOME": str(home)}
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}  # as users have it
+        self.variables = {**plain, **bucket.variables, MARK: self.mark, "HOME": str(home)}
 
     def up(self, folder: Path, prefix: str) -> list[str]:
         """The command that sends all files of a folder to below a prefix, which ends in `/`."""
@@ -42,7 +42,7 @@ class Mover:
     def run(self, words: list[str]) -> None:
         """Runs one of its commands to its end. Raises RuntimeError if it fails."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        done = subprocess.run(words, env=self.variables, timeout=LONGEST_SECONDS, **pipes)
+        done = subprocess.run(words, env=self.variables, timeout=LONGEST_SECONDS, check=False, **pipes)
         if done.returncode:
             raise RuntimeError(f"{words[0]} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-300:]}")
 

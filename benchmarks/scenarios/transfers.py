@@ -121,6 +121,7 @@ def _small(bench: Bench, kind: type[buckets.Bucket], rounds: int) -> None:
         if loop:
             bench.results.at_least(bench.scenario, f"{what}: speed against a loop of boto3", 2.5, "x", loop / ours)
         _bar(bench, what, ("aws s3 cp",), 1.0)
+        _bar(bench, what, ("rclone copy",), 1.3)
 
 
 def _bar(bench: Bench, what: str, others: tuple[str, ...], limit: float) -> None:

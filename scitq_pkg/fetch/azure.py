@@ -24,13 +24,13 @@ from azure.storage.blob import BlobBlock, BlobClient, BlobPrefix, BlobProperties
 
 from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferFailed
 from . import refusals
+from .certificates import certificates
 from .parallel import together
 from .progress import Meter
 from .scheme import STALL_SECONDS, Entry, Replaced, Scheme
 from .slices import Slice, spans
 from .transfer import insist
 from .uri import Uri
-from .web import certificates
 
 CONNECT_SECONDS = 15.0
 PART_BYTES = 16 * 2**20

@@ -10,8 +10,8 @@ import requests
 
 from .. import __version__
 from ..errors import NotAllowed, TransferFailed
+from .certificates import certificates
 from .refusals import behind
-from .web import certificates
 
 PAUSES_SECONDS = (1.0, 3.0, 10.0)  # between one try and the next
 _TIMEOUTS = (15.0, 120.0)  # for the connection, and without a byte: the report of a large project takes its time

@@ -31,7 +31,9 @@ class Bare:
         self._connection = connection
         region = connection.client.meta.region_name
         credentials = connection.session.get_credentials()
-        self._signer = Signer(lambda: credentials.get_frozen_credentials(), "us-east-1" if region in (None, "aws-global") else region)
+        self._signer = Signer(
+            lambda: credentials.get_frozen_credentials(), "us-east-1" if region in (None, "aws-global") else region
+        )
         self._hosts: dict[str, _Host | None] = {}
 
     def get(self, bucket: str, key: str) -> tuple[str, bytes] | None:

@@ -17,9 +17,9 @@ from botocore.utils import parse_timestamp
 from .. import __version__
 from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferFailed
 from . import refusals
+from .certificates import certificates
 from .scheme import STALL_SECONDS, Replaced
 from .uri import Uri
-from .web import certificates
 
 CONNECT_SECONDS = 15.0
 TRIES = 2  # of each request; a transfer is tried again by `transfer`

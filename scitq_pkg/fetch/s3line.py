@@ -45,7 +45,7 @@ class Line:
         answer, self._begun = self._head()
         found = _STATUS.match(answer)
         fields = dict(map(_field, answer.split(b"\r\n")[1:]))
-        if found is None or found[1] == b"100" or b"content-encoding" in fields or not fields.get(b"content-length", b"").isdigit():
+        if found is None or b"content-encoding" in fields or not fields.get(b"content-length", b"").isdigit():
             raise Strange
         self._left = int(fields[b"content-length"])
         self.is_kept = fields.get(b"connection", b"").lower() != b"close"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import ssl
 from collections.abc import Iterator
 from datetime import timezone
 from email.utils import format_datetime, parsedate_to_datetime
@@ -15,6 +13,7 @@ from .. import __version__
 from ..errors import NotAllowed, NotFound, TransferFailed
 from ..uris import shown
 from . import aria2, refusals
+from .certificates import certificates
 from .progress import Meter
 from .scheme import CHUNK_BYTES, STALL_SECONDS, Entry, Replaced, Scheme
 from .uri import Uri
@@ -116,12 +115,6 @@ class _Session(requests.Session):
         scheme, _, place = request.url.partition("://")
         refusals.check(Uri(scheme.lower(), place))
         return super().send(request, **options)
-
-
-def certificates() -> str | None:
-    """The file of those whom this machine trusts, rather than that of a package; None where there is none."""
-    trusted = ssl.get_default_verify_paths().cafile
-    return trusted if trusted and os.path.exists(trusted) else None
 
 
 def _entry(uri: Uri, answer: requests.Response) -> Entry:

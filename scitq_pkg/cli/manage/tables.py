@@ -19,6 +19,7 @@ from ...lib.client import PAGE
 from ...lib.objects import to_datetime
 from ...lib.server import Server, find, query
 from ...protocol import TASK_STATES
+from ..escapes import safe
 from ..options import duration
 from ..parser import OneOf, Parser, number
 
@@ -139,13 +140,6 @@ def cell(row: dict, column: Column) -> str:
 def _text(row: dict, column: Column) -> str:
     value = row if column.whole else row.get(column.key)
     return column.text(value) if column.text and value is not None else plain(value)
-
-
-def safe(text: str) -> str:
-    """The text with its control characters written as escapes: names and output are data, never orders to a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 # --- how values are read ----------------------------------------------------------------------------------------------
