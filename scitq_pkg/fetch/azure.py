@@ -237,8 +237,8 @@ def _of_answer(uri: Uri, status: int, code: str, reason: str) -> Exception:
 
 
 def _line(error: BaseException) -> str:
-    """What it says first, on one line."""
-    return " ".join(str(error).split("\n")[0].split())[:300]
+    """What it says first, on one line, without a signature."""
+    return shown(" ".join(str(error).split("\n")[0].split()))[:300]
 
 
 def _names(uri: Uri) -> tuple[str, str]:

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import pytest
 from env import PROGRAM, Env
+from scitq.errors import TransferFailed
+from scitq.fetch import info
 from scitq.uris import is_only_shown, shown
 from services import PASSWORD, Ftp, Nginx, free_port, needed
-from stores import KEY, S3
+from stores import KEY, S3, Variables
 
 SECRET = "geheim-Xyz123"  # noqa: S105 - it is what must be seen nowhere
 SIGNED = f"?X-Amz-Credential={SECRET}&X-Amz-Date=20261121&X-Amz-Signature={SECRET}&x=1"
@@ -299,3 +301,17 @@ def test_keys_of_s3_are_told_by_nobody(tmp_path):
         assert not watch.found
     finally:
         server.close()
+
+
+def test_signatures_of_azure_are_told_by_nobody():
+    """A library's words of a lost connection hold the whole address."""
+    variables = Variables({
+        "AZURE_STORAGE_ACCOUNT": "account", "AZURE_STORAGE_SAS_TOKEN": f"sv=2020-01-01&sig={SECRET}",
+        "AZURE_STORAGE_SERVICE_ENDPOINT": "http://127.0.0.1:1",
+    })  # fmt: skip
+    try:
+        with pytest.raises(TransferFailed, match="no answer from Azure.*sig=\\.\\.\\.") as caught:
+            info("azure://bucket/file")
+        assert SECRET not in str(caught.value)
+    finally:
+        variables.restore()
