@@ -23,6 +23,7 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobBlock, BlobClient, BlobPrefix, BlobProperties, BlobServiceClient, ExponentialRetry
 
 from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferFailed
+from ..uris import shown
 from . import refusals
 from .certificates import certificates
 from .parallel import together
