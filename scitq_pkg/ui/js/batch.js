@@ -157,7 +157,7 @@ class View {
   async loadReport() {
     const report = await get(`${pathOf(this.name)}/report`);
     this.failures.update(report.failures);
-    show(this.parts["report-section"], report.failures.length > 0);
+    if (report.failures.length) show(this.parts["report-section"], true); // and stays: what is below does not jump
     this.draw.durations((width) => durationsPart(report, width));
     replace(this.parts.memory, memoryPart(report, this.name));
   }
