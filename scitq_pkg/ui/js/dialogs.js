@@ -1,6 +1,6 @@
 /** Questions and answers: native dialogs, and toasts that a screen reader says. */
 
-import { el, replace, show } from "./dom.js";
+import { el, replace } from "./dom.js";
 
 const SHOWN = 6000; // milliseconds of a toast
 const SHOWN_FAILED = 15_000;
@@ -28,7 +28,7 @@ export async function form({ title, body, fields, verb, danger = false, preview 
   return ask({ title, content, verb, danger, values, changed: preview ? refresher(shown, preview, values) : null, wide: Boolean(preview) });
 }
 
-/** Says something in the corner for some seconds. `kind`: "ok", "info", "failed"; `undo`: what takes it back. */
+/** Says something in the corner for some seconds, and until somebody is there again. `kind`: "ok", "info", "failed"; `undo`: what takes it back. */
 export function toast(text, { kind = "ok", undo = null } = {}) {
   const end = () => node.remove();
   const buttons = [
@@ -36,10 +36,11 @@ export function toast(text, { kind = "ok", undo = null } = {}) {
     el("button", { type: "button", class: "quiet small", "aria-label": "Dismiss", on: { click: end } }, "✕"),
   ];
   const node = el("div", { class: "toast", data: { kind }, role: kind === "failed" ? "alert" : null }, el("p", null, text), ...buttons);
+  const seen = () => (node.matches(":hover, :focus-within") ? later() : end());
+  const ripe = () => ["pointermove", "keydown"].forEach((sign) => addEventListener(sign, seen, { once: true }));
+  const later = () => setTimeout(ripe, kind === "failed" ? SHOWN_FAILED : SHOWN);
   corner(kind === "failed" ? "assertive" : "polite").append(node);
-  let timer = setTimeout(end, kind === "failed" ? SHOWN_FAILED : SHOWN);
-  node.addEventListener("pointerenter", () => clearTimeout(timer));
-  node.addEventListener("pointerleave", () => (timer = setTimeout(end, SHOWN)));
+  later();
 }
 
 /** Shows what the API said. Other mistakes go to the console too. */
@@ -114,8 +115,9 @@ function valueOf(field, input) {
 
 /** Where toasts stand; above a dialog that is open. */
 function corner(how) {
-  let node = document.querySelector(`.toasts[aria-live=${how}]`);
-  if (!node) node = el("div", { class: "toasts", "aria-live": how });
-  (document.querySelector("dialog[open]") ?? document.body).append(node);
-  return show(node, true);
+  const node = document.querySelector(`.toasts[aria-live=${how}]`) ?? el("div", { class: "toasts", "aria-live": how });
+  const dialog = document.querySelector("dialog[open]");
+  (dialog ?? document.body).append(node);
+  dialog?.addEventListener("close", () => document.body.append(node), { once: true });
+  return node;
 }
