@@ -28,7 +28,7 @@ export async function page(ctx) {
   replace(ctx.main, el("div", { class: "page-head" }, el("h1", null, "Overview")), wait, show(body, false), welcome);
   const draw = () => {
     if (!live.freshAt) return;
-    const isNew = live.batches.size === 0 && live.workers.size === 0;
+    const isNew = live.workers.size === 0 && [...live.batches.values()].every((row) => row.name === "Default" && sum(row.counts) === 0);
     show(wait, false);
     show(body, !isNew);
     show(welcome, isNew);
