@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from env import PATIENCE_SECONDS, Env
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 WORDS = (
     "--no-sandbox", "--headless=new", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -65,7 +65,7 @@ class Tab:
 
     def sign_in(self, token: str) -> None:
         """The cookie, without the form."""
-        answer = self.context.request.post(f"{self.url}/login", data={"token": token})
+        answer = self.context.request.post(f"{self.url}/login", data={"token": token}, headers={"Origin": self.url})
         assert answer.ok, answer.text()
 
     def visit(self, path: str = "") -> Page:
@@ -129,6 +129,11 @@ def _place(message) -> str:
     return f"({message.location.get('url')}:{message.location.get('lineNumber')})"
 
 
+def row(page: Page, name: object) -> Locator:
+    """The row of a table that has a link of this name: an id, a batch, a worker."""
+    return page.locator("tbody tr", has=page.get_by_role("link", name=str(name), exact=True))
+
+
 @cache
 def _axe() -> str:
     import axe_playwright_python
@@ -139,7 +144,7 @@ def _axe() -> str:
 def barriers(page: Page) -> list[str]:
     """What axe finds on the page as it is: a rule, and each place that breaks it."""
     page.evaluate(f"{_axe()};0")
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then((told) => told.violations)")
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations'], preload: false}).then((told) => told.violations)")
     return [f"{rule['id']}: {rule['help']}: {node['html']:.200} {_seen(node)}" for rule in found for node in rule["nodes"]]
 
 
