@@ -16,7 +16,7 @@ const CONTROLS = "a, button, input, select, textarea, summary";
  * A column: `{key, label, cell(row) -> node or text, sort, class, narrow, head}`; `sort`: true, or `row => value`; `narrow`: "hide" leaves it out on narrow
  * screens, "title" makes it the first line there; `head`: its cells name their rows.
  * While the pointer is over the rows, the focus within them or one of them selected, rows neither come nor go nor change places: a button says how many would.
- * `onSort(key, descending)`: the server sorts. `onSelect(keys)` hears of every change of the selection.
+ * `isPure`: cells are made of nothing but their row, so one that is as it was is left alone. `onSort(key, descending)`: the server sorts. `onSelect(keys)` hears of every change of the selection.
  * @returns {{node: HTMLElement, update: Function, selected: () => Set, clear: () => void, rows: () => object[]}}
  */
 export function table(options) {
@@ -33,8 +33,8 @@ export function table(options) {
 }
 
 class Table {
-  constructor({ columns, key, onOpen = null, selectable = false, empty = "Nothing here.", caption = "", onSort = null, onSelect = null, sorted = null }) {
-    Object.assign(this, { columns, key, onOpen, selectable, empty, caption, onSort, onSelect });
+  constructor({ columns, key, onOpen = null, selectable = false, empty = "Nothing here.", caption = "", onSort = null, onSelect = null, sorted = null, isPure = false }) {
+    Object.assign(this, { columns, key, onOpen, selectable, empty, caption, onSort, onSelect, isPure });
     this.entries = new Map(); // key -> {row, tr, cells}
     this.order = []; // keys as they are shown
     this.wanted = []; // rows as they should be
@@ -200,6 +200,9 @@ class Table {
 
   /** The object stays the same, so handlers within the cells know the newest values. */
   refresh(entry, row) {
+    const text = this.isPure && JSON.stringify(row);
+    if (text && text === entry.text) return;
+    entry.text = text;
     for (const name of Object.keys(entry.row)) if (!(name in row)) delete entry.row[name];
     Object.assign(entry.row, row);
     this.columns.forEach((column, index) => fill(entry.cells[index], column.cell ? column.cell(entry.row) : entry.row[column.key]));

@@ -95,6 +95,7 @@ function options(word) {
 /** A button a state, with how many tasks are in it; several may be pressed. */
 function stateChips(changed) {
   let chosen = new Set();
+  let told = "";
   const chips = ORDER.map((state) => ({ state, node: el("button", { type: "button", class: "chip", "aria-pressed": "false", on: { click: () => toggle(state) } }, badge(state)) }));
   function toggle(state) {
     if (!chosen.delete(state)) chosen.add(state);
@@ -105,6 +106,9 @@ function stateChips(changed) {
     for (const { state, node } of chips) node.setAttribute("aria-pressed", String(chosen.has(state)));
   }
   function counts(numbers) {
+    const key = JSON.stringify(numbers);
+    if (key === told) return;
+    told = key;
     for (const { state, node } of chips) {
       replace(node, badge(state, { count: numbers[state] ?? 0 }));
       node.classList.toggle("none", !numbers[state]);

@@ -45,6 +45,7 @@ class Tasks {
       key: (row) => row.id,
       onOpen: (row) => go(`/tasks/${row.id}`),
       selectable: true,
+      isPure: true,
       empty: () => this.#empty(),
       caption: "Tasks that pass the filter",
       sorted: { key: "id", descending: this.order === "-id" },
@@ -179,7 +180,8 @@ class Tasks {
   }
 
   #tick() {
-    for (const node of this.table.node.querySelectorAll("[data-started]")) node.textContent = runTime(node.dataset.started, null);
+    for (const node of this.table.node.querySelectorAll("[data-started]")) put(node, runTime(node.dataset.started, null));
+    for (const node of this.table.node.querySelectorAll("td.since time")) put(node, ago(node.dateTime));
   }
 
   #rows() {
@@ -307,7 +309,7 @@ const COLUMNS = [
   { key: "end", label: "Ended with", class: "ending", cell: howItEnded },
   { key: "attempts", label: "Tries", class: "num", narrow: "hide", cell: (row) => (row.attempts > 1 ? count(row.attempts) : null) },
   { key: "ran", label: "Ran for", class: "num", cell: ranFor },
-  { key: "since", label: "Changed", class: "num", cell: (row) => el("time", { datetime: row.state_at, title: row.state_at, text: ago(row.state_at) }) },
+  { key: "since", label: "Changed", class: "num since", cell: (row) => el("time", { datetime: row.state_at, title: row.state_at, text: ago(row.state_at) }) },
 ];
 
 function howItEnded(row) {
@@ -320,6 +322,10 @@ function ranFor(row) {
   if (!row.started_at) return null;
   if (row.state === "running") return el("span", { data: { started: row.started_at }, text: runTime(row.started_at, null) });
   return row.ended_at ? runTime(row.started_at, row.ended_at) : null;
+}
+
+function put(node, text) {
+  if (node.textContent !== text) node.textContent = text;
 }
 
 function runTime(from, to) {
