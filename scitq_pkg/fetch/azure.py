@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from datetime import timezone
 from pathlib import Path
@@ -23,7 +24,6 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobBlock, BlobClient, BlobPrefix, BlobProperties, BlobServiceClient, ExponentialRetry
 
 from ..errors import InvalidRequest, NotAllowed, NotFound, ScitqError, TransferFailed
-from ..uris import shown
 from . import refusals
 from .certificates import certificates
 from .parallel import together
@@ -40,6 +40,7 @@ TRIES = 2  # of each request; a transfer is tried again by `transfer`
 _READ_BYTES = 4 * 2**20  # a request while reading
 _DELETED_AT_ONCE = 256
 _COPY_LOOK_SECONDS = 0.5
+_QUERY = re.compile(r"\?\S+=\S*")
 _MAY_PASS = (408, 429, 500, 502, 503, 504)
 _HOW = (
     "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT and one of AZURE_STORAGE_KEY and AZURE_STORAGE_SAS_TOKEN"
@@ -238,8 +239,8 @@ def _of_answer(uri: Uri, status: int, code: str, reason: str) -> Exception:
 
 
 def _line(error: BaseException) -> str:
-    """What it says first, on one line, without a signature."""
-    return shown(" ".join(str(error).split("\n")[0].split()))[:300]
+    """What it says first, on one line, without what signs an address."""
+    return _QUERY.sub("?...", " ".join(str(error).split("\n")[0].split()))[:300]
 
 
 def _names(uri: Uri) -> tuple[str, str]:
