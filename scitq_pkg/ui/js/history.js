@@ -5,11 +5,13 @@ import { bytes } from "./format.js";
 
 const KEPT_MS = 3_600_000;
 const AT_ONCE = 4; // requests at the same time
-const LEAST_MS = 4000; // between two points that are kept
+const LEAST_MS = 4000; // between two looks at a row
+const SPACING_MS = 20_000; // between two points that are kept: an hour of many workers is no burden
 
 /** The measured values of a worker's row, as a point of its history. */
 export function pointOf(row) {
-  return { at: row.contact_at, ...(row.stats ?? {}) };
+  const { gpus, ...measured } = row.stats ?? {};
+  return { at: row.contact_at, ...measured };
 }
 
 /** Points of many workers; `onLoad(id)` is called when those of one have come. */
@@ -40,6 +42,7 @@ export class Histories {
     const points = this.#points.get(row.id);
     const at = Date.parse(row.contact_at);
     if (!points || !row.stats || !(at - Date.parse(points.at(-1)?.at ?? 0) >= LEAST_MS)) return false;
+    if (points.length > 1 && Date.parse(points.at(-1).at) - Date.parse(points.at(-2).at) < SPACING_MS) points.pop();
     points.push(pointOf(row));
     while (at - Date.parse(points[0].at) > KEPT_MS) points.shift();
     return true;
