@@ -12,6 +12,7 @@ import pytest
 from env import PROGRAM
 from scitq.errors import InvalidRequest, NotAllowed, NotFound, TransferFailed
 from scitq.fetch import Uri, copy, delete, get, info, list_content, put, sync, transfer
+from scitq.fetch.parts import PART_BYTES
 from scitq.fetch.scheme import Replaced
 from scitq.fetch.schemes import scheme_of
 from services import Ftp, Nginx, needed
@@ -387,6 +388,14 @@ def test_a_replaced_source_is_fetched_anew(web, tmp_path):
     (web.root / "changes").write_bytes(b"other" * 100_001)
     get(web.url + "changes", tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == b"other" * 100_001
+
+
+def test_a_record_of_parts_is_not_believed_without_them(web, tmp_path):
+    """It is what one leaves that is killed when the file has just got its name; then somebody removes that."""
+    entry = info(web.url + "big")
+    (tmp_path / f".x.scitq-{transfer._key(entry)}.parts").write_text("".join(f"{start}\n" for start in range(0, entry.size, PART_BYTES)))
+    get(web.url + "big", tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == (web.root / "big").read_bytes() and names_in(tmp_path) == ["x"]
 
 
 def test_a_server_without_ranges(web, tmp_path):

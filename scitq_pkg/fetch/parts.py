@@ -32,7 +32,7 @@ def in_parts(scheme: Scheme, entry: Entry, part: Path, meter) -> str | None:
     """Brings the parts of `entry` that are not there yet into `part`; the md5 of the file, if one is to be compared with it."""
     assert entry.size is not None
     stops = dict(spans(entry.size, PART_BYTES))
-    done = _read_done(part) & stops.keys()
+    done = _read_done(part, entry.size) & stops.keys()
     known = sum(stops[start] - start for start in done)
     if meter.bytes < known:
         meter.add(known - meter.bytes)
@@ -61,10 +61,16 @@ def _bring_span(scheme: Scheme, entry: Entry, descriptor: int, span: tuple[int, 
         raise TransferFailed(f"{entry.uri}: the connection ended {stop - position} bytes too soon", again=True)
 
 
-def _read_done(part: Path) -> set[int]:
-    """The starts of the parts that are whole; a line that was cut off counts for nothing."""
+def _read_done(part: Path, size: int) -> set[int]:
+    """The starts of the parts that are whole; a line that was cut off counts for nothing.
+
+    The file has its size before the first of them is: else the record is that of one that was killed when it had got its name.
+    """
+    record = done_file(part)
+    if part.stat().st_size != size:
+        record.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):  # none is
-        lines = done_file(part).read_text(encoding="ascii").split("\n")[:-1]
+        lines = record.read_text(encoding="ascii").split("\n")[:-1]
         return {int(line) for line in lines if line.isdigit()}
     return set()
 
