@@ -73,8 +73,14 @@ function listen() {
   const take = (event) => source === mine && heard(event.type, event.data, event.lastEventId, "live");
   mine.addEventListener("snapshot", take);
   mine.addEventListener("changes", take);
-  mine.onopen = () => source === mine && (heardAt = Date.now());
+  mine.onopen = () => source === mine && opened();
   mine.onerror = () => source === mine && broken();
+}
+
+/** What was missed, if anything, comes now: after polls there may be nothing to tell for long. */
+function opened() {
+  heardAt = Date.now();
+  if (live.freshAt) connection("live");
 }
 
 /** A stream that ends after it brought something is asked for again by the browser; one that brings nothing is given up, at once when nothing is shown yet. */
