@@ -1,9 +1,10 @@
 /** The overview: what needs attention, and a line for each batch. */
 
+import { copyLine, workerCommand } from "./addworker.js";
+import { root } from "./api.js";
 import { attention } from "./attention.js";
 import { deleteBatch, goBatch, stopBatch } from "./batchactions.js";
 import { el, replace, show } from "./dom.js";
-import { copyLine, workerCommand } from "./addworker.js";
 import { count, range, rate } from "./format.js";
 import { live } from "./live.js";
 import { go, link, setQuery } from "./router.js";
@@ -132,12 +133,13 @@ function firstSteps() {
   const worker = copyLine("start a worker");
   const task = copyLine("launch a task");
   worker.set(workerCommand({}));
-  task.set("scitq launch --retry 2 'echo hello'");
+  const server = root.href.replace(/\/$/, "");
+  task.set(`scitq launch ${/^http:..(localhost|127\.0\.0\.1):5000$/.test(server) ? "" : `--server ${server} `}'echo hello'`);
   return el(
     "div",
     { class: "empty" },
     el("h2", null, "Nothing here yet"),
-    el("p", null, "A worker runs tasks; start one on any machine:"),
+    el("p", null, "A worker runs tasks. Start one on the machine of the server (", link("/workers", "elsewhere"), "):"),
     worker.node,
     el("p", null, "Then give it something to do:"),
     task.node,
