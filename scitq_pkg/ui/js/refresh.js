@@ -3,6 +3,7 @@
 import { replace } from "./dom.js";
 
 const REST = 30; // times what the loading took
+const MOST_MS = 30_000; // of rest
 
 /**
  * Loads at once, and again after each call of what it returns: never twice at the same time, and resting so long that many open pages cost the server little.
@@ -29,7 +30,8 @@ export function refresher(ctx, load, told, least = 1000) {
     const error = await load().then(() => null, (problem) => problem);
     if (isLeft) return;
     told(error);
-    setTimeout(rested, Math.max(least, REST * (performance.now() - began)));
+    isDue ||= Boolean(error) && !(error.status >= 400 && error.status < 500); // it may answer again
+    setTimeout(rested, Math.max(least, error ? 0 : Math.min(MOST_MS, REST * (performance.now() - began))));
   }
   function rested() {
     isBusy = false;
