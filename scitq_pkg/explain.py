@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from .protocol import ACCEPTED, ASSIGNED, CANCELED, FAILED, FINAL, PENDING, RUNNING, SUCCEEDED, UPLOADING, WAITING
 from .store import Transaction
 
@@ -37,10 +39,10 @@ def _named(rows: list[dict]) -> str:
 def _pending(tx: Transaction, task: dict) -> str:
     batch = task["batch"]
     if task["stopped"]:
-        return f"Batch {batch} is stopped: start it with `scitq manage batch go -n {batch}`."
+        return f"Batch {batch} is stopped: start it with `scitq manage batch go -n {shlex.quote(batch)}`."
     workers = tx.all("SELECT * FROM worker WHERE batch_id = ? AND deleted_at IS NULL ORDER BY id", (task["batch_id"],))
     if not workers:
-        return f"No worker is in batch {batch}: start one with `scitq worker SERVER --batch {batch}`, or move one there."
+        return f"No worker is in batch {batch}: start one with `scitq worker SERVER --batch {shlex.quote(batch)}`, or move one there."
     usable = [worker for worker in workers if not (worker["offline"] or worker["draining"] or worker["problem"])]
     if not usable:
         return f"No worker of batch {batch} can take work: {_why_not(workers)}."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
+from urllib.parse import quote
 
 import pytest
 from env import Env
@@ -216,6 +218,14 @@ def test_a_stopped_batch_starts_nothing_and_says_so(env, batch):
     env.api("POST", f"/batches/{batch}/go")
     assert len(worker.sync().orders) == 1
     refused(env, "POST", f"/batches/{batch}/stop", {"running": "explode"})
+
+
+def test_a_line_to_type_is_safe_to_type(env, batch):
+    name = f"{batch} & others; it's"
+    (task,) = env.create({"command": "a", "batch": name})
+    assert shlex.quote(name) in env.api("GET", f"/tasks/{task}/explain")["sentence"]
+    env.api("POST", f"/batches/{quote(name, safe='')}/stop", {})
+    assert shlex.quote(name) in env.api("GET", f"/tasks/{task}/explain")["sentence"]
 
 
 def test_a_report_groups_failures(env, batch):
