@@ -61,6 +61,13 @@ def test_a_line_a_batch_the_name_first(lab, batch, failures):
     assert [line for line in manage(lab, "list", "-H").stdout.splitlines() if line.split()[0] == "NAME"] == []
 
 
+def test_a_name_or_a_glob_chooses(lab, batch, failures):
+    """As with tasks and workers."""
+    assert [line.split()[0] for line in manage(lab, "list", "-H", "-n", batch[:-1] + "?").stdout.splitlines()] == [batch]
+    assert manage(lab, "list", "-H", "--name", "no such*").stdout == ""
+    assert "[z-a] holds nothing" in manage(lab, "list", "-n", "[z-a]", code=2).stderr
+
+
 def test_formats_for_programs(lab, batch, failures):
     rows = json.loads(manage(lab, "list", "-o", "json").stdout)
     assert rows == lab.items("/batches")

@@ -147,7 +147,7 @@ def glob_holds(house):
 
     def holds(pattern: str, name: str) -> bool:
         def ask(tx) -> bool:
-            test, params = filters._glob(tx, "CAST(? AS TEXT)", pattern)
+            test, params = filters.glob_test(tx, "CAST(? AS TEXT)", pattern)
             return bool(tx.value(f"SELECT {test}", [name, *params]))
 
         return house.store.read(ask)

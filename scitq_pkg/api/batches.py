@@ -10,7 +10,7 @@ from ..store.filters import Filter, moment_of
 from .answers import Answer, iso, page, with_iso_times
 from .call import Call
 from .routes import USER, route
-from .schemas import MAX_PAGE, Nothing, PageQuery, StopBody, TimelineQuery
+from .schemas import MAX_PAGE, BatchesQuery, Nothing, StopBody, TimelineQuery
 from .shapes import Batch, BatchPage, Report, Steps, Timeline
 
 PATH = f"{API}/batches"
@@ -24,14 +24,13 @@ MOST_IN_FILE = 50_000  # tasks
     PATH,
     USER,
     "The batches, with the number of their workers, and of their tasks in each state",
-    query=PageQuery,
+    query=BatchesQuery,
     answer=BatchPage,
 )
 def find(call: Call) -> dict:
     query = call.query
-    return page(
-        call.read(lambda tx: batches.find(tx, query["limit"] + 1, query["after"], query["order"] == "-id")), query["limit"]
-    )
+    limit, after, descending = query["limit"], query["after"], query["order"] == "-id"
+    return page(call.read(lambda tx: batches.find(tx, limit + 1, after, descending, query["name"])), limit)
 
 
 @route("GET", f"{PATH}/<name:path>/report", USER, "Durations, failures by exit code and last line, peak memory", answer=Report)

@@ -98,6 +98,10 @@ class PageQuery(Body):
     order = fields.String(validate=validate.OneOf(["id", "-id"]), load_default="id")
 
 
+class BatchesQuery(PageQuery):
+    name = Name(load_default="*", metadata={"description": "a glob"})
+
+
 class LoginQuery(Body):
     token = fields.String(validate=[validate.Length(min=1, max=200), check_line])
 

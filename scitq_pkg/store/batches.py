@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import NotFound, nearest
 from ..protocol import KILL, RUN, RUNNING, SUSPEND, TERM
 from . import events, queue
+from .filters import checked_glob, glob_test
 from .schema import Batch
 from .transaction import Transaction, marks
 
@@ -25,11 +26,13 @@ def ensure(tx: Transaction, name: str) -> int:
     return batch_id
 
 
-def find(tx: Transaction, limit: int, after: int | None, descending: bool) -> list[dict]:
-    """Batches in the order of their ids, those past `after`."""
-    test = "1 = 1" if after is None else "id < ?" if descending else "id > ?"
-    params = (limit,) if after is None else (after, limit)
-    rows = tx.all(f"SELECT * FROM batch WHERE {test} ORDER BY id {'DESC' if descending else 'ASC'} LIMIT ?", params)
+def find(tx: Transaction, limit: int, after: int | None, descending: bool, name: str = "*") -> list[dict]:
+    """Batches in the order of their ids, those past `after` whose `name` matches the glob. Raises InvalidRequest."""
+    test, params = glob_test(tx, "name", checked_glob(name))
+    if after is not None:
+        test, params = f"{test} AND id {'<' if descending else '>'} ?", [*params, after]
+    order = "DESC" if descending else "ASC"
+    rows = tx.all(f"SELECT * FROM batch WHERE {test} ORDER BY id {order} LIMIT ?", (*params, limit))
     return _with_counts(tx, rows)
 
 

@@ -63,7 +63,7 @@ class Filter:
         if self.states:
             tests.append((f"{columns['state']} IN ({marks(self.states)})", self.states))
         if self.name not in (None, "*"):  # all of them, those without a name too
-            tests.append(_glob(tx, "task.name", self.name))
+            tests.append(glob_test(tx, "task.name", self.name))
         if self.ids is not None:
             tests.append(among(tx, columns["id"], self.ids))
         if self.worker is not None:
@@ -108,7 +108,7 @@ def checked_glob(pattern: str) -> str:
     return pattern
 
 
-def _glob(tx: Transaction, column: str, pattern: str) -> tuple[str, list]:
+def glob_test(tx: Transaction, column: str, pattern: str) -> tuple[str, list]:
     """A test with `*`, `?`, `[a-z]` and `[!a-z]`, which means on both databases what it means to `fnmatch`."""
     if tx.postgresql:
         return f"{column} ~ ?", [f"^{''.join(_regular(piece) for piece in _GLOB.finditer(pattern))}$"]

@@ -28,11 +28,12 @@ FAILURES = (
 
 
 def _list_options(parser: Parser) -> None:
+    parser.add_argument("-n", "--name", metavar="GLOB", help="whose name matches: 'wgs*'")
     tables.add_options(parser)
 
 
 def _list(server: Server, arguments) -> int:
-    return tables.show(server, lambda: tables.rows_of(server, "batches", arguments), COLUMNS, arguments)
+    return tables.show(server, lambda: tables.rows_of(server, "batches", arguments, name=arguments.name), COLUMNS, arguments)
 
 
 def _names(parser: Parser) -> None:
