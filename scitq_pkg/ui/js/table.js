@@ -41,7 +41,7 @@ class Table {
     this.selection = new Set();
     this.anchor = null; // where a range of the selection begins
     this.sorting = sorted; // {key, descending}
-    this.pressed = this.waits = false;
+    this.pressed = this.waits = this.isKnown = false;
     this.build();
     this.bind();
   }
@@ -122,7 +122,8 @@ class Table {
   }
 
   isBusy() {
-    if (held && held.body.isConnected && held !== this) return true; // it may stand below: its rows would move
+    const isAbove = held?.body.isConnected && this.node.compareDocumentPosition(held.node) & Node.DOCUMENT_POSITION_FOLLOWING;
+    if (isAbove) return this.isKnown; // what grows would push down the row under the pointer
     return this.order.length > 0 && (held === this || this.hasFocus() || this.selection.size > 0);
   }
 
@@ -157,6 +158,7 @@ class Table {
     }
     show(this.news, false);
     waiting.delete(this);
+    this.isKnown = true;
     this.foot();
   }
 
