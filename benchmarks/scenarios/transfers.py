@@ -47,7 +47,7 @@ def fetch_large_swift(bench: Bench) -> None:
 @scenario(on_request=True)
 def fetch_small_swift(bench: Bench) -> None:
     """2,000 files of 10 kB, up and down, on Swift's S3."""
-    _small(bench, buckets.Swift, min(3, bench.rounds))
+    _small(bench, buckets.Swift, min(2, bench.rounds))
 
 
 @scenario
