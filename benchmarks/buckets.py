@@ -1,4 +1,4 @@
-"""Two S3 servers to move data to and from, each in a folder of its own on free ports of loopback: rclone's, and OpenStack Swift's."""
+"""Two S3 servers to move data to and from, each in a folder of its own on free ports of loopback: rclone's and Swift's."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class Bucket:
     def variables(self) -> dict[str, str]:
         """What leads every S3 program there. Sums beyond those of the signature are sent only where they must be."""
         return {
-            "AWS_ENDPOINT_URL": self.url, "S3_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": "us-east-1", "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url, "S3_ENDPOINT_URL": self.url,
+            "AWS_DEFAULT_REGION": "us-east-1", "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret,
             "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required", "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
@@ -145,7 +146,8 @@ class Swift(Bucket):
     def serve(self) -> None:
         programs = surroundings.environment("swift", SWIFT) / "bin"
         (self.folder / "devices" / "d1").mkdir(parents=True)
-        (self.folder / "swift.conf").write_text("[swift-hash]\nswift_hash_path_suffix = a\n[storage-policy:0]\nname = one\ndefault = yes\n")
+        whole = "[swift-hash]\nswift_hash_path_suffix = a\n[storage-policy:0]\nname = one\ndefault = yes\n"
+        (self.folder / "swift.conf").write_text(whole)
         ports = {name: free_port() for name in ("account", "container", "object", "proxy")}
         for name in ("account", "container", "object"):
             self._ring(str(programs / "swift-ring-builder"), name, ports[name])

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures scitq beside its peers: `python3 benchmarks/run.py [SCENARIO...] [--rounds N] [--record]`.
 
-Sets up what it needs (see surroundings.py), runs the scenarios (default: all that take not long) in rounds that alternate the systems,
-and prints the bars that must be cleared and every figure. `--record` keeps them in results/ and in the table of README.md.
+Sets up what it needs (see surroundings.py), runs the scenarios (default: all that take not long) in rounds that alternate the
+systems, and prints the bars that must be cleared and every figure. `--record` keeps them in results/ and in the table of README.md.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures scitq beside its peers.")
-    parser.add_argument("scenario", nargs="*", help="which: names or globs, as 'fetch_*' (default: all but those on Swift; README.md has them)")
+    which = "names or globs, as 'fetch_*' (default: all but those on Swift; README.md tells what they are)"
+    parser.add_argument("scenario", nargs="*", help=which)
     parser.add_argument("--rounds", type=int, default=5, help="how often each system is measured (default: 5)")
     parser.add_argument("--record", action="store_true", help="keep the results in results/ and in README.md")
     return parser.parse_args()
