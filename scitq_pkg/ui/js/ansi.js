@@ -8,6 +8,7 @@
 
 const NAMES = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 const LONGEST_LINE = 20_000; // characters: what is longer goes on in the next line, no browser lays out 10 MB in one
+const WIDEST = 200; // columns that a sequence may move to without text there: else few bytes make many blanks
 const MOST_RUNS = 400; // of colours in one line; further ones look like the one before
 const LONGEST_SEQUENCE = 256; // characters of a control sequence; a longer one is text that happens to begin like one
 
@@ -128,7 +129,7 @@ class Line {
   }
 
   move(column) {
-    this.column = Math.min(Math.max(0, column), LONGEST_LINE);
+    this.column = Math.min(Math.max(0, column), Math.max(this.length, WIDEST));
     if (this.column > this.length) {
       const blanks = this.column - this.length;
       this.#append(" ".repeat(blanks), "");
@@ -159,7 +160,12 @@ class Line {
   }
 
   #set(runs) {
-    this.runs = runs.filter((run) => run.text !== "");
+    this.runs = [];
+    for (const { text, style } of runs) {
+      const last = this.runs.at(-1);
+      if (last?.style === style) last.text += text;
+      else if (text) this.runs.push({ text, style });
+    }
     this.length = this.runs.reduce((sum, run) => sum + run.text.length, 0);
   }
 
