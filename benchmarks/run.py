@@ -2,7 +2,7 @@
 """Measures scitq beside its peers: `python3 benchmarks/run.py [SCENARIO...] [--rounds N] [--record]`.
 
 Sets up what it needs (see surroundings.py), runs the scenarios (default: all that take not long) in rounds that alternate the
-systems, and prints the bars that must be cleared and every figure. `--record` keeps them in results/ and in the table of README.md.
+systems, and prints the bars that must be cleared and every figure. `--record` keeps them in results/ and in README.md.
 """
 
 from __future__ import annotations

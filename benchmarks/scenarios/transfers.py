@@ -68,7 +68,7 @@ def fetch_list(bench: Bench) -> None:
 
 @scenario
 def worker_cold(bench: Bench) -> None:
-    """From the start of `scitq worker` until it is online at the server, its native parts unpacked before (warm) or not (cold)."""
+    """From the start of `scitq worker` until it is online, its native parts unpacked before (warm) or not (cold)."""
     with bench.running("scitq", workers=False) as systems, TemporaryDirectory(prefix="scitq-bench-") as caches:
         systems["scitq"].worker()
         for turn in range(bench.rounds):
