@@ -5,11 +5,10 @@ import { get } from "./api.js";
 import { histogram, meter, timeline } from "./chart.js";
 import { el, replace, show } from "./dom.js";
 import { confirm } from "./dialogs.js";
-import { bytes, count, duration, range, rate } from "./format.js";
+import { bytes, count, duration, many, range, rate, total } from "./format.js";
 import { deleteBatch, exports, fetchBatch, goBatch, pathOf, stopBatch } from "./batchactions.js";
 import { editAndRelaunch } from "./edit.js";
 import { failureTable } from "./failures.js";
-import { lanesOf } from "./lanes.js";
 import { named } from "./hidden.js";
 import { live } from "./live.js";
 import { drawing, refresher } from "./refresh.js";
@@ -174,17 +173,15 @@ class View {
   }
 }
 
-const totalOf = (counts) => Object.values(counts).reduce((sum, number) => sum + number, 0);
-
 /** What is to be said of a batch in numbers. */
 function facts(row) {
-  const total = totalOf(row.counts);
+  const all = total(row.counts);
   const done = FINAL.reduce((sum, state) => sum + (row.counts[state] ?? 0), 0);
-  if (!total) return ["It holds no task yet: give it some with ", el("code", { text: `scitq launch -b ${quoted(row.name)} COMMAND` })];
-  const share = Math.floor((100 * done) / total);
-  const parts = [[el("b", { text: `${count(done)} of ${count(total)}` }), ` done (${share} %)`]];
+  if (!all) return ["It holds no task yet: give it some with ", el("code", { text: `scitq launch -b ${quoted(row.name)} COMMAND` })];
+  const share = Math.floor((100 * done) / all);
+  const parts = [[el("b", { text: `${count(done)} of ${count(all)}` }), ` done (${share} %)`]];
   if (row.throughput_per_hour) parts.push([el("b", { text: rate(row.throughput_per_hour) }), " lately"]);
-  if (done < total) parts.push(timeLeft(row));
+  if (done < all) parts.push(timeLeft(row));
   parts.push(workersInWords(row));
   return parts;
 }
@@ -192,8 +189,7 @@ function facts(row) {
 /** "2 workers, 16 slots". */
 function workersInWords({ workers, slots: number }) {
   if (!workers) return "no worker";
-  const there = `${count(workers)} ${workers === 1 ? "worker" : "workers"}`;
-  return number === undefined ? there : `${there}, ${count(number)} ${number === 1 ? "slot" : "slots"}`;
+  return many(workers, "worker") + (number === undefined ? "" : `, ${many(number, "slot")}`);
 }
 
 function timeLeft(row) {
@@ -253,8 +249,8 @@ function hintButton(memory, batch) {
   const work = async () => {
     const rows = [...live.workers.values()].filter((worker) => worker.batch === batch);
     const body = `${rows.map((row) => `${row.name}: ${row.concurrency} → ${wanted}`).slice(0, 20).join(", ")}. What runs goes on.`;
-    const yes = rows.length && (await confirm({ title: `Set the concurrency of ${rows.length} ${rows.length === 1 ? "worker" : "workers"} to ${wanted}?`, body, verb: "Set" }));
-    if (yes) await changeMany(rows, { concurrency: wanted }, `Concurrency ${wanted} on ${rows.length === 1 ? rows[0].name : `${rows.length} workers`}.`, (row) => ({ concurrency: row.concurrency }));
+    const yes = rows.length && (await confirm({ title: `Set the concurrency of ${many(rows.length, "worker")} to ${wanted}?`, body, verb: "Set" }));
+    if (yes) await changeMany(rows, { concurrency: wanted }, `Concurrency ${wanted} on ${many(rows.length, "worker")}.`, (row) => ({ concurrency: row.concurrency }));
   };
   return el("p", null, el("button", { type: "button", text: `Set concurrency ${wanted}…`, on: { click: work } }));
 }
@@ -275,4 +271,35 @@ function timelinePart({ to, items }, width) {
 
 function titleOf({ item, from, to }) {
   return `${named(item.name ?? "task")} ${item.task_id}: ${item.state}, ${duration((to - from) / 1000)}`;
+}
+
+/**
+ * The lanes of a timeline, by worker and slot: what ran at the same time lies in different ones.
+ * @param {{execution_id: number, worker: string|null, started_at: string, ended_at: string|null}[]} items
+ * @param {number} now milliseconds; where those end that still run
+ * @returns {{worker: string, slot: number, items: {item: object, from: number, to: number}[]}[]}
+ */
+function lanesOf(items, now) {
+  const workers = new Map();
+  for (const span of spans(items, now)) {
+    const name = span.item.worker ?? "a deleted worker";
+    if (!workers.has(name)) workers.set(name, []);
+    put(workers.get(name), span);
+  }
+  const names = [...workers.keys()].sort((one, other) => one.localeCompare(other, undefined, { numeric: true }));
+  return names.flatMap((worker) => workers.get(worker).map((lane, index) => ({ worker, slot: index + 1, items: lane })));
+}
+
+function spans(items, now) {
+  return items
+    .filter((item) => item.started_at)
+    .map((item) => ({ item, from: Date.parse(item.started_at), to: item.ended_at ? Date.parse(item.ended_at) : now }))
+    .sort((one, other) => one.from - other.from);
+}
+
+/** Puts a span into the first lane that is free then. */
+function put(lanes, span) {
+  const free = lanes.find((lane) => lane.at(-1).to <= span.from);
+  if (free) free.push(span);
+  else lanes.push([span]);
 }

@@ -4,15 +4,14 @@ import { del, get, post } from "./api.js";
 import { el } from "./dom.js";
 import { failed, form, toast } from "./dialogs.js";
 import { fileName, saveAnswer, saveCsv, saveJson } from "./download.js";
-import { count } from "./format.js";
+import { count, many, total } from "./format.js";
 import { live } from "./live.js";
 import { go } from "./router.js";
 
 /** The path of a batch in the API. */
 export const pathOf = (name) => `/batches/${encodeURIComponent(name)}`;
 
-const total = (counts) => Object.values(counts).reduce((sum, number) => sum + number, 0);
-const tasks = (number) => `${count(number)} ${number === 1 ? "task" : "tasks"}`;
+const tasks = (number) => many(number, "task");
 
 const RUNNING = [
   ["", "goes on until it ends"],
@@ -57,7 +56,7 @@ export function consequence(row) {
   const running = (row.counts.running ?? 0) + (row.counts.uploading ?? 0);
   const sentences = [all ? `${tasks(all)}, with all attempts and what they wrote, are gone for good.` : "It holds no task."];
   if (running) sentences.push(`${tasks(running)} ${running === 1 ? "runs and is" : "run and are"} killed.`);
-  if (row.workers) sentences.push(`${count(row.workers)} ${row.workers === 1 ? "worker goes" : "workers go"} to the batch Default.`);
+  if (row.workers) sentences.push(`${many(row.workers, "worker goes", "workers go")} to the batch Default.`);
   sentences.push("Files that tasks have uploaded stay where they are.");
   return sentences.join(" ");
 }

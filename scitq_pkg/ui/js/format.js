@@ -63,6 +63,16 @@ export function count(n) {
   return n === null || n === undefined ? "–" : COUNT.format(n);
 }
 
+/** "1 worker", "12,345 workers". */
+export function many(n, word, words = `${word}s`) {
+  return `${count(n)} ${n === 1 ? word : words}`;
+}
+
+/** How many tasks there are in all states. */
+export function total(counts) {
+  return Object.values(counts).reduce((sum, number) => sum + number, 0);
+}
+
 /** How many in an hour, as "120 / h"; "0 / h" is "–". */
 export function rate(perHour) {
   if (!perHour) return "–";

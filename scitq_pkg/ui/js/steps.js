@@ -1,7 +1,7 @@
 /** The steps of a batch, each after those that it needs. */
 
 import { el } from "./dom.js";
-import { count } from "./format.js";
+import { count, total } from "./format.js";
 import { named } from "./hidden.js";
 import { link } from "./router.js";
 import { stackedBar } from "./states.js";
@@ -31,11 +31,9 @@ export function inOrder(items) {
 
 /** Whether the names of tasks tell steps: where each task has a name of its own they do not. */
 export function areSteps(items) {
-  const tasks = items.reduce((sum, item) => sum + totalOf(item.counts), 0);
+  const tasks = items.reduce((sum, item) => sum + total(item.counts), 0);
   return items.length > 1 && (items.length <= tasks / 2 || (items.length <= FEW && items.some((item) => item.needs.length)));
 }
-
-const totalOf = (counts) => Object.values(counts).reduce((sum, number) => sum + number, 0);
 
 /**
  * A list of steps: indented by what must come before, each with its counts, leading to its tasks.
@@ -53,7 +51,7 @@ function stepLine(batch, item, depth) {
   return el("li", { style: { "--depth": String(Math.min(depth, 8)) } },
     el("span", { class: "step-name" }, depth ? el("span", { class: "muted", "aria-hidden": "true", text: "↳ " }) : null, stepLink(batch, item)),
     el("span", { class: "step-bar" }, stackedBar(item.counts)),
-    el("span", { class: "num", text: `${count(item.counts.succeeded ?? 0)} of ${count(totalOf(item.counts))}` }),
+    el("span", { class: "num", text: `${count(item.counts.succeeded ?? 0)} of ${count(total(item.counts))}` }),
     el("span", { class: "muted step-needs", text: needs.length ? `after ${needs.map(calledStep).join(", ")}` : "" }));
 }
 

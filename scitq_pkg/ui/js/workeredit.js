@@ -3,6 +3,7 @@
 import { del, patch } from "./api.js";
 import { confirm, failed, form, toast } from "./dialogs.js";
 import { el } from "./dom.js";
+import { many } from "./format.js";
 import { live } from "./live.js";
 
 const AT_ONCE = 6; // requests at the same time, as many as a browser opens
@@ -104,15 +105,13 @@ export function named(rows) {
   return `${rows[0].name} and ${rows.length - 1} more`;
 }
 
-const many = (count, one, more) => `${count} ${count === 1 ? one : more}`;
-
 /** What deleting workers means, in words. */
 export function consequence(rows) {
   const held = rows.reduce((sum, row) => sum + row.held, 0);
   const running = rows.reduce((sum, row) => sum + row.running, 0);
   const there = rows.length === 1 ? "there" : "on them";
   const sentences = [];
-  if (running) sentences.push(`${many(running, "task", "tasks")} running ${there} ${running === 1 ? "is" : "are"} killed and ${goesBack(running)}`);
+  if (running) sentences.push(`${many(running, "task")} running ${there} ${running === 1 ? "is" : "are"} killed and ${goesBack(running)}`);
   if (held > running) sentences.push(`${many(held - running, "task that waits", "tasks that wait")} ${there} ${goesBack(held - running)}`);
   if (!held) sentences.push(`${rows.length === 1 ? "It holds" : "They hold"} no task.`);
   sentences.push(`The worker ${rows.length === 1 ? "program ends" : "programs end"}; no retry is used up, and what already ran is remembered.`);
@@ -123,7 +122,7 @@ const goesBack = (count) => `${count === 1 ? "goes" : "go"} back to the queue.`;
 
 /** Asks, then deletes. @returns {Promise<boolean>} whether all are gone */
 export async function removeWorkers(rows) {
-  const what = rows.length === 1 ? `worker ${rows[0].name}` : `${rows.length} workers`;
+  const what = rows.length === 1 ? `worker ${rows[0].name}` : many(rows.length, "worker");
   const yes = await confirm({ title: `Delete ${what}?`, body: consequence(rows), verb: "Delete", danger: true });
   if (!yes) return false;
   const errors = await inTurns(rows, (row) => del(`/workers/${row.id}`).then(() => null, (error) => error));

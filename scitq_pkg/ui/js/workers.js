@@ -2,7 +2,7 @@
 
 import { pages } from "./api.js";
 import { el, replace, show } from "./dom.js";
-import { count } from "./format.js";
+import { count, many } from "./format.js";
 import { addWorker } from "./addworker.js";
 import { Histories, MEASURES } from "./history.js";
 import { keys } from "./keys.js";
@@ -266,8 +266,8 @@ function inWords(all) {
   const free = online.reduce((sum, row) => sum + Math.max(0, row.concurrency - row.running), 0);
   const total = online.reduce((sum, row) => sum + row.concurrency, 0);
   return [
-    `${count(all.length)} ${all.length === 1 ? "worker" : "workers"}: ${states.map(([state, number]) => `${count(number)} ${state}`).join(", ")}`,
-    `${count(running)} ${running === 1 ? "task runs" : "tasks run"}`,
+    `${many(all.length, "worker")}: ${states.map(([state, number]) => `${count(number)} ${state}`).join(", ")}`,
+    many(running, "task runs", "tasks run"),
     `${count(free)} of ${count(total)} slots free`,
   ].join(" · ");
 }
