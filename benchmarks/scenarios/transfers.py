@@ -1,4 +1,4 @@
-"""`scitq fetch` from the one file beside programs that move files to and from S3, on two servers; and how soon a worker is there."""
+"""`scitq fetch` from the one file beside programs that move files to and from S3; and how soon a worker is there."""
 
 from __future__ import annotations
 
