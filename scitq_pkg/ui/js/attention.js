@@ -4,6 +4,7 @@ import { get } from "./api.js";
 import { el, replace, show } from "./dom.js";
 import { addressOf, ending } from "./failures.js";
 import { bytes, count, when } from "./format.js";
+import { named } from "./hidden.js";
 import { refresher } from "./refresh.js";
 import { go, link } from "./router.js";
 import { glyph } from "./states.js";
@@ -44,8 +45,8 @@ export function attention(ctx) {
 
 const columns = [
   { key: "title", label: "What", head: true, narrow: "title", cell: (line) => el("span", { class: "badge", data: { state: line.state } }, glyph(line.state), link(line.url, line.title)) },
-  { key: "where", label: "Where", cell: (line) => line.where },
-  { key: "detail", label: "Why", class: "attention-why", cell: (line) => el(line.isOutput ? "code" : "span", { class: "clip", title: line.detail }, line.detail) },
+  { key: "where", label: "Where", cell: (line) => named(line.where) },
+  { key: "detail", label: "Why", class: "attention-why", cell: (line) => el(line.isOutput ? "code" : "span", { class: "clip", title: line.detail }, named(line.detail)) },
   { key: "at", label: "Last", class: "num", cell: (line) => line.at && when(line.at) },
 ];
 

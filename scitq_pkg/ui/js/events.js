@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { el, replace, show } from "./dom.js";
 import { when } from "./format.js";
+import { named } from "./hidden.js";
 import { refresher } from "./refresh.js";
 import { link, setQuery } from "./router.js";
 import { table } from "./table.js";
@@ -105,7 +106,7 @@ const columns = [
 
 function which(row) {
   const isGone = row.action.endsWith(".delete");
-  const shown = row.ids.slice(0, NAMED).map((id) => [isGone ? null : addressOf(row.object, id), String(id)]);
+  const shown = row.ids.slice(0, NAMED).map((id) => [isGone ? null : addressOf(row.object, id), named(String(id))]);
   const parts = shown.flatMap(([address, text], index) => [index ? ", " : null, address ? link(address, text) : text]);
   return el("span", null, parts, row.ids.length > NAMED ? ` and ${row.ids.length - NAMED} more` : null);
 }
@@ -119,7 +120,7 @@ function addressOf(object, id) {
 function detail(row) {
   if (!row.detail) return null;
   const text = typeof row.detail === "object" ? Object.entries(row.detail).map(([name, value]) => `${name}: ${word(value)}`).join(", ") : String(row.detail);
-  return el("span", { class: "clip", title: text }, text);
+  return el("span", { class: "clip", title: text }, named(text));
 }
 
 function word(value) {

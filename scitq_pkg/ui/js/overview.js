@@ -6,6 +6,7 @@ import { attention } from "./attention.js";
 import { deleteBatch, goBatch, stopBatch } from "./batchactions.js";
 import { el, replace, show } from "./dom.js";
 import { count, range, rate } from "./format.js";
+import { named } from "./hidden.js";
 import { live } from "./live.js";
 import { go, link, setQuery } from "./router.js";
 import { ORDER, badge, glyph, inWords, stackedBar } from "./states.js";
@@ -99,7 +100,7 @@ const columns = [
 ];
 
 function nameOf(row) {
-  return [link(addressOf(row), row.name), row.stopped ? el("span", { class: "badge", data: { state: "stopped" } }, glyph("stopped"), "stopped") : null];
+  return [link(addressOf(row), named(row.name)), row.stopped ? el("span", { class: "badge", data: { state: "stopped" } }, glyph("stopped"), "stopped") : null];
 }
 
 function states(row) {

@@ -5,6 +5,7 @@ import { del, pages, post } from "./api.js";
 import { confirm, failed, form, toast } from "./dialogs.js";
 import { el, replace, show } from "./dom.js";
 import { when } from "./format.js";
+import { named } from "./hidden.js";
 import { live } from "./live.js";
 import { table } from "./table.js";
 
@@ -31,7 +32,7 @@ export function tokens() {
 }
 
 const columns = [
-  { key: "name", label: "Name", head: true, narrow: "title", sort: true, cell: (row) => row.name },
+  { key: "name", label: "Name", head: true, narrow: "title", sort: true, cell: (row) => named(row.name) },
   { key: "role", label: "Role", sort: true },
   { key: "created_at", label: "Made", sort: true, cell: (row) => when(row.created_at) },
 ];
