@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING, fields
 
 from .protocol import TaskSpec
+from .substitution import MARK
 
-_BUILT_IN = re.compile(r"(?<!\$)\{((?:name|batch|row)(?::[^{}:\s]*)*)\}")  # what would be replaced in every value
 _SAFE = re.compile(
     r"[A-Za-z_/.](?:[A-Za-z0-9_/.+=@%,-]|:(?=[A-Za-z0-9_/.]))*(?: (?:[A-Za-z0-9_/.+=@%,-]|:(?=[A-Za-z0-9_/.]))+)*"
 )  # means itself in YAML
@@ -60,7 +60,8 @@ def _given(task: dict, names: dict[int, str]) -> dict:
     others = [other for other in task["require"] if other not in names]
     found |= {"needs": needs} if needs else {}
     found |= {"require": others} if others else {}
-    kept = {spelled: f"{{{spelled}}}" for spelled in _BUILT_IN.findall(json.dumps(found, ensure_ascii=False))}
+    marks = MARK.findall(json.dumps(found, ensure_ascii=False))  # what would be replaced, or taken for a slip
+    kept = {name + modifiers: f"{{{name}{modifiers}}}" for name, modifiers in marks}
     return found | ({"each": [kept]} if kept else {})  # a column of the same name, with itself as its value
 
 

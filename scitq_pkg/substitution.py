@@ -7,6 +7,7 @@ variables, `awk '{print}'` and JSON can be written without any escape.
 from __future__ import annotations
 
 import csv
+import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,12 @@ from functools import lru_cache
 from .errors import InvalidRequest, nearest
 
 Row = dict[str, str]
+Cells = Mapping[str, "str | list[str]"]
+"""Values by their names; several values of one name are told with spaces between, and modified one by one."""
 
+MARK = re.compile(r"(?<!\$)\{([A-Za-z_][\w.-]*)((?::[^{}:\s]*)*)\}")  # what could be meant as one of our names
+_PROGRAMS_OWN = ("print", "printf", "next", "exit", "getline", "delete", "return", "break", "continue")  # of awk, mostly
+_ALIKE = 0.8  # how near a name must be to one of ours to be taken for a slip
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 
 
@@ -40,11 +46,33 @@ MODIFIERS: dict[str, Callable[[str], str]] = {
 }
 
 
-def substitute(text: str, row: Mapping[str, str]) -> str:
+def substitute(text: str, row: Cells) -> str:
     """`text` with each `{x}` and `{x:modifier...}` of the row's names replaced. Raises InvalidRequest for an unknown modifier."""
     if "{" not in text or not row:
         return text
-    return _pattern(tuple(row)).sub(lambda found: _modified(row[found[1]], found), text)
+    return _pattern(tuple(row)).sub(lambda found: " ".join(_modified(row[found[1]], found)), text)
+
+
+def substituted(text: str, row: Cells) -> list[str]:
+    """The same as texts of their own: several only where the whole text stands for several values."""
+    found = _pattern(tuple(row)).fullmatch(text) if row and text.startswith("{") else None
+    return _modified(row[found[1]], found) if found and isinstance(row[found[1]], list) else [substitute(text, row)]
+
+
+def unknown_name(text: str, names: Iterable[str], strict: bool) -> str | None:
+    """What is wrong with a `{name}` that is none of the names: with `strict` each is, else those that are nearly one of them."""
+    known = list(names)
+    for found in MARK.finditer(text) if "{" in text else ():
+        name = found[1]
+        if name in known or found[0][1:-1] in known or name in _PROGRAMS_OWN:
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if strict else _ALIKE) if len(name) > 3 or strict else []
+        if close:
+            hint = "" if strict else f"; if it is the command's own, write {{ {name} }}"
+            return f"there is no {found[0]} (did you mean {{{close[0]}}}?){hint}"
+        if strict:
+            return f"there is no {found[0]}: there are {', '.join(known) or 'no names here'}"
+    return None
 
 
 @lru_cache(maxsize=64)
@@ -53,22 +81,23 @@ def _pattern(names: tuple[str, ...]) -> re.Pattern:
     return re.compile(r"(?<!\$)\{(" + "|".join(map(re.escape, longest_first)) + r")((?::[^{}:\s]*)*)\}")
 
 
-def _modified(value: str, found: re.Match) -> str:
+def _modified(value: str | list[str], found: re.Match) -> list[str]:
+    values = value if isinstance(value, list) else [value]
     for modifier in found[2].split(":")[1:]:
         if modifier not in MODIFIERS:
             raise InvalidRequest(
                 f"{found[0]} has no modifier {modifier!r}{nearest(modifier, MODIFIERS)}: there are {', '.join(MODIFIERS)}"
             )
-        value = MODIFIERS[modifier](value)
-    return value
+        values = [MODIFIERS[modifier](value) for value in values]
+    return values
 
 
-def read_table(path: str) -> list[Row]:
-    """The rows of a table with a header: commas, or tabs for `.tsv` and `.tab`. Empty lines are passed over.
+def read_table(path: str, separator: str | None = None) -> list[Row]:
+    """The rows of a table with a header: commas, or tabs for `.tsv` and `.tab`, or a separator. Empty lines are passed over.
 
     Raises InvalidRequest with path and line for what cannot be read, a row of another length, or columns named twice.
     """
-    separator = "\t" if path.lower().endswith((".tsv", ".tab")) else ","
+    separator = separator or ("\t" if path.lower().endswith((".tsv", ".tab")) else ",")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             return _rows(path, csv.reader(file, delimiter=separator, strict=True))

@@ -9,10 +9,9 @@ import yaml
 
 from .durations import EXAMPLES, seconds_of
 from .errors import InvalidRequest, nearest
-from .substitution import Row, read_table, substitute
+from .substitution import Cells, substitute, substituted
 
 MOST_BYTES = 16 * 2**20  # which take a minute to read
-ITEM = "item"  # the column of rows that are plain values
 _YAML_TAG = "tag:yaml.org,2002:"
 _TRUTH = yaml.SafeLoader.bool_values  # yes, no, true, false, on, off
 
@@ -79,7 +78,7 @@ class Value:
     path: str
     key: str
     node: yaml.Node
-    row: Row
+    row: Cells
 
     def read(self, described: dict):
         return getattr(self, described["$ref"].rpartition("/")[2])()
@@ -101,10 +100,12 @@ class Value:
 
     def texts(self) -> list[str] | None:
         if isinstance(self.node, yaml.SequenceNode):
-            values = (Value(self.path, self.key, node, self.row).text() for node in self.node.value)
-            return [value for value in values if value is not None]
-        text = self.text()
-        return None if text is None else [text]
+            return [text for node in self.node.value for text in Value(self.path, self.key, node, self.row)._several() or ()]
+        return self._several()
+
+    def _several(self) -> list[str] | None:
+        """One text of the file, which may stand for the several values of a name."""
+        return None if self.text() is None else substituted(self.node.value, self.row)
 
     def number(self) -> int | None:
         text = self.text()
@@ -150,40 +151,29 @@ class Value:
 
     def texts_by_name(self) -> dict[str, str]:
         """A mapping of names to texts, in its order. Raises InvalidRequest for a name that is given twice."""
+        return {
+            name: Value(self.path, f"{self.key}: {name}", node, self.row).text() or ""
+            for name, (_, node) in self.pairs().items()
+        }
+
+    def lists_by_name(self) -> dict[str, list[str]]:
+        """A mapping of names to one text or several."""
+        return {
+            name: Value(self.path, f"{self.key}: {name}", node, self.row).texts() or []
+            for name, (_, node) in self.pairs().items()
+        }
+
+    def pairs(self) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """A mapping of names to the nodes of key and value, in its order. Raises InvalidRequest for a name that is given twice."""
         if not isinstance(self.node, yaml.MappingNode):
             raise self.wrong(f"`{self.key}` must be a mapping of names to values, not {kind_of(self.node)}")
-        found: dict[str, str] = {}
+        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, node in self.node.value:
             name = Value(self.path, self.key, key, self.row).text() or ""
             if name in found:
                 raise wrong_at(self.path, key, f"'{name}' is given twice")
-            found[name] = Value(self.path, f"{self.key}: {name}", node, self.row).text() or ""
+            found[name] = key, node
         return found
-
-    def rows(self) -> list[Row] | None:
-        """Rows that are written here, or of a table whose path is relative to the file."""
-        if isinstance(self.node, yaml.SequenceNode):
-            if not self.node.value:
-                raise self.wrong("`each` has no rows")
-            return self._inline_rows(self.node.value)
-        if isinstance(self.node, yaml.MappingNode):
-            raise self.wrong("`each` must be a list of rows, or the path of a csv or tsv file")
-        table = self.text()
-        if table is None:
-            return None
-        try:
-            return read_table(os.path.join(os.path.dirname(self.path), table))
-        except InvalidRequest as error:
-            raise self.wrong(error.message) from None
-
-    def _inline_rows(self, nodes: list[yaml.Node]) -> list[Row]:
-        rows: list[Row] = []
-        for node in nodes:
-            value = Value(self.path, "each", node, self.row)
-            rows.append(value.texts_by_name() if isinstance(node, yaml.MappingNode) else {ITEM: value.text() or ""})
-            if rows[-1].keys() != rows[0].keys():
-                raise value.wrong(f"this row has the columns {', '.join(rows[-1])}, the first one {', '.join(rows[0])}")
-        return rows
 
 
 def wrong_at(path: str, node: yaml.Node, message: str) -> InvalidRequest:

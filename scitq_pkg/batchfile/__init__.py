@@ -5,31 +5,41 @@ Every task of a file has a name, the same each time the file is read: with its b
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+
 from ..protocol import DEFAULT_BATCH
-from ..yamlvalues import Value, compose, line_of, mapping
+from ..substitution import unknown_name
+from ..yamlvalues import Value, compose, mapping
+from . import params as parameters
 from .model import BatchFile, schema, task_keys
 from .plan import Applied, apply
-from .tasks import check_new, resolve, rows_of, task_of
+from .tasks import Making, make_tasks
 from .templates import templates
 
 __all__ = ["Applied", "BatchFile", "apply", "load", "schema"]
 
 
-def load(path: str, batch: str | None = None, workdir: str | None = None) -> BatchFile:
+def load(
+    path: str, batch: str | None = None, workdir: str | None = None, params: Mapping[str, object] | None = None
+) -> BatchFile:
     """The tasks of a file, in its order. Raises InvalidRequest: `file:line: what is wrong`.
 
     `batch` goes before the one that the file names. `workdir` is that of tasks without one, and where relative ones start.
+    `params`: values of the file's parameters, by name.
     """
     top = mapping(path, compose(path), {**schema()["properties"], **task_keys()}, "the file")
-    name = Value(path, "batch", top.pop("batch"), {}).text() if "batch" in top else None
-    file = BatchFile(path, batch or name or DEFAULT_BATCH)
-    lines: dict[str, int] = {}
-    needs: list[tuple[dict, Value | None]] = []
-    for index, keys in enumerate(templates(path, top), 1):
-        for unnamed, row in rows_of(path, keys, index):
-            task, wanted = task_of(file, keys, unnamed, row, workdir)
-            check_new(file, task["name"], line_of(keys.get("name", keys["command"])), lines)
-            file.tasks.append(task)
-            needs.append((task, wanted))
-    resolve(file, needs)
-    return file
+    given = parameters.read(path, top.pop("params", None), params)
+    named = _batch(Value(path, "batch", top.pop("batch"), given.values)) if "batch" in top else None
+    making = Making(BatchFile(path, batch or named or DEFAULT_BATCH), given, workdir)
+    label = os.path.splitext(os.path.basename(path))[0]
+    make_tasks(making, templates(path, top, label))
+    return making.file
+
+
+def _batch(value: Value) -> str | None:
+    text = value.text()
+    wrong = unknown_name(value.node.value, value.row, strict=True) if text else None
+    if wrong:
+        raise value.wrong(f"`batch`: {wrong}")
+    return text

@@ -40,6 +40,8 @@ OPTIONS = (
     Option("--wait", None, "follow its output; leave with its exit code (10: it failed without one)"),
     Option("--each", "TABLE", "one task a row of a csv or tsv file; {column}, {column:stem} are replaced"),
     Option("-f --file", "FILE", "queue the tasks of a batch file instead of a command"),
+    Option("--set", "NAME=VALUE", "choose a parameter of the batch file (repeatable)", repeated=True),
+    Option("--check", None, "say whether the batch file is right, and queue nothing"),
     Option("-t --dry-run --test", None, "print the task and do not queue it"),
     SERVER,
     TOKEN_FILE,
@@ -61,7 +63,8 @@ _PATIENCE_SECONDS = 30.0
 _TEXTS = ("batch", "name", "container", "container_options", "output", "workdir")
 _URIS = ("input", "resource")
 _TIMES = ("download_timeout", "run_timeout")
-_OF_A_FILE = ("batch", "file", "wait", "dry_run", "server", "token_file", "verbose")
+_OF_FILES_ALONE = ("set", "check")
+_OF_A_FILE = ("batch", "file", "wait", "dry_run", "server", "token_file", "verbose", *_OF_FILES_ALONE)
 
 
 def main(argv: list[str]) -> int:
@@ -72,6 +75,9 @@ def main(argv: list[str]) -> int:
         return 0
     if "file" in given:
         return _launch_file(given, words)
+    for key in _OF_FILES_ALONE:
+        if key in given:
+            raise InvalidRequest(f"--{key} goes with -f: scitq launch -f FILE --{key}")
     if "each" in given:
         tasks = _one_each(given, words)
     else:
@@ -280,7 +286,11 @@ def _launch_file(given: dict, words: list[str]) -> int:
         raise InvalidRequest(f"-f takes its commands from {given['file']}: {words[0]!r:.60} is one word too many")
     from .. import batchfile
 
-    file = batchfile.load(given["file"], given.get("batch"))
+    params = dict(pair(text, "--set") for text in given.get("set", ()))
+    file = batchfile.load(given["file"], given.get("batch"), params=params)
+    if given.get("check"):
+        print(f"{given['file']}: {file.summary}, fine")
+        return 0
     if given.get("dry_run"):
         return _show(file.tasks)
     with _server(given) as server:

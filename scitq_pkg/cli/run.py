@@ -19,6 +19,7 @@ from ..errors import InvalidRequest, Unreachable
 from ..lib.follow import follow
 from ..machine import cpu_count
 from ..protocol import FINAL, SUCCEEDED, TASK_STATES
+from .options import pair
 from .parser import Parser, number
 from .progress import Watch, exit_words
 
@@ -46,6 +47,9 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(batchfile.schema(), indent=2))
         return 0
     file = _file(options, command)
+    if options.check:
+        print(f"{options.file}: {file.summary}, fine")
+        return 0
     if options.dry_run:
         return _show(file)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -82,7 +86,9 @@ def _parser() -> Parser:
     add("file", nargs="?", metavar="FILE", help="a batch file (docs/batchfile.md)")
     add("-j", "--jobs", type=number(1, 10_000), metavar="N", help="how many tasks at once (default: one a processor)")
     add("-b", "--batch", help="the batch (default: the one that the file names)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="choose a parameter of the file (repeatable)")
     add("-t", "--dry-run", action="store_true", help="print the tasks and run nothing")
+    add("--check", action="store_true", help="say whether the file is right and run nothing")
     add("-q", "--quiet", action="store_true", help="tell of failures only")
     add("--again", action="store_true", help="run what succeeded before, too")
     add("--serve", action="store_true", help="leave the server up at the end, until Ctrl-C, and print its link")
@@ -107,7 +113,9 @@ def _file(options: argparse.Namespace, command: list[str] | None) -> BatchFile:
     if options.file is not None:
         if options.shell:
             raise InvalidRequest("--shell is for commands: write `shell: true` into the file")
-        return batchfile.load(options.file, options.batch, here)
+        return batchfile.load(options.file, options.batch, here, dict(pair(text, "--set") for text in options.set))
+    if options.set or options.check:
+        raise InvalidRequest("--set and --check are for batch files: scitq run FILE.yaml")
     line = _command_line(command, options.shell)
     batch = options.batch or COMMAND_BATCH
     task = {"name": line[:200], "batch": batch, "command": line, "workdir": here}
