@@ -68,17 +68,18 @@ export function selection({ ids, filter }) {
 }
 
 /**
- * Does one of ACTIONS, after saying what it will do to how many. One task that can be undone is not asked about.
+ * Does one of ACTIONS, after saying what it will do to how many. About one task, if nothing is lost by it, nobody is asked.
  * @param {string} name
  * @param {Target} target
+ * @param {boolean} isHarmless for these tasks; that which can be taken back is for all
  * @returns {Promise<number[]|null>} the ids it was done to; null when it was not done
  */
-export async function act(name, target) {
+export async function act(name, target, isHarmless = Boolean(ACTIONS[name].back)) {
   const action = ACTIONS[name];
   try {
     const plan = await post(action.path, { ...selection(target), ...action.body, dry_run: true });
     if (!plan.ids.length) return nothing(action.verb, plan.skipped);
-    const silent = plan.ids.length === 1 && !plan.skipped.length && !action.danger;
+    const silent = plan.ids.length === 1 && !plan.skipped.length && isHarmless;
     const verb = `${action.verb} ${these(plan.ids)}`;
     const does = plan.ids.length === 1 ? action.one : action.many;
     if (!silent && !(await confirm({ title: `${verb}?`, body: told(does, plan), verb, danger: action.danger, no: action.no }))) return null;

@@ -122,7 +122,8 @@ class TaskPage {
   }
 
   async #do(name) {
-    const ids = await act(name, { ids: [this.id] });
+    const failedBefore = name === "relaunch" && this.#task.state !== "succeeded"; // what a success left is not written over by a key
+    const ids = await act(name, { ids: [this.id] }, failedBefore || undefined);
     if (!ids) return;
     if (name === "delete") go(`/tasks?batch=${encodeURIComponent(this.#task.batch)}`);
     else await this.#load().catch(failed);
