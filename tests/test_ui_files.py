@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import pytest
+import rjsmin
 from doors import Doors, error
 from env import Env
 from scitq.api.ui import lean
@@ -34,6 +35,13 @@ def test_every_file_is_served_with_its_kind_and_never_twice(doors, name):
     assert answer.headers["Content-Type"] == ui.KINDS[name.rpartition(".")[2]]
     again = doors.get(f"/ui/{name}", If_None_Match=answer.headers["ETag"])
     assert again.status == 304 and again.body == b""
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".js")])
+def test_what_a_script_loses_on_its_way_means_nothing(name):
+    """A minifier that knows JavaScript makes the same of both."""
+    written = (FOLDER / name).read_text()
+    assert rjsmin.jsmin(lean(written.encode()).decode()) == rjsmin.jsmin(written)
 
 
 def test_what_takes_gzip_gets_it(doors):

@@ -8,7 +8,7 @@ const PLAIN = /^[\w@%+=:,./-]+$/;
 const LOOPBACK = /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/;
 
 /** A text as one word of a shell. */
-export const quoted = (text) => (PLAIN.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
+export const quoted = (text) => (PLAIN.test(text) ? text : "'" + text.replaceAll("'", "'\\''") + "'");
 
 /** The line that starts a worker. */
 export function workerCommand({ batch, concurrency, elsewhere }) {
