@@ -7,9 +7,10 @@ import { save } from "./download.js";
 import { failed } from "./dialogs.js";
 import { bytes } from "./format.js";
 import { el, replace, show } from "./dom.js";
+import { FINAL } from "./states.js";
 
 const STREAMS = ["stdout", "stderr"];
-const ENDED = new Set(["succeeded", "failed", "canceled", "lost"]);
+const ENDED = new Set([...FINAL, "lost"]);
 const PART = 512 * 1024; // bytes that are asked for at once
 const EARLIER = PART / 2; // of what was before
 const BEHIND = 4 * PART; // further behind a live output its end is shown, not all in between

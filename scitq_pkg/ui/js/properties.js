@@ -6,9 +6,8 @@ import { failed, toast } from "./dialogs.js";
 import { el, replace, show } from "./dom.js";
 import { COMMAND, FIELDS, control, readField } from "./fields.js";
 import { hidesSomething, visible } from "./hidden.js";
+import { FINAL, HELD } from "./states.js";
 
-const HELD = new Set(["assigned", "accepted", "running", "uploading"]);
-const ENDED = new Set(["succeeded", "failed", "canceled"]);
 const MOST_ROWS = 16;
 
 export class Properties {
@@ -45,7 +44,7 @@ export class Properties {
     this.command.disabled = this.others.disabled = held;
     this.why.textContent = held ? `It is ${task.state}: to change it, cancel it first or wait for its end.` : "";
     show(this.why, held);
-    this.relaunch.hidden = !ENDED.has(task.state);
+    this.relaunch.hidden = !FINAL.has(task.state);
     show(this.hidden, hidesSomething(task.command));
     if (!this.hidden.hidden) this.hidden.textContent = `It holds characters that are not seen, or that turn the direction of writing: ${visible(task.command).slice(0, 2000)}`;
     this.#typed();

@@ -5,6 +5,10 @@ import { count as number } from "./format.js";
 
 /** All states of tasks, in the order in which they are shown: what is done first, what is to do last. */
 export const ORDER = ["succeeded", "failed", "canceled", "uploading", "running", "accepted", "assigned", "pending", "waiting"];
+/** States of a task that a worker has: it cannot be changed. */
+export const HELD = new Set(["assigned", "accepted", "running", "uploading"]);
+/** States of a task that nothing but a person will change. */
+export const FINAL = new Set(["succeeded", "failed", "canceled"]);
 /** States of workers. */
 export const WORKER_ORDER = ["online", "draining", "unfit", "offline"];
 

@@ -12,11 +12,9 @@ import { log } from "./log.js";
 import { Properties } from "./properties.js";
 import { refresher } from "./refresh.js";
 import { go, link, query, setQuery } from "./router.js";
-import { badge } from "./states.js";
+import { FINAL, HELD, badge } from "./states.js";
 import { table } from "./table.js";
 
-const HELD = new Set(["assigned", "accepted", "uploading"]);
-const ENDED = new Set(["succeeded", "failed", "canceled"]);
 const ATTEMPTS = 200;
 const RELATED = 50; // tasks that it needs, or that need it, which are shown
 
@@ -74,7 +72,7 @@ class TaskPage {
       f: ["Follow the output, or pause", () => this.#log?.toggleFollow()],
       s: ["Find in the output", () => this.#log?.focusSearch()],
       e: ["Edit the command", () => this.properties.focusCommand()],
-      r: ["Relaunch", () => (ENDED.has(this.#task.state) ? this.#do("relaunch") : false)],
+      r: ["Relaunch", () => (FINAL.has(this.#task.state) ? this.#do("relaunch") : false)],
     });
   }
 
@@ -117,8 +115,8 @@ class TaskPage {
   #showActions({ state, suspended }) {
     const button = (name, danger = ACTIONS[name].danger) => el("button", { type: "button", class: danger ? "danger" : null, text: ACTIONS[name].verb, title: ACTIONS[name].one, on: { click: () => this.#do(name) } });
     const mover = el("button", { type: "button", text: "Move…", title: "To another batch", on: { click: () => move({ ids: [this.id] }).then(() => this.#load()) } });
-    const names = ENDED.has(state) ? ["relaunch"] : state === "running" ? [suspended ? "resume" : "suspend", "term", "kill", "cancel"] : ["cancel"];
-    replace(this.actions, names.map((name) => button(name)), HELD.has(state) || state === "running" ? null : mover, button("delete"));
+    const names = FINAL.has(state) ? ["relaunch"] : state === "running" ? [suspended ? "resume" : "suspend", "term", "kill", "cancel"] : ["cancel"];
+    replace(this.actions, names.map((name) => button(name)), HELD.has(state) ? null : mover, button("delete"));
   }
 
   async #do(name) {
@@ -136,7 +134,7 @@ class TaskPage {
   }
 
   #tick() {
-    if (!ENDED.has(this.#task.state)) this.#showPhases();
+    if (!FINAL.has(this.#task.state)) this.#showPhases();
   }
 
   // --- the attempt that is shown ------------------------------------------------------------------------------------
@@ -154,7 +152,7 @@ class TaskPage {
   #showPhases() {
     const at = this.#executions.indexOf(this.#chosen());
     const isCurrent = at <= 0 && !["waiting", "pending"].includes(this.#task.state);
-    const chosen = query().has("attempt") || isCurrent || ENDED.has(this.#task.state) ? this.#executions[at] : null;
+    const chosen = query().has("attempt") || isCurrent || FINAL.has(this.#task.state) ? this.#executions[at] : null;
     const list = chosen ? phasesOf(this.#task, chosen, this.#executions[at + 1] ?? null) : [{ name: this.#task.state, state: this.#task.state, from: this.#task.state_at, to: null }];
     replace(this.phases, list.length ? phases(list) : el("p", { class: "muted", text: "Nothing is known of them." }));
   }
