@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 
 from .protocol import ACCEPTED, ASSIGNED, CANCELED, FAILED, FINAL, PENDING, RUNNING, SUCCEEDED, UPLOADING, WAITING
-from .store import Transaction
+from .recruiting import ANY, counts_for, wanted
+from .store import Transaction, recruiters
 
 NAMED = 5  # tasks or workers named in a sentence, at most
 
@@ -41,20 +42,48 @@ def _pending(tx: Transaction, task: dict) -> str:
     if task["stopped"]:
         return f"Batch {batch} is stopped: start it with `scitq manage batch go -n {shlex.quote(batch)}`."
     workers = tx.all("SELECT * FROM worker WHERE batch_id = ? AND deleted_at IS NULL ORDER BY id", (task["batch_id"],))
+    usable = [worker for worker in workers if counts_for(worker)]
+    sought = _sought(tx, task, len(usable))
+    if not workers and sought:
+        return f"It waits for a worker: {sought}."
     if not workers:
         return f"No worker is in batch {batch}: start one with `scitq worker SERVER --batch {shlex.quote(batch)}`, or move one there."
-    usable = [worker for worker in workers if not (worker["offline"] or worker["draining"] or worker["problem"])]
+    sought = f" {sought[0].upper()}{sought[1:]}." if sought else ""
     if not usable:
-        return f"No worker of batch {batch} can take work: {_why_not(workers)}."
+        return f"No worker of batch {batch} can take work: {_why_not(workers)}.{sought}"
     slots = sum(worker["concurrency"] for worker in usable)
     if slots == 0:
-        return f"The workers of batch {batch} have concurrency 0: raise it with `scitq manage worker update -n NAME -C 1`."
+        return f"The workers of batch {batch} have concurrency 0: raise it with `scitq manage worker update -n NAME -C 1`.{sought}"
     before = tx.value(
         "SELECT COUNT(*) FROM task WHERE batch_id = ? AND state = 'pending' AND (priority > ? OR (priority = ? AND id < ?))",
         (task["batch_id"], task["priority"], task["priority"], task["id"]),
     )
     queued = f"{before} task{'s are' if before != 1 else ' is'} before it" if before else "it is the next"
-    return f"All {slots} slots of batch {batch} are busy; {queued}."
+    return f"All {slots} slots of batch {batch} are busy; {queued}.{sought}"
+
+
+def _sought(tx: Transaction, task: dict, workers: int) -> str:
+    """What the recruiters of its batch are about, in half a sentence; nothing without any."""
+    told = []
+    for recruiter in recruiters.of_batch(tx, task["batch_id"]):
+        most = max(recruiter["minimum_tasks"] or 0, recruiter["tasks_per_worker"] * (workers + 1)) + 1
+        pending = recruiters.pending(tx, [task["batch_id"]], most).get(task["batch_id"], 0)
+        told.append(f"recruiter {recruiter['rank']} of batch {task['batch']} {_outlook(recruiter, pending, workers)}")
+    return "; ".join(told[:NAMED])
+
+
+def _outlook(recruiter: dict, pending: int, workers: int) -> str:
+    """What one does about so many pending tasks. Whatever it could take it has taken when they came."""
+    least, most = recruiter["minimum_tasks"] or 0, recruiter["maximum_workers"]
+    if pending < least:
+        return f"takes no worker for less than {least} pending tasks"
+    if most is not None and workers >= most:
+        return f"takes no worker where there are {most}"
+    if not wanted(recruiter, pending, workers):
+        return f"takes a worker for {recruiter['tasks_per_worker']} pending tasks each, and the batch has {workers}"
+    where = "".join(f", {name} {recruiter[name]}" for name in ("provider", "region") if recruiter[name] not in (None, ANY))
+    flavor = f"a worker of flavor {recruiter['flavor']}" if recruiter["flavor"] else "any worker"
+    return f"looks for {flavor}{where}, and none idles"
 
 
 def _why_not(workers: list[dict]) -> str:

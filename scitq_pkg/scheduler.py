@@ -12,8 +12,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
+from . import recruiting
 from .protocol import OFFLINE_SECONDS, RETURN
-from .store import Store, Transaction, queue, requests
+from .store import Store, Transaction, queue, recruiters, requests
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +124,20 @@ def idle_slots(workers: Iterable[dict]) -> dict[int, int]:
 
 
 def decide(tx: Transaction) -> None:
-    """Fill every free slot, and ask back what should start elsewhere, in this transaction."""
+    """Fill every free slot, move workers to where they are wanted, and ask back what should start elsewhere, in this transaction."""
     workers = queue.workers_with_load(tx)
+    recruiting.call_home(tx, workers, DECIDER)
+    exhausted = _fill(tx, workers)
+    if moved := recruiting.recycle(tx, workers, DECIDER):
+        exhausted |= _fill(tx, [worker for worker in workers if worker["id"] in moved])
+    waiting = queue.not_started(tx) if _may_need_return(workers) else []
+    if waiting:
+        hungry = {batch: count for batch, count in idle_slots(workers).items() if batch in exhausted}
+        queue.order(tx, to_return(workers, waiting, hungry), RETURN, DECIDER)
+
+
+def _fill(tx: Transaction, workers: list[dict]) -> set[int]:
+    """Give out tasks as far as these workers have room; the batches that left a slot without one."""
     exhausted = set(idle_slots(workers))
     for batch_id, (found, count) in rooms(workers).items():
         tasks = queue.next_pending(tx, batch_id, count)
@@ -132,10 +145,7 @@ def decide(tx: Transaction) -> None:
             exhausted.discard(batch_id)
         if tasks:
             queue.claim(tx, spread(tasks, found))
-    waiting = queue.not_started(tx) if _may_need_return(workers) else []
-    if waiting:
-        hungry = {batch: count for batch, count in idle_slots(workers).items() if batch in exhausted}
-        queue.order(tx, to_return(workers, waiting, hungry), RETURN, DECIDER)
+    return exhausted
 
 
 def _may_need_return(workers: list[dict]) -> bool:
@@ -192,6 +202,7 @@ class Monitor:
         self._stopping = threading.Event()
         self._flushed = clock()
         self._forgot = float("-inf")
+        self._homesick = recruiting.Homesick()
         self.ticked_at = clock()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
@@ -229,6 +240,8 @@ class Monitor:
         silent = self._silences(now) if self._store.leads else []
         if any(silence > limit for _, silence, limit in silent):
             self._store.write(lambda tx: self._declare(tx, silent, now))
+        if self._store.leads:
+            self._send_home(now)
         if now - self._forgot >= FORGET_SECONDS:
             self._store.write(requests.forget_old)
             self._forgot = now
@@ -239,6 +252,11 @@ class Monitor:
             contacts, self._contacts = self._contacts, set()
         if contacts:
             self._store.write(lambda tx: _note_contacts(tx, sorted(contacts)))
+
+    def _send_home(self, now: float) -> None:
+        due = self._homesick.due(self._store.read(recruiters.resting), now)
+        if due:
+            self._store.write(lambda tx: recruiting.send_home(tx, due, DECIDER))
 
     def _silences(self, now: float) -> list[tuple[dict, float, float]]:
         """Workers that are not offline yet, or hold something: (row, seconds of silence, the limit that comes next)."""

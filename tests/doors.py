@@ -33,11 +33,13 @@ BODIES = {
     f"POST {_API}/tasks/signal": {"filter": {"name": "*"}, "action": "kill"},
     f"POST {_API}/workers": {"name": "intruder", "key": "i" * 40, "hostname": "h", "concurrency": 100},
     f"PATCH {_API}/workers/<id:id>": {"concurrency": 77, "batch": "intruders"},
+    f"POST {_API}/recruiters": {"batch": "intruders", "rank": 1},
+    f"PATCH {_API}/recruiters/<id:id>": {"maximum_workers": 77},
     f"POST {_API}/tokens": {"name": "intruder", "role": "admin"},
     "POST /login": {"token": "scitq_intruder"},
 }
 QUERIES = {f"GET {_API}/stream": {"wait": 0}}  # which would last for an hour
-_LISTS = ("tasks", "executions", "batches", "workers", "tokens", "events")
+_LISTS = ("tasks", "executions", "batches", "workers", "recruiters", "tokens", "events")
 
 
 class Doors:
@@ -54,6 +56,7 @@ class Doors:
         self.worker, self.worker_id = hands.row["token"], hands.row["id"]
         self.other_id = Hands(env, "v", "other").row["id"]
         self.execution_id = next(iter(hands.held))
+        env.api("POST", "/recruiters", {"batch": "nobody", "flavor": "auto:cpu>=1000"})
         revoked = env.api("POST", "/tokens", {"name": "gone", "role": "admin"})
         env.api("DELETE", f"/tokens/{revoked['id']}")
         self.revoked = revoked["token"]

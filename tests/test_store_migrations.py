@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from scitq.errors import Conflict
-from scitq.store import Store, migrations, tasks
+from scitq.store import Store, migrations, recruiters, tasks, workers
 from scitq.store.filters import Filter
 from scitq.store.schema import VERSION
 
@@ -56,6 +56,47 @@ def test_a_newer_schema_is_refused_and_left_alone(database_url, tmp_path):
     for _ in range(2):
         with pytest.raises(Conflict, match=f"schema {VERSION + 1}, this program knows {VERSION}"):
             Store.open(database_url, tmp_path)
+
+
+def shape_of(store: Store) -> dict[str, list]:
+    """The tables with their columns, kinds aside, and the indexes."""
+
+    def look(tx):
+        tables = {name: sorted(column.name for column in tx.db.get_columns(name)) for name in tx.db.get_tables()}
+        return tables | {
+            f"indexes of {name}": sorted((index.name, index.unique, tuple(index.columns)) for index in tx.db.get_indexes(name))
+            for name in list(tables)
+        }
+
+    return store.read(look)
+
+
+def make_older(tx) -> None:
+    """What schema 2 was, with a worker in it."""
+    for column in ("flavor", "provider", "region", "home_batch_id", "home_concurrency", "home_prefetch"):
+        tx.run(f"ALTER TABLE worker DROP COLUMN {column}")
+    tx.run("DROP TABLE recruiter")
+    tx.run("DELETE FROM counter WHERE name = 'recruiter'")
+    tx.run("UPDATE setting SET value = '2' WHERE name = 'schema'")
+    tx.run(
+        "INSERT INTO worker (id, name, key, hostname, batch_id, concurrency, prefetch, permanent, draining, offline, created_at) "
+        "VALUES (7, 'old', 'k', 'h', 1, 1, 0, ?, ?, ?, 0)", (True, False, False),
+    )  # fmt: skip
+
+
+def test_a_database_of_schema_2_becomes_as_one_that_is_new(database_url, tmp_path):
+    store = Store.open(database_url, tmp_path)
+    new = shape_of(store)
+    store.write(make_older)
+    assert shape_of(store) != new
+    store.close()
+    for _ in range(2):
+        later = Store.open(database_url, tmp_path)
+        assert schema_of(later) == str(VERSION) and shape_of(later) == new
+        old = later.read(lambda tx: workers.get(tx, 7))
+        assert (old["flavor"], old["provider"], old["region"], old["home"]) == (None,) * 4
+        later.write(lambda tx: recruiters.put(tx, {"batch": "b", "rank": 1, "tasks_per_worker": 1}, "ann"))
+        later.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import bottle
 from ..auth import permits
 from ..errors import NotAllowed, NotAuthenticated, ScitqError, Unavailable
 from . import (  # noqa: F401 - they fill the table
-    admin, attention, batches, events, executions, health, pages, signin, stream, sync, tasks, tokens, ui, workers,
+    admin, attention, batches, events, executions, health, pages, recruiters, signin, stream, sync, tasks, tokens, ui, workers,
 )  # fmt: skip
 from .answers import JSON, error_body, error_response, response
 from .call import Call, Service

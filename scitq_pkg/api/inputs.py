@@ -8,6 +8,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from ..errors import InvalidRequest, nearest
 from ..protocol import WORKER_NAME
+from ..protofilter import check_flavor, is_protofilter
 from ..uris import is_only_shown
 
 MAX_INT = 2**31 - 1  # what a column holds on every database
@@ -88,6 +89,27 @@ class WorkerName(fields.String):
     def __init__(self, **options):
         told = "wants letters, digits, '.', '-' and '_', up to 100, the first no '.' or '-'"
         super().__init__(validate=validate.Regexp(rf"{WORKER_NAME}\Z", error=told), **options)
+
+
+class Flavor(Name):
+    """The name of a flavor, or a protofilter."""
+
+    def _deserialize(self, value, attr, data, **options):
+        flavor = super()._deserialize(value, attr, data, **options)
+        try:
+            check_flavor(flavor)
+        except InvalidRequest as error:
+            raise ValidationError(error.message) from None
+        return flavor
+
+
+class FlavorName(Flavor):
+    """The name of a flavor."""
+
+    def _deserialize(self, value, attr, data, **options):
+        flavor = super()._deserialize(value, attr, data, **options)
+        _refuse("wants the name of a flavor, not a protofilter" if is_protofilter(flavor) else None)
+        return flavor
 
 
 class Command(fields.String):

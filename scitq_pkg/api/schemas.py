@@ -14,6 +14,8 @@ from .inputs import (
     Command,
     Environment,
     Flag,
+    Flavor,
+    FlavorName,
     Line,
     Name,
     Number,
@@ -157,6 +159,11 @@ class WorkersQuery(PageQuery):
     name = Name(metadata={"description": "a glob"})
 
 
+class RecruitersQuery(PageQuery):
+    batch = Name()
+    rank = Number()
+
+
 class EventsQuery(PageQuery):
     object = Name(metadata={"description": "task, batch, worker, token..."})
     who = Name()
@@ -218,6 +225,9 @@ class NewWorker(Body):
     permanent = Flag(load_default=True)
     cpus = Whole(allow_none=True, load_default=None)
     memory_bytes = Whole(most=2**62, allow_none=True, load_default=None)
+    flavor = FlavorName(allow_none=True, load_default=None)
+    provider = Name(allow_none=True, load_default=None)
+    region = Name(allow_none=True, load_default=None)
 
 
 class WorkerChange(Body):
@@ -227,6 +237,39 @@ class WorkerChange(Body):
     prefetch = Whole(most=MAX_SLOTS)
     draining = Flag()
     permanent = Flag()
+    flavor = FlavorName(allow_none=True)
+    provider = Name(allow_none=True)
+    region = Name(allow_none=True)
+
+
+_SLOTS_TAKEN = {"description": "of a worker that it takes; null: as it is"}
+
+
+class RecruiterChange(Body):
+    """What a recruiter looks for, when, and what it makes of it."""
+
+    rank = Whole(metadata={"description": "of several of a batch the lowest goes first"})
+    flavor = Flavor(allow_none=True, metadata={"description": "a name, or a protofilter: `auto:cpu>=8:ram>=30`"})
+    provider = Name(allow_none=True)
+    region = Name(allow_none=True)
+    tasks_per_worker = Whole(least=1, metadata={"description": "pending tasks for which it wants a worker"})
+    minimum_tasks = Whole(allow_none=True, metadata={"description": "with fewer pending it takes none"})
+    maximum_workers = Whole(allow_none=True, metadata={"description": "with as many in the batch it takes none"})
+    concurrency = Whole(least=1, most=MAX_SLOTS, allow_none=True, metadata=_SLOTS_TAKEN)
+    prefetch = Whole(most=MAX_SLOTS, allow_none=True, metadata=_SLOTS_TAKEN)
+
+
+class NewRecruiter(RecruiterChange):
+    batch = Name(load_default=DEFAULT_BATCH)
+    rank = Whole(load_default=1)
+    flavor = Flavor(allow_none=True, load_default=None)
+    provider = Name(allow_none=True, load_default=None)
+    region = Name(allow_none=True, load_default=None)
+    tasks_per_worker = Whole(least=1, allow_none=True, load_default=None, metadata={"description": "default: its concurrency, or 1"})
+    minimum_tasks = Whole(allow_none=True, load_default=None)
+    maximum_workers = Whole(allow_none=True, load_default=None)
+    concurrency = Whole(least=1, most=MAX_SLOTS, allow_none=True, load_default=None, metadata=_SLOTS_TAKEN)
+    prefetch = Whole(most=MAX_SLOTS, allow_none=True, load_default=0, metadata=_SLOTS_TAKEN)
 
 
 class NewToken(Body):

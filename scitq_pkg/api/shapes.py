@@ -132,6 +132,10 @@ class Worker(Thing):
     draining = fields.Boolean(required=True)
     permanent = fields.Boolean(required=True)
     problem = fields.String(allow_none=True)
+    flavor = fields.String(allow_none=True)
+    provider = fields.String(allow_none=True)
+    region = fields.String(allow_none=True)
+    home = fields.String(allow_none=True, metadata={"description": "the batch it goes back to, while a recruiter has it"})
     held = fields.Integer(required=True, metadata={"description": "executions that it has"})
     running = fields.Integer(required=True, metadata={"description": "executions of which the command runs"})
     created_at = Moment()
@@ -154,6 +158,30 @@ class Batch(Shape):
     counts = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True, metadata=_COUNTS)
     workers = fields.Integer(required=True)
     created_at = Moment()
+
+
+class Recruiter(Thing):
+    batch = fields.String(required=True)
+    rank = fields.Integer(required=True)
+    flavor = fields.String(required=True, allow_none=True)
+    provider = fields.String(required=True, allow_none=True)
+    region = fields.String(required=True, allow_none=True)
+    tasks_per_worker = fields.Integer(required=True)
+    minimum_tasks = fields.Integer(required=True, allow_none=True)
+    maximum_workers = fields.Integer(required=True, allow_none=True)
+    concurrency = fields.Integer(required=True, allow_none=True)
+    prefetch = fields.Integer(required=True, allow_none=True)
+    created_at = Moment()
+
+
+class MatchingWorker(Thing):
+    name = fields.String(required=True)
+    batch = fields.String(required=True)
+    idle = fields.Boolean(required=True, metadata={"description": "it may work, and holds nothing"})
+
+
+class Match(Recruiter):
+    workers = fields.List(fields.Nested(MatchingWorker), required=True)
 
 
 class Token(Thing):
@@ -188,6 +216,14 @@ class ExecutionPage(Page):
 
 class WorkerPage(Page):
     items = fields.List(fields.Nested(Worker), required=True)
+
+
+class RecruiterPage(Page):
+    items = fields.List(fields.Nested(Recruiter), required=True)
+
+
+class MatchPage(Page):
+    items = fields.List(fields.Nested(Match), required=True)
 
 
 class BatchPage(Page):

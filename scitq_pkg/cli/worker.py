@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
             server=options.server, token=options.token or token_of(options.token_file),
             name=options.name, scratch=options.scratch,
             concurrency=options.concurrency, prefetch=options.prefetch, batch=options.batch, permanent=options.permanent,
+            flavor=options.flavor, provider=options.provider, region=options.region,
             engine=options.engine, stop_with_parent=options.stop_with_parent, verbose=options.verbose,
         )
     )  # fmt: skip
@@ -56,6 +57,9 @@ def _parser() -> Parser:
     add("-n", "--name", help="its name, unique on the server (default: the host's)")
     add("--scratch", metavar="DIR", help="where its directory is (default: /scratch if writable, else the user's cache)")
     add("--permanent", action=argparse.BooleanOptionalAction, default=None, help="whether its machine is kept when idle")
+    add("--flavor", metavar="NAME", help="what kind of machine it is, for recruiters (any word; default: none)")
+    add("--provider", metavar="NAME", help="whose machine it is, for recruiters")
+    add("--region", metavar="NAME", help="where it is, for recruiters")
     add("--engine", metavar="E", help="docker, podman or apptainer, or the path of one (default: $SCITQ_CONTAINER_ENGINE, else the first that is there)")
     add("-t", "--token", help="the token to show (better: $SCITQ_TOKEN or --token-file; others can see words of a command)")
     add("--token-file", metavar="FILE", help="a file that holds the token")

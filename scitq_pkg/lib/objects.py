@@ -16,6 +16,10 @@ OLDER_NAMES = {
     "execution": {"execution_id": "id", "status": "state", "return_code": "exit_code"},
     "worker": {"worker_id": "id", "status": "state"},
     "batch": {"batch": "name"},
+    "recruiter": {
+        "worker_flavor": "flavor", "worker_provider": "provider", "worker_region": "region",
+        "worker_concurrency": "concurrency", "worker_prefetch": "prefetch",
+    },
 }
 NO_ID = "0"  # what an empty list of ids chooses: nothing; an empty filter would choose everything
 LONGEST_QUERY = 6000  # characters of a filter that surely fit in a URL
@@ -32,7 +36,7 @@ def check_style(style: str) -> str:
 def shown(plain, style: str, noun: str | None = None):
     """JSON values of the server as users see them: `*_at` become aware datetimes; in style 'object' mappings become Namespaces.
 
-    Lists stay lists. A `noun` (task, execution, worker, batch) adds the names under which older scripts look for things.
+    Lists stay lists. A `noun` (task, execution, worker, batch, recruiter) adds the names under which older scripts look for things.
     """
     if isinstance(plain, list):
         return [shown(item, style, noun) for item in plain]

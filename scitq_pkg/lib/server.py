@@ -241,11 +241,14 @@ class Server:
         prefetch: int | None = None,
         draining: bool | None = None,
         permanent: bool | None = None,
+        flavor: str | None = None,
+        provider: str | None = None,
+        region: str | None = None,
     ):
-        """Changes a worker while it works; None leaves a property as it is. The worker."""
+        """Changes a worker while it works; None leaves a property as it is, RESET takes flavor, provider or region away. The worker."""
         wanted = {"name": name, "batch": batch, "concurrency": concurrency, "prefetch": prefetch}
-        wanted |= {"draining": draining, "permanent": permanent}
-        body = {key: value for key, value in wanted.items() if value is not None}
+        wanted |= {"draining": draining, "permanent": permanent, "flavor": flavor, "provider": provider, "region": region}
+        body = _given(wanted)
         return self._shown(self.client.send("PATCH", f"/workers/{self._worker_id(worker)}", body), "worker")
 
     def worker_drain(self, worker, draining: bool = True):
@@ -255,6 +258,70 @@ class Server:
     def worker_delete(self, worker) -> None:
         """Forgets a worker."""
         self.client.send("DELETE", f"/workers/{self._worker_id(worker)}")
+
+    # --- recruiters -----------------------------------------------------------------------------------------------
+
+    def recruiters(self, batch: str | None = None, rank: int | None = None, limit: int | None = None) -> list:
+        """The rules by which batches take idle workers."""
+        return self._shown(list(self.client.pages("/recruiters", limit, batch=batch, rank=rank)), "recruiter")
+
+    def recruiter_create(
+        self,
+        batch: str,
+        rank: int = 1,
+        tasks_per_worker: int | None = None,
+        flavor: str | None = None,
+        concurrency: int | None = None,
+        region: str | None = None,
+        provider: str | None = None,
+        prefetch: int = 0,
+        minimum_tasks: int | None = None,
+        maximum_workers: int | None = None,
+    ):
+        """Makes the recruiter of a batch and rank, or makes it this one; the recruiter.
+
+        It wants a worker for each `tasks_per_worker` (default: `concurrency`) pending tasks, once there are `minimum_tasks`, up to
+        `maximum_workers` in the batch. `flavor` is a name, or a protofilter ('auto:cpu>=8:ram>=30'); None: any worker.
+        """
+        body = dict(locals())
+        del body["self"]
+        return self._shown(self.client.send("POST", "/recruiters", body), "recruiter")
+
+    def recruiter_update(
+        self,
+        batch: str,
+        rank: int = 1,
+        tasks_per_worker: int | None = None,
+        flavor: str | None = None,
+        concurrency: int | None = None,
+        region: str | None = None,
+        provider: str | None = None,
+        prefetch: int | None = None,
+        minimum_tasks: int | None = None,
+        maximum_workers: int | None = None,
+        *,
+        new_rank: int | None = None,
+    ):
+        """Changes a recruiter; None leaves a property as it is, RESET takes it away. The recruiter."""
+        wanted = dict(locals())
+        for name in ("self", "batch", "new_rank"):
+            del wanted[name]
+        wanted["rank"] = new_rank
+        return self._shown(self.client.send("PATCH", self._recruiter_path(batch, rank), _given(wanted)), "recruiter")
+
+    def recruiter_delete(self, batch: str, rank: int = 1) -> None:
+        """Removes a recruiter; what it took stays until it idles."""
+        self.client.send("DELETE", self._recruiter_path(batch, rank))
+
+    def recruiters_match(self, batch: str | None = None, rank: int | None = None) -> list:
+        """The recruiters, each with the `workers` that are what it looks for: id, name, batch, and whether they are idle."""
+        return self._shown(list(self.client.pages("/recruiters/match", batch=batch, rank=rank)), "recruiter")
+
+    def _recruiter_path(self, batch: str, rank: int) -> str:
+        found = list(self.client.pages("/recruiters", batch=batch, rank=rank))
+        if not found:
+            raise NotFound(f"batch {batch!r:.80} has no recruiter of rank {rank}")
+        return f"/recruiters/{found[0]['id']}"
 
     # --- batches ----------------------------------------------------------------------------------------------------
 
@@ -380,6 +447,11 @@ def changes(options: dict) -> dict:
                 raise InvalidRequest(f"it has no default{nearest(name, _TASK_FIELDS)}", field=name)
             kept[name] = getattr(plain, name)
     return kept
+
+
+def _given(wanted: dict) -> dict:
+    """What is to be changed: None is left out, RESET takes away."""
+    return {name: None if value is RESET else value for name, value in wanted.items() if value is not None}
 
 
 def query(filters: dict) -> dict:

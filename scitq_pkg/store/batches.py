@@ -99,13 +99,19 @@ def _running(tx: Transaction, batch_id: int) -> list[int]:
 
 
 def delete(tx: Transaction, name: str, who: str) -> None:
-    """Remove a batch and its tasks; what runs is ended, its workers go to the default batch. Raises NotFound, Conflict."""
-    from . import tasks  # which uses this module
+    """Remove a batch, its tasks and its recruiters; what runs is ended, its workers go home or to the default batch.
+
+    Raises NotFound, Conflict.
+    """
+    from . import recruiters, tasks  # which use this module
 
     batch_id = row(tx, name)["id"]
     tx.column(f"SELECT id FROM batch WHERE id = ?{tx.for_update}", (batch_id,))  # what other servers put into it is there, or waits
     tasks.remove(tx, tx.column("SELECT id FROM task WHERE batch_id = ?", (batch_id,)))
+    tx.run("DELETE FROM recruiter WHERE batch_id = ?", (batch_id,))
     default = ensure(tx, "Default")
+    recruiters.go_home(tx, tx.column("SELECT id FROM worker WHERE batch_id = ? AND home_batch_id IS NOT NULL", (batch_id,)))
+    tx.run("UPDATE worker SET home_batch_id = ? WHERE home_batch_id = ?", (default, batch_id))
     for worker_id in tx.column("SELECT id FROM worker WHERE batch_id = ?", (batch_id,)):
         tx.run("UPDATE worker SET batch_id = ? WHERE id = ?", (default, worker_id))
         tx.touch(worker_id)

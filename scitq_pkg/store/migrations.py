@@ -9,7 +9,7 @@ from peewee import SchemaManager
 
 from ..errors import Conflict
 from ..protocol import DEFAULT_BATCH
-from .schema import CACHE_INDEX, INDEXES, TABLES, VERSION, Batch, Counter
+from .schema import CACHE_INDEX, INDEXES, RECRUITER_INDEX, TABLES, VERSION, Batch, Counter
 
 MIGRATION_LOCK = 0x5C18
 
@@ -19,7 +19,23 @@ def _data_of_executions(tx) -> None:
     tx.run(CACHE_INDEX)
 
 
-STEPS: dict[int, Callable] = {2: _data_of_executions}  # version reached -> step(tx)
+def _recruiters(tx) -> None:
+    for column, kind in (
+        ("flavor", "TEXT"), ("provider", "TEXT"), ("region", "TEXT"), ("home_batch_id", "INTEGER"),
+        ("home_concurrency", "INTEGER"), ("home_prefetch", "INTEGER"),
+    ):  # fmt: skip
+        tx.run(f"ALTER TABLE worker ADD COLUMN {column} {kind}")
+    number = "DOUBLE PRECISION" if tx.postgresql else "REAL"
+    tx.run(
+        "CREATE TABLE recruiter (id INTEGER NOT NULL PRIMARY KEY, batch_id INTEGER NOT NULL, rank INTEGER NOT NULL, flavor TEXT, "
+        "provider TEXT, region TEXT, tasks_per_worker INTEGER NOT NULL, minimum_tasks INTEGER, maximum_workers INTEGER, "
+        f"concurrency INTEGER, prefetch INTEGER, created_at {number} NOT NULL)"
+    )
+    tx.run(RECRUITER_INDEX)
+    tx.run("INSERT INTO counter (name, next) VALUES ('recruiter', 1)")
+
+
+STEPS: dict[int, Callable] = {2: _data_of_executions, 3: _recruiters}  # version reached -> step(tx)
 
 
 def migrate(tx) -> None:

@@ -432,8 +432,8 @@ def workers_with_load(tx: Transaction) -> list[dict]:
     """Every worker with `stopped` (its batch is), `busy` (executions that have or want a run slot) and what of it has not
     started: `held`, and `strange` for another batch than the worker's present one."""
     workers = tx.all(
-        "SELECT worker.id, worker.batch_id, concurrency, prefetch, draining, offline, problem, batch.stopped, 0 AS busy, 0 AS held, "
-        "0 AS strange FROM worker JOIN batch ON batch.id = worker.batch_id WHERE deleted_at IS NULL ORDER BY worker.id"
+        "SELECT worker.id, worker.batch_id, home_batch_id, home_concurrency, home_prefetch, concurrency, prefetch, draining, "
+        "offline, problem, batch.stopped, 0 AS busy, 0 AS held, 0 AS strange FROM worker JOIN batch ON batch.id = worker.batch_id WHERE deleted_at IS NULL ORDER BY worker.id"
     )
     by_id = {worker["id"]: worker for worker in workers}
     for load in tx.all(

@@ -10,7 +10,7 @@ from peewee import (
     BigIntegerField, BlobField, BooleanField, CompositeKey, DoubleField, IntegerField, Model, SmallIntegerField, TextField,
 )  # fmt: skip
 
-VERSION = 2
+VERSION = 3
 
 
 class Counter(Model):
@@ -52,10 +52,33 @@ class Worker(Model):
     version = TextField(null=True)
     cpus = IntegerField(null=True)
     memory_bytes = BigIntegerField(null=True)
+    flavor = TextField(null=True)
+    provider = TextField(null=True)
+    region = TextField(null=True)
+    home_batch_id = IntegerField(null=True)  # of a permanent one that a recruiter took: where it goes back to
+    home_concurrency = IntegerField(null=True)
+    home_prefetch = IntegerField(null=True)
     stats = TextField(null=True)
     created_at = DoubleField()
     contact_at = DoubleField(null=True)
     deleted_at = DoubleField(null=True)
+
+
+class Recruiter(Model):
+    """A rule by which a batch that has tasks to do takes idle workers; of several the lowest rank goes first."""
+
+    id = IntegerField(primary_key=True)
+    batch_id = IntegerField()
+    rank = IntegerField()
+    flavor = TextField(null=True)  # a name, or a protofilter
+    provider = TextField(null=True)
+    region = TextField(null=True)
+    tasks_per_worker = IntegerField()
+    minimum_tasks = IntegerField(null=True)
+    maximum_workers = IntegerField(null=True)
+    concurrency = IntegerField(null=True)  # of workers it takes; null: as they are
+    prefetch = IntegerField(null=True)
+    created_at = DoubleField()
 
 
 class Task(Model):
@@ -174,11 +197,13 @@ class Request(Model):
     at = DoubleField()
 
 
-TABLES = (Counter, Setting, Batch, Worker, Task, Requirement, Execution, Output, Token, Event, Request)
+TABLES = (Counter, Setting, Batch, Worker, Recruiter, Task, Requirement, Execution, Output, Token, Event, Request)
 
 CACHE_INDEX = "CREATE INDEX execution_cache ON execution (cache_key) WHERE cache_key IS NOT NULL"
+RECRUITER_INDEX = "CREATE UNIQUE INDEX recruiter_rank ON recruiter (batch_id, rank)"
 INDEXES = (
     CACHE_INDEX,
+    RECRUITER_INDEX,
     "CREATE UNIQUE INDEX worker_name ON worker (name) WHERE deleted_at IS NULL",
     "CREATE INDEX task_batch_state ON task (batch_id, state)",
     "CREATE INDEX task_queue ON task (batch_id, priority DESC, id) WHERE state = 'pending'",

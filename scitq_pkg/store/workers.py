@@ -15,11 +15,15 @@ from .transaction import Transaction
 _LIVE = "('assigned', 'accepted', 'running', 'uploading')"
 _SELECT = (
     "SELECT worker.id, worker.name, hostname, batch.name AS batch, concurrency, prefetch, permanent, draining, offline, problem, "
-    "version, cpus, memory_bytes, stats, worker.created_at, contact_at, "
+    "version, cpus, memory_bytes, flavor, provider, region, (SELECT name FROM batch WHERE id = home_batch_id) AS home, stats, "
+    "worker.created_at, contact_at, "
     f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {_LIVE}) AS held, "
     f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {_LIVE} AND state = 'running') AS running "
     "FROM worker JOIN batch ON batch.id = worker.batch_id WHERE deleted_at IS NULL"
 )
+
+
+AT_HOME = {"home_batch_id": None, "home_concurrency": None, "home_prefetch": None}
 
 
 def register(tx: Transaction, given: dict, hashed: str, who: str) -> dict:
@@ -57,6 +61,7 @@ def _create(tx: Transaction, given: dict) -> int:
     columns = {
         name: given[name] for name in ("name", "key", "hostname", "concurrency", "prefetch", "permanent", "cpus", "memory_bytes")
     }
+    columns |= _machine(given)
     batch_id = batches.ensure(tx, given["batch"])
     flags = {"draining": False, "offline": False, "created_at": tx.now, "contact_at": tx.now}
     tx.insert(Worker, {"id": worker_id, "batch_id": batch_id, **columns, **flags})
@@ -64,9 +69,14 @@ def _create(tx: Transaction, given: dict) -> int:
 
 
 def _renew(tx: Transaction, known: dict, given: dict) -> int:
-    columns = {name: given[name] for name in ("hostname", "permanent", "cpus", "memory_bytes")}
+    columns = {name: given[name] for name in ("hostname", "permanent", "cpus", "memory_bytes")} | _machine(given)
     tx.update(Worker, known["id"], {**columns, "offline": False, "contact_at": tx.now})
     return known["id"]
+
+
+def _machine(given: dict) -> dict:
+    """What kind of machine it says it is; what it does not say stays as it is known here."""
+    return {name: given[name] for name in ("flavor", "provider", "region") if given.get(name) is not None}
 
 
 def get(tx: Transaction, worker_id: int) -> dict:
@@ -111,13 +121,17 @@ def _shown(row: dict) -> dict:
 
 
 def update(tx: Transaction, worker_id: int, changes: dict, who: str) -> None:
-    """Change name, batch, concurrency, prefetch, draining or permanent; the worker is told at once. Raises NotFound, Conflict."""
+    """Change name, batch, concurrency, prefetch, draining, permanent, flavor, provider or region; the worker is told at once.
+
+    One that is given a batch has it for its own. Raises NotFound, Conflict.
+    """
     get(tx, worker_id)
     columns = dict(changes)
     if "name" in columns:
         _check_free(tx, columns["name"], worker_id)
     if "batch" in columns:
         columns["batch_id"] = batches.ensure(tx, columns.pop("batch"))
+        columns |= AT_HOME
     tx.update(Worker, worker_id, columns)
     if changes:
         events.add(tx, who, "worker.update", "worker", [worker_id], changes)

@@ -41,6 +41,9 @@ class Options:
     prefetch: int = 0
     batch: str | None = None
     permanent: bool | None = None
+    flavor: str | None = None  # what kind of machine it is, for recruiters
+    provider: str | None = None
+    region: str | None = None
     engine: str | None = None  # of containers: docker, podman, apptainer, or the path of one
     stop_with_parent: bool = False  # end, and end all commands, when standard input closes
     verbose: bool = False
@@ -142,6 +145,7 @@ class Service:
             "name": self.home.name, "key": key, "hostname": socket.gethostname(), "concurrency": self.concurrency,
             "prefetch": self.options.prefetch, "batch": self.options.batch, "permanent": self.options.permanent,
             "cpus": machine.cpu_count(), "memory_bytes": machine.memory_bytes(),
+            "flavor": self.options.flavor, "provider": self.options.provider, "region": self.options.region,
         }  # fmt: skip
         body = {name: value for name, value in body.items() if value is not None}
         answer = raise_for(self.connection.request("POST", f"{API}/workers", body))

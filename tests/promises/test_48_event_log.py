@@ -52,6 +52,9 @@ class People:
     def worker(self) -> int:
         return Hands(self.env, self.new(), "idle").row["id"]
 
+    def recruiter(self) -> int:
+        return self.env.api("POST", "/recruiters", {"batch": self.new()})["id"]
+
     def batch(self) -> str:
         name = self.new()
         self.task(name)
@@ -94,6 +97,9 @@ CHANGES = {
     f"POST {API}/workers": lambda p: (1, _registration(p.new()), "worker.register", None),
     f"PATCH {API}/workers/<id:id>": lambda p: ((w := p.worker()), {"concurrency": 7, "batch": p.new()}, "worker.update", [w]),
     f"DELETE {API}/workers/<id:id>": lambda p: ((w := p.worker()), {}, "worker.delete", [w]),
+    f"POST {API}/recruiters": lambda p: (1, {"batch": p.new()}, "recruiter.create", None),
+    f"PATCH {API}/recruiters/<id:id>": lambda p: ((r := p.recruiter()), {"flavor": "auto:cpu>=8"}, "recruiter.update", [r]),
+    f"DELETE {API}/recruiters/<id:id>": lambda p: ((r := p.recruiter()), {}, "recruiter.delete", [r]),
     f"POST {API}/tokens": lambda p: (1, {"name": p.new(), "role": "admin"}, "token.create", None),
     f"DELETE {API}/tokens/<id:id>": lambda p: ((t := p.env.api("POST", "/tokens", {"name": "x"})["id"]), {}, "token.revoke", [t]),
     f"POST {API}/backup": lambda p: (1, {}, "server.backup", None),

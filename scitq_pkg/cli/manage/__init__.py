@@ -15,6 +15,7 @@ OBJECTS = {
     "batch": (".batch", "names that tasks and workers share: stop, go, report"),
     "execution": (".execution", "attempts to run tasks, and what they wrote"),
     "worker": (".worker", "the machines that run them"),
+    "recruiter": (".recruiter", "rules by which batches take idle workers"),
     "event": (".event", "who changed what, when"),
     "token": (".token", "who may do what"),
     "db": (".db", "the database: back it up, upgrade it"),

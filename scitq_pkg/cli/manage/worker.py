@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from ...errors import Conflict, InvalidRequest, NotFound, nearest
-from ...lib.server import Server
+from ...lib.server import RESET, Server
 from ...protocol import WORKER_STATES
 from ..parser import Parser, SomeOf, number
 from . import selection, tables
@@ -34,9 +34,14 @@ COLUMNS = (
     Column("version", "VERSION", long=True),
     Column("cpus", "CPUS", long=True, right=True),
     Column("memory_bytes", "MEMORY", long=True, text=tables.byte_size, right=True),
+    Column("flavor", "FLAVOR", long=True),
+    Column("provider", "PROVIDER", long=True),
+    Column("region", "REGION", long=True),
+    Column("home", "HOME", long=True),
     Column("created_at", "CREATED", long=True, text=tables.moment),
 )
 MOST_SLOTS = 100_000
+_MACHINE = ("flavor", "provider", "region")
 LOOK_SECONDS = 0.5  # between two looks at what a draining worker still holds
 
 
@@ -196,6 +201,8 @@ def _update_options(parser: Parser) -> None:
     add("-C", "--concurrency", type=number(0, MOST_SLOTS), metavar="N", help="tasks that run at once")
     add("-p", "--prefetch", type=number(0, MOST_SLOTS), metavar="N", help="tasks held ready beyond those")
     add("--permanent", action=argparse.BooleanOptionalAction, help="whether its machine is kept when idle")
+    for name in _MACHINE:
+        add(f"--{name}", metavar="NAME", help=f"its {name}, for recruiters ('': none)")
     add("--drain", action=argparse.BooleanOptionalAction, help="whether it ends what it has and gets nothing more")
     tables.add_details_option(parser)
     parser.set_defaults(long=False, no_header=False)
@@ -205,8 +212,9 @@ def _update(server: Server, arguments) -> int:
     """At once, without a question: it undoes itself with the value before."""
     changes = {name: getattr(arguments, name) for name in ("batch", "concurrency", "prefetch", "permanent")}
     changes |= {"name": arguments.new_name, "draining": arguments.drain}
+    changes |= {name: RESET if (value := getattr(arguments, name)) == "" else value for name in _MACHINE}
     if all(value is None for value in changes.values()):
-        raise InvalidRequest("what should be changed? -C, -p, -b, -N, --drain, --permanent (-h tells more)")
+        raise InvalidRequest("what should be changed? -C, -p, -b, -N, --flavor, --drain, --permanent (-h tells more)")
     chosen = _chosen(server, arguments)
     if arguments.new_name is not None and len(chosen) > 1:
         raise InvalidRequest(f"one name cannot be given to {len(chosen)} workers: {_told(chosen)}", field="--new-name")
