@@ -18,6 +18,13 @@ EXAMPLES = {  # file: words, and what files then hold
     "glob.yaml": (["--set", "files=r*.csv"], {"rows.lines": "5\n"}),
     "lines.yaml": ([], {"alpha.hello": "hello alpha\n", "beta.hello": "hello beta\n"}),
     "matrix.yaml": ([], {"5-2-up.txt": "1 3 5\n", "7-1-down.txt": "7 6 5 4 3 2 1\n"}),
+    "steps.yaml": (
+        [],
+        {
+            "report.txt": "p1/p1.count 30\np2/p2.count 5\nA/check.txt make:A 10\nB/check.txt make:B 20\nC/check.txt make:C 5\n",
+            "out/merge/p1/came.txt": "A:\nreads.txt\n\nB:\nreads.txt\n",
+        },
+    ),
     "samples.yaml": ([], {"gut1.count": "4\n", "gut2.count": "2\n"}),
 }
 

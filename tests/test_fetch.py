@@ -566,3 +566,32 @@ def test_uris(text, parts):
 def test_wrong_uris(text):
     with pytest.raises(InvalidRequest):
         Uri.of(text)
+
+
+def test_files_of_a_folder_that_match_and_never_meet(tmp_path):
+    """Two folders with files of the same name, fetched at once into one: each in its own."""
+    for folder, text in (("a", "1"), ("b", "2")):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+        for name in ("x.bam", "x.log", "deep/y.bam"):
+            (tmp_path / folder / name).write_text(text)
+    here = tmp_path / "here"
+    here.mkdir()
+    for folder in "ab":
+        get(f"file://{tmp_path}/{folder}/|only:*.bam|mv:to/{folder}", here)
+    assert {str(path.relative_to(here)): path.read_text() for path in here.rglob("*") if path.is_file()} == {
+        "to/a/x.bam": "1", "to/a/deep/y.bam": "1", "to/b/x.bam": "2", "to/b/deep/y.bam": "2",
+    }  # fmt: skip
+    with pytest.raises(NotFound, match=r"no file below it matches"):
+        get(f"file://{tmp_path}/a/|only:*.txt", here)
+    with pytest.raises(InvalidRequest, match=r"no action \|only"):
+        get(f"file://{tmp_path}/a/|only:", here)
+
+
+def test_what_is_moved_is_never_in_the_way(tmp_path):
+    """What is fetched into a folder by |mv: leaves a file of its name above that folder alone."""
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from" / "x").write_text("new")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "x").write_text("old")
+    get(f"{tmp_path}/from/x|mv:a", tmp_path / "here")
+    assert (tmp_path / "here" / "x").read_text() == "old" and (tmp_path / "here" / "a" / "x").read_text() == "new"

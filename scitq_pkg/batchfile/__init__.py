@@ -14,6 +14,7 @@ from ..yamlvalues import Value, compose, mapping
 from . import params as parameters
 from .model import BatchFile, schema, task_keys
 from .plan import Applied, apply
+from .steps import make_steps
 from .tasks import Making, make_tasks
 from .templates import templates
 
@@ -33,7 +34,14 @@ def load(
     named = _batch(Value(path, "batch", top.pop("batch"), given.values)) if "batch" in top else None
     making = Making(BatchFile(path, batch or named or DEFAULT_BATCH), given, workdir)
     label = os.path.splitext(os.path.basename(path))[0]
-    make_tasks(making, templates(path, top, label))
+    canary = Value(path, "canary", top.pop("canary"), given.values) if "canary" in top else None
+    found = templates(path, top, label)
+    if found[0].is_step:
+        make_steps(making, found, canary)
+    elif canary is not None:
+        raise canary.wrong("`canary` goes with `steps`: make each task a step")
+    else:
+        make_tasks(making, found)
     return making.file
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import graphlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
 from ..lib import Server
 from ..protocol import CANCELED, FAILED, SUCCEEDED, TaskSpec
 from .model import BatchFile
+
+_APART = ("name", "batch", "require")  # compared in ways of their own
+_PLAIN = {known.name: getattr(TaskSpec(command=""), known.name) for known in fields(TaskSpec) if known.name not in _APART}
 
 
 @dataclass(slots=True)
@@ -39,9 +43,9 @@ class _Plan:
     def __init__(self, server: Server, file: BatchFile):
         self.server, self.file = server, file
         self.wanted = {task["name"]: task for task in file.tasks}
-        self.rows = {
-            row["name"]: row for row in server.client.pages("/tasks", batch=file.batch, order="id") if row["name"] in self.wanted
-        }
+        there = list(server.client.pages("/tasks", batch=file.batch, order="id"))
+        self.rows = {row["name"]: row for row in there if row["name"] in self.wanted}
+        self.names = {row["id"]: row["name"] or "" for row in there}
         self.again: set[str] = set()  # succeeded, and done once more
         self.applied = Applied()
 
@@ -53,12 +57,14 @@ class _Plan:
         self.applied.ids = {name: ids[name] for name in self.wanted}
         return self.applied
 
-    def _needs(self, name: str) -> list[str]:
-        return [need for need in self.wanted[name].get("require", ()) if isinstance(need, str)]
+    def _needs(self, name: str, with_canaries: bool = False) -> list[str]:
+        """The tasks of this file that it needs; `with_canaries` also those that only go first."""
+        first = () if with_canaries else self.file.canaries.get(name, ())
+        return [need for need in self.wanted[name].get("require", ()) if isinstance(need, str) and need not in first]
 
     def _ranks(self) -> list[list[str]]:
         """Names in groups that can be sent at once: in each, existing tasks are changed before new ones come."""
-        graph = {name: self._needs(name) for name in self.wanted}
+        graph = {name: self._needs(name, with_canaries=True) for name in self.wanted}
         rank: dict[str, int] = {}
         for name in graphlib.TopologicalSorter(graph).static_order():
             step = 1 if name in self.rows else 0
@@ -89,19 +95,18 @@ class _Plan:
 
     def _changes(self, name: str, ids: dict[str, int]) -> dict:
         """The fields of an existing task in which the file differs from it."""
-        spec, row, plain = self.wanted[name], self.rows[name], TaskSpec(command="")
-        found = {}
-        for known in fields(TaskSpec):
-            if known.name in ("name", "batch", "require"):
-                continue
-            default = getattr(plain, known.name)
-            value = spec.get(known.name, default)
-            if value != row.get(known.name, default):
-                found[known.name] = value
-        require = self._required_ids(name, ids)
-        if set(require) != set(row.get("require") or ()):
+        spec, row = self.wanted[name], self.rows[name]
+        found = {key: spec.get(key, plain) for key, plain in _PLAIN.items() if spec.get(key, plain) != row.get(key, plain)}
+        require, before = self._required_ids(name, ids), row.get("require") or ()
+        if set(require) != set(before) and not (row["state"] == SUCCEEDED and self._alike_but_for_order(name, require, before)):
             found["require"] = require
         return found
+
+    def _alike_but_for_order(self, name: str, require: Iterable[int], before: Iterable[int]) -> bool:
+        """Whether two lists of needs differ only in tasks of the own step, which go first but are no part of what it is made of."""
+        step = name.partition(":")[0]
+        of_others = [{one for one in ids if self.names.get(one, "").partition(":")[0] != step} for ids in (require, before)]
+        return self.file.steps > 0 and of_others[0] == of_others[1]
 
     def _required_ids(self, name: str, ids: dict[str, int]) -> list[int]:
         return [ids[need] if isinstance(need, str) else need for need in self.wanted[name].get("require", ())]
@@ -134,4 +139,5 @@ class _Plan:
         answer = self.server.client.send("POST", "/tasks", {"tasks": specs})
         created = dict(zip(names, answer["ids"], strict=True))
         ids.update(created)
+        self.names.update({task_id: name for name, task_id in created.items()})
         self.applied.created.update(created)

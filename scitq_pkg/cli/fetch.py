@@ -56,7 +56,7 @@ def _include(parser: Parser) -> None:
 
 
 def _get_options(parser: Parser) -> None:
-    parser.add_argument("uri", metavar="URI", help="what to fetch; |gunzip, |untar, |unzip, |mv:FOLDER may follow")
+    parser.add_argument("uri", metavar="URI", help="what to fetch; |gunzip, |untar, |unzip, |mv:FOLDER, |only:GLOB may follow")
     parser.add_argument(
         "destination", nargs="?", default=".", metavar="PATH", help="a folder, or the file's name (default: here)"
     )

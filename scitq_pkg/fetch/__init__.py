@@ -43,18 +43,23 @@ def get(
     source = refusals.check(Uri.of(uri))
     scheme, root = scheme_of(source), Path(destination)
     into = scheme.many or source.is_folder or str(destination).endswith("/") or root.is_dir()
+    root = _moved(root, into, source.actions)
     if scheme.many:
+        if source.globs:
+            raise InvalidRequest(f"{source}: |only: chooses among the files of a folder")
         with _metered([], show_progress, meter) as meter:
             files = scheme.bring_all(source, root, meter, parallel)
     else:
-        entries = _entries(scheme, source)
+        entries = [entry for entry in _entries(scheme, source) if _included(entry, source.globs)]
+        if not entries:
+            raise NotFound(f"{source}: no file below it matches")
         targets = _targets(entries, root) if into else [(entry, root) for entry in entries]
         with _metered(entries, show_progress, meter) as meter:
             _bring(scheme, targets, parallel, meter)
         files = [target for _, target in targets]
         clean(files)
     for action in source.actions:
-        files = actions.apply(action, files, root if into else root.parent)
+        files = actions.apply(action, files)
     return files
 
 
@@ -195,6 +200,14 @@ def _bring(scheme: Scheme, pairs: list[tuple[Entry, Path]], parallel: int | None
     """Each file to its path."""
     with Arrivals() as arrivals:
         together(lambda pair: download(scheme, *pair, meter, arrivals=arrivals), pairs, _threads(scheme, parallel), meter)
+
+
+def _moved(root: Path, into: bool, actions: Iterable[str]) -> Path:
+    """The destination in the folders of `|mv:`: what comes goes there at once, and never meets a file of that name on its way."""
+    for action in reversed([action for action in actions if action.startswith("mv:")]):
+        folder = action.removeprefix("mv:").strip("/")
+        root = root / folder if into else root.parent / folder / root.name
+    return root
 
 
 def _is_one(uri: Uri) -> bool:

@@ -1,4 +1,4 @@
-"""What is done with files after they were fetched: `|gunzip`, `|untar`, `|unzip`, `|mv:folder`."""
+"""What is done with files after they were fetched: `|gunzip`, `|untar`, `|unzip`; `|mv:FOLDER` and `|only:GLOB` are done while fetching."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..errors import TransferFailed
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
 
 
-def apply(action: str, files: list[Path], folder: Path) -> list[Path]:
-    """Does one action with the files, in `folder`; what is there in their place. An archive is removed after it was unpacked.
+def apply(action: str, files: list[Path]) -> list[Path]:
+    """Does one action with the files; what is there in their place. An archive is removed after it was unpacked.
 
     Of several files those that are no archives by their names are left as they are. Raises TransferFailed.
     """
-    name, _, argument = action.partition(":")
-    if name == "mv":
-        return [_moved(path, folder, argument) for path in files]
+    name = action.partition(":")[0]
+    if name in ("only", "mv"):  # which said what is fetched, and where to
+        return files
     endings = {"gunzip": (".gz",), "untar": _TAR_ENDINGS, "unzip": (".zip",)}[name]
     found: list[Path] = []
     for path in files:
@@ -40,12 +40,3 @@ def _unpacked(name: str, path: Path) -> list[Path]:
     if path not in found:
         path.unlink()
     return found
-
-
-def _moved(path: Path, folder: Path, argument: str) -> Path:
-    """The path below the folder that the action names."""
-    relative = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
-    target = folder / argument.strip("/") / relative
-    target.parent.mkdir(parents=True, exist_ok=True)
-    archive.move(path, target)
-    return target

@@ -13,9 +13,9 @@ from urllib.parse import SplitResult, quote, urlsplit
 from ..errors import InvalidRequest, nearest
 from ..uris import shown
 
-ACTIONS = ("gunzip", "untar", "unzip", "mv:FOLDER")
+ACTIONS = ("gunzip", "untar", "unzip", "mv:FOLDER", "only:GLOB")
 _URI = re.compile(r"([A-Za-z0-9][A-Za-z0-9+. _-]*)((?:@[A-Za-z0-9_]+)*)://(.*)", re.DOTALL)
-_PATH = re.compile(r"(.*?)((?:\|(?:gunzip|untar|unzip|mv:[^|]+))*)", re.DOTALL)  # of a plain path only what is one is an action
+_PATH = re.compile(r"(.*?)((?:\|(?:gunzip|untar|unzip|mv:[^|]+|only:[^|]+))*)", re.DOTALL)  # of a plain path only what is one is an action
 _QUOTED = ("ftp", "http", "https")
 _CONTROL = re.compile("[\0-\x1f\x7f]")
 
@@ -50,6 +50,11 @@ class Uri:
     def is_folder(self) -> bool:
         """Whether it means all below."""
         return self.place.endswith("/")
+
+    @property
+    def globs(self) -> list[str]:
+        """Which files of it are meant, if not all: one of these must match."""
+        return [action.removeprefix("only:") for action in self.actions if action.startswith("only:")]
 
     @property
     def name(self) -> str:
@@ -102,7 +107,7 @@ def _checked_action(action: str) -> str:
         if folder.startswith("/") or ".." in parts:
             raise InvalidRequest(f"the action |{action} leads out of the folder: give a relative one, |mv:reference")
         return action
-    if action not in ACTIONS:
+    if action not in ACTIONS[:3] and not (name == "only" and folder):
         known = ", ".join(f"|{one}" for one in ACTIONS)
         raise InvalidRequest(f"there is no action |{action:.60}{nearest(action, ACTIONS)}: there are {known}")
     return action
