@@ -1,11 +1,16 @@
-"""Many: tasks submitted at once, tasks in the queue, rows in a list."""
+"""Many: tasks submitted at once, tasks of a batch file, tasks in the queue, rows in a list."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
+from pathlib import Path
 
 from measure import median
+from peers.base import BARE_PYTHON
 from results import OURS
+from surroundings import ONE_FILE
 
 from . import Bench, scenario
 
@@ -14,6 +19,15 @@ PEERS_MANY = 5_000
 FEW, QUEUED = 1_000, 10_000
 LOOKS = 20
 PAGE = 100
+FILE_ROWS = 3_334
+FILE = """
+each: samples.csv
+defaults: {shell: true, container: 'debian:12', retry: 2}
+steps:
+- {step: align, input: '{reads}', output: 's3://lab/align/{sample}/', command: 'align {sample} {reads:stem:q}'}
+- {step: count, input: '{align.output}', output: 's3://lab/count/{sample}/', command: 'count {sample} > $OUTPUT/count'}
+- {step: check, needs: count, command: 'check {sample} {count.output:q} {align.name}'}
+"""
 
 
 @scenario
@@ -28,6 +42,33 @@ def bulk(bench: Bench) -> None:
         bench.warm(systems, lambda system: system.submit(10))
         bench.alternate(systems, ask, min(3, bench.rounds))
     bench.results.at_least("bulk", "submitted", 15_000, "/s", bench.results.median("bulk", "submitted"))
+
+
+@scenario
+def batch_file(bench: Bench) -> None:
+    """scitq alone: `scitq launch -f` of a file of 10,000 tasks in 3 linked steps: new, again, and again with a change in each task."""
+
+    def launch(system, folder: Path, text: str) -> float:
+        (folder / "steps.yaml").write_text(text)
+        words = [BARE_PYTHON, str(ONE_FILE), "launch", "-f", "steps.yaml"]
+        start = time.perf_counter()
+        done = subprocess.run(words, cwd=folder, env={**os.environ, **system.variables}, capture_output=True, check=True)
+        taken = time.perf_counter() - start
+        assert len(set(done.stdout.split())) == 3 * FILE_ROWS
+        return taken
+
+    def ask(system) -> None:
+        folder = system.directory
+        rows = (f"S{n},s3://lab/reads/{n}.fq.gz\n" for n in range(FILE_ROWS))
+        (folder / "samples.csv").write_text("sample,reads\n" + "".join(rows))
+        new = f"batch: b{time.time_ns()}{FILE}"
+        taken = [launch(system, folder, text) for text in (new, new, new.replace("retry: 2", "retry: 3"))]
+        for what, seconds in zip(("queued", "again", "again, changed"), taken, strict=True):
+            bench.results.add("batch_file", what, "s", OURS, seconds)
+
+    with bench.running("scitq", workers=False) as systems:
+        bench.alternate(systems, ask)
+    bench.results.at_most("batch_file", "queued", 5, "s")
 
 
 @scenario
