@@ -102,7 +102,14 @@ def choose(standing: list[dict], pending: dict[int, int], present: dict[int, int
 
 
 def _fitting(recruiter: dict, machines: list[dict]) -> Iterator[dict]:
-    return (machine for machine in machines if machine["batch_id"] != recruiter["batch_id"] and matches(recruiter, machine))
+    """The machines that are what it looks for. Most are like others: each kind is looked at once."""
+    fits: dict[int, bool] = {}
+    for machine in machines:
+        kind = machine["kind"]
+        if kind not in fits:
+            fits[kind] = matches(recruiter, machine)
+        if fits[kind] and machine["batch_id"] != recruiter["batch_id"]:
+            yield machine
 
 
 def _next(seekers: list[tuple[dict, Iterator[dict]]], pending: int, present: int, taken: set[int]) -> tuple[dict, dict] | None:
@@ -142,11 +149,6 @@ def needs_statistics(standing: Iterable[dict]) -> bool:
     return any(condition.item in _MEASURED for recruiter in standing for condition in _conditions(recruiter))
 
 
-def _enough(standing: list[dict], workers: int) -> int:
-    """So many pending tasks that more would change no decision."""
-    return max(max(r["minimum_tasks"] or 0, r["tasks_per_worker"] * workers) for r in standing) + 1
-
-
 # --- what applies them -----------------------------------------------------------------------------------------------------
 
 
@@ -159,17 +161,34 @@ def recycle(tx: Transaction, workers: list[dict], who: str) -> set[int]:
     standing = readable(recruiters.standing(tx)) if free else []
     if not standing:
         return set()
-    waiting = recruiters.pending(tx, sorted({r["batch_id"] for r in standing}), _enough(standing, len(workers)))
-    sated = {w["batch_id"] for w in free}  # what waits there is being changed by another server: its own workers are for it
-    standing = [r for r in standing if r["batch_id"] in waiting and r["batch_id"] not in sated]
-    free = idle(workers, recruiters.uploading(tx)) if standing else []
-    if not free:
-        return set()
     present: dict[int, int] = {}
     for worker in filter(counts_for, workers):
         present[worker["batch_id"]] = present.get(worker["batch_id"], 0) + 1
+    standing = _wanting(tx, standing, present, {w["batch_id"] for w in free})
+    free = idle(workers, recruiters.uploading(tx)) if standing else []
     machines = recruiters.machines(tx, [w["id"] for w in free], needs_statistics(standing))
-    return _move(tx, choose(standing, waiting, present, machines), {w["id"]: w for w in free}, who)
+    standing = [recruiter for recruiter in standing if any(_fitting(recruiter, machines))]
+    if not standing:
+        return set()
+    pending = _pending(tx, standing, present, len(free))
+    return _move(tx, choose(standing, pending, present, machines), {w["id"]: w for w in free}, who)
+
+
+def _wanting(tx: Transaction, standing: list[dict], present: dict[int, int], sated: set[int]) -> list[dict]:
+    """The recruiters that want a worker. `sated`: batches with idle workers, for which what waits there is (another server changes it)."""
+    standing = [recruiter for recruiter in standing if recruiter["batch_id"] not in sated]
+    pending = _pending(tx, standing, present, 1)
+    return [r for r in standing if wanted(r, pending.get(r["batch_id"], 0), present.get(r["batch_id"], 0))]
+
+
+def _pending(tx: Transaction, standing: list[dict], present: dict[int, int], free: int) -> dict[int, int]:
+    """Pending tasks by batch, counted as far as it matters for so many `free` workers: counting all would take its time."""
+    most = max((_enough(r, present.get(r["batch_id"], 0) + free) for r in standing), default=0)
+    return recruiters.pending(tx, sorted({r["batch_id"] for r in standing}), most)
+
+
+def _enough(recruiter: dict, workers: int) -> int:
+    return max(recruiter["minimum_tasks"] or 0, recruiter["tasks_per_worker"] * workers)
 
 
 def _move(tx: Transaction, pairs: list[tuple[dict, dict]], rows: dict[int, dict], who: str) -> set[int]:

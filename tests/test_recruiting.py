@@ -97,7 +97,7 @@ def rule(id=1, batch_id=1, rank=1, **other):
 
 def machine(id=1, batch_id=9, flavor=None, provider=None, region=None, **known):
     about = {"provider": provider, "region": region}
-    return {"id": id, "batch_id": batch_id, "flavor": flavor, **about, "known": about | known}
+    return {"id": id, "batch_id": batch_id, "flavor": flavor, **about, "known": about | known, "kind": id}
 
 
 def worker(id=1, batch_id=1, concurrency=1, busy=0, **other):
@@ -208,7 +208,7 @@ def test_an_idle_worker_is_taken_and_given_a_task_at_once(house):
     tasks = house.add(*({"command": "x", "batch": "b"} for _ in range(4)))
     assert place(house, worker_id) == ("b", 2, 1) and house.states(*tasks) == ["assigned"] * 3 + ["pending"]
     assert house.rung and worker_id in house.rung[0], "it is told at once"
-    assert told(house, "worker.recruit") == [([worker_id], {"batch": "b", "rank": 1, "concurrency": 2, "prefetch": 1, "from": "Default"})]
+    assert told(house, "worker.recruit") == [([worker_id], {"batch": "b", "rank": 1, "concurrency": 2, "prefetch": 1, "from": ["Default"]})]
     answer = house.sync(worker_id)
     assert (answer.batch, answer.concurrency, answer.prefetch, len(answer.orders)) == ("b", 2, 1, 3)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 
 from ..errors import Conflict
 from . import batches, events
@@ -121,7 +122,7 @@ def uploading(tx: Transaction) -> set[int]:
 
 
 def machines(tx: Transaction, worker_ids: list[int] | None, measured: bool) -> list[dict]:
-    """Workers with what is known of their machines: `flavor`, and `known`, by the items of protofilters.
+    """Workers with what is known of their machines: `flavor`, `known`, by the items of protofilters, and `kind`, a number for the like.
 
     Without `measured` disks and GPUs are left out, which cost more to read. `worker_ids` None: all.
     """
@@ -132,7 +133,11 @@ def machines(tx: Transaction, worker_ids: list[int] | None, measured: bool) -> l
         f"SELECT id, name, batch_id, flavor, provider, region, cpus, memory_bytes, {'stats' if measured else 'NULL AS stats'} "
         f"FROM worker WHERE deleted_at IS NULL{which} ORDER BY id", worker_ids or (),
     )  # fmt: skip
-    return [row | {"known": _known(row)} for row in rows]
+    kinds: dict[tuple, int] = {}
+    for row in rows:
+        row["known"] = _known(row)
+        row["kind"] = kinds.setdefault((row["flavor"], *row["known"].items()), len(kinds))
+    return rows
 
 
 def states(tx: Transaction) -> list[dict]:
@@ -146,12 +151,15 @@ def states(tx: Transaction) -> list[dict]:
 
 def _known(row: dict) -> dict:
     known = {"cpu": row["cpus"], "ram": _gigabytes(row["memory_bytes"]), "provider": row["provider"], "region": row["region"]}
-    stats = json.loads(row["stats"]) if row["stats"] else None
-    return known | (_measured(stats) if isinstance(stats, dict) else {})
+    return known | _measured(row["stats"]) if row["stats"] else known
 
 
-def _measured(stats: dict) -> dict:
+@lru_cache(maxsize=2000)
+def _measured(text: str) -> dict:
     """The scratch disk, which a worker tells last, and the GPUs; workers may tell anything, so nothing is taken for granted."""
+    stats = json.loads(text)
+    if not isinstance(stats, dict):
+        return {}
     disks, gpus = stats.get("disks"), stats.get("gpus")
     disk = list(disks.values())[-1] if isinstance(disks, dict) and disks else None
     cards = [gpu for gpu in gpus if isinstance(gpu, dict)] if isinstance(gpus, list) else []
@@ -170,31 +178,31 @@ def _gigabytes(size: object) -> int | None:
 # --- workers that are taken, and given back ----------------------------------------------------------------------------------
 
 
-def take(tx: Transaction, recruiter: dict, workers: list[dict], who: str) -> list[int]:
+def take(tx: Transaction, recruiter: dict, workers: list[dict], who: str) -> set[int]:
     """Idle workers (rows of the decider) become workers of a recruiter's batch; the ids of those that did.
 
     A permanent one remembers where it was at home. The batch stays until this is committed: it is locked, and may be gone.
     """
     locking = " FOR KEY SHARE" if tx.postgresql else ""
     if not tx.column(f"SELECT id FROM batch WHERE id = ? AND NOT stopped{locking}", (recruiter["batch_id"],)):
-        return []
-    taken: dict[int, list[int]] = {}
-    for worker in workers:
-        changed = tx.run(
-            "UPDATE worker SET home_concurrency = CASE WHEN home_batch_id IS NULL AND permanent THEN concurrency ELSE home_concurrency END, "
-            "home_prefetch = CASE WHEN home_batch_id IS NULL AND permanent THEN prefetch ELSE home_prefetch END, "
-            "home_batch_id = CASE WHEN home_batch_id IS NULL AND permanent THEN batch_id ELSE home_batch_id END, "
-            "batch_id = ?, concurrency = COALESCE(?, concurrency), prefetch = COALESCE(?, prefetch) "
-            "WHERE id = ? AND batch_id = ? AND concurrency > 0 AND deleted_at IS NULL AND NOT draining",
-            (recruiter["batch_id"], recruiter["concurrency"], recruiter["prefetch"], worker["id"], worker["batch_id"]),
-        )  # fmt: skip
-        if changed:
-            taken.setdefault(worker["batch_id"], []).append(worker["id"])
-            tx.touch(worker["id"])
-    detail = _of_event({name: recruiter[name] for name in ("batch", "rank", "concurrency", "prefetch")})
-    for batch_id, ids in taken.items():
-        events.add(tx, who, "worker.recruit", "worker", ids, {**detail, "from": _name(tx, batch_id)})
-    return [worker_id for ids in taken.values() for worker_id in ids]
+        return set()
+    home = ", ".join(
+        f"{column} = CASE WHEN home_batch_id IS NULL AND permanent THEN {now} ELSE {column} END"
+        for column, now in (("home_concurrency", "concurrency"), ("home_prefetch", "prefetch"), ("home_batch_id", "batch_id"))
+    )
+    ids = [worker["id"] for worker in workers]
+    taken = set(tx.column(
+        f"UPDATE worker SET {home}, batch_id = ?, concurrency = COALESCE(?, concurrency), prefetch = COALESCE(?, prefetch) "
+        f"WHERE id IN ({marks(ids)}) AND concurrency > 0 AND deleted_at IS NULL AND NOT draining RETURNING id",
+        (recruiter["batch_id"], recruiter["concurrency"], recruiter["prefetch"], *ids),
+    ))  # fmt: skip
+    for worker_id in taken:
+        tx.touch(worker_id)
+    if taken:
+        detail = _of_event({name: recruiter[name] for name in ("batch", "rank", "concurrency", "prefetch")})
+        left = {worker["batch_id"] for worker in workers if worker["id"] in taken}
+        events.add(tx, who, "worker.recruit", "worker", sorted(taken), {**detail, "from": _names(tx, left)})
+    return taken
 
 
 def go_home(tx: Transaction, worker_ids: list[int], who: str | None = None) -> None:
@@ -215,11 +223,12 @@ def go_home(tx: Transaction, worker_ids: list[int], who: str | None = None) -> N
         for worker_id in ids:
             tx.touch(worker_id)
         if who is not None:
-            events.add(tx, who, "worker.return", "worker", ids, {"batch": _name(tx, batch_id)})
+            events.add(tx, who, "worker.return", "worker", ids, {"batch": _names(tx, [batch_id])[0]})
 
 
-def _name(tx: Transaction, batch_id: int) -> str:
-    return tx.value("SELECT name FROM batch WHERE id = ?", (batch_id,))
+def _names(tx: Transaction, batch_ids: Iterable[int]) -> list[str]:
+    ids = list(batch_ids)
+    return tx.column(f"SELECT name FROM batch WHERE id IN ({marks(ids)}) ORDER BY name", ids)
 
 
 def resting(tx: Transaction) -> list[int]:
