@@ -90,6 +90,7 @@ def sending(server, line, path: Path, key: str) -> Iterator[subprocess.Popen]:
     finally:
         process.kill()
         process.wait()
+        line.cut()  # nothing of it arrives later
         line.mend()
 
 
@@ -107,6 +108,23 @@ def test_the_next_try_goes_on_where_it_was(server, line, tmp_path):
     put(path, f"s3://{BUCKET}/again")
     assert stored(server, "again") == path.read_bytes() and line.passed["up"] < 90 * MIB, "a part was not sent again"
     assert begun(server) == {} and notes(tmp_path) == []
+
+
+def test_parts_that_are_not_as_sent_are_sent_anew(server, line, tmp_path):
+    """What a killed process was sending can reach the server after the same part of the next one."""
+    path = sized(tmp_path / "big", 96 * MIB)
+    killed(server, line, path, "late")
+    tried: list[str] = []
+
+    def differ(params, **_) -> None:
+        tried.append(params["UploadId"])
+        if len(tried) == 1:
+            params["MultipartUpload"]["Parts"][1]["ETag"] = f'"{"0" * 32}"'
+
+    scheme_of(Uri.of(f"s3://{BUCKET}/"))._client.meta.events.register("before-parameter-build.s3.CompleteMultipartUpload", differ)
+    put(path, f"s3://{BUCKET}/late")
+    assert len(set(tried)) == 2, "another upload"
+    assert stored(server, "late") == path.read_bytes() and begun(server) == {} and notes(tmp_path) == []
 
 
 def test_parts_of_another_content_are_taken_back(server, line, tmp_path):

@@ -180,9 +180,8 @@ class Place(Scheme):
 
             missing = sorted(sizes.keys() - etags.keys())
             together(lambda number: insist(lambda: one(number), meter, f"{uri}"), missing, self.streams, Meter())
-            sent = [{"PartNumber": number, "ETag": etags[number]} for number in sizes]
             with self._told(uri):
-                self._client.complete_multipart_upload(**upload.words, MultipartUpload={"Parts": sent})
+                self._uploads.complete(upload, {number: etags[number] for number in sizes})
 
     def _has_md5(self, bucket: str, key: str) -> bool:
         try:

@@ -23,10 +23,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ..cache import cache_folders
 from ..durable import sync
+from ..errors import TransferFailed
 from .transfer import may_pass
 
 LEFT_SECONDS = 24 * 3600.0
 _GONE = ("NoSuchUpload", "NoSuchBucket")
+_OTHERS = ("InvalidPart", "InvalidPartOrder", "NoSuchUpload")
+
+
+class OtherParts(TransferFailed):
+    """The server does not have the parts that were sent: what a killed process was sending can arrive after those."""
 
 
 @dataclass
@@ -48,8 +54,8 @@ class Uploads:
     def begun(self, bucket: str, key: str, content: list) -> Iterator[Upload]:
         """One to be completed inside: gone on with, if one of the same content was left, else a new one.
 
-        After a failure that may pass it is left for the next try, after any other taken back. `content`: plain values that differ
-        where the content, or its parts, do.
+        After a failure that may pass it is left for the next try, after any other taken back; so it is after OtherParts, which a
+        new one may well pass. `content`: plain values that differ where the content, or its parts, do.
         """
         place = [platform.node(), self._client.meta.endpoint_url, bucket, key]
         note, upload = self._left(place, content) or self._new(place, content)
@@ -57,11 +63,22 @@ class Uploads:
             yield upload
             note.forget()
         except BaseException as error:
-            if not (isinstance(error, OSError) and may_pass(error)):
+            if isinstance(error, OtherParts) or not (isinstance(error, OSError) and may_pass(error)):
                 self._take_back(note, upload.words)
             raise
         finally:
             note.close()
+
+    def complete(self, upload: Upload, etags: dict[int, str]) -> None:
+        """Makes the object of its parts, part -> ETag in their order. Raises OtherParts, ClientError."""
+        sent = [{"PartNumber": number, "ETag": etag} for number, etag in etags.items()]
+        try:
+            self._client.complete_multipart_upload(**upload.words, MultipartUpload={"Parts": sent})
+        except ClientError as error:
+            if error.response["Error"].get("Code") not in _OTHERS:
+                raise
+            place = "/".join((upload.words["Bucket"], upload.words["Key"]))
+            raise OtherParts(f"s3://{place}: the server has other parts of it than were sent", again=True) from error
 
     def _new(self, place: list, content: list) -> tuple[_Note, Upload]:
         words = {"Bucket": place[2], "Key": place[3]}
