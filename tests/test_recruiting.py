@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -197,7 +199,7 @@ def place(house, worker_id):
 
 
 def told(house, action):
-    rows = house.read(events.find, {"object": "worker", "who": "scheduler"}, 100, None, False)
+    rows = house.read(events.find, {"object": "worker", "who": "scheduler"}, 5000, None, False)
     return [(row["ids"], row["detail"]) for row in rows if row["action"] == action]
 
 
@@ -392,3 +394,101 @@ def test_a_pending_task_says_what_its_recruiters_are_about(house):
     (task,) = house.add({"command": "x", "batch": "b"})
     sentence = house.read(explain.explain, task)["sentence"]
     assert "All 1 slots of batch b are busy; it is the next. Recruiter 1 of batch b takes a worker for 1 pending tasks each" in sentence
+
+
+# --- whatever happens -----------------------------------------------------------------------------------------------------------
+
+SIDES = ("a", "b", "c")
+
+
+class Walk:
+    """Anything that may happen, in any order; after each step what must always hold is looked at."""
+
+    def __init__(self, house, seed: int):
+        self.house, self.random = house, random.Random(seed)
+        self.workers = [house.worker(f"w{i}", self.random.choice(SIDES), 2, i % 2, flavor=f"f{i % 2}") for i in range(4)]
+        self.steps = (self.add, self.add, self.start, self.start, self.end, self.end, self.end, self.put, self.put, self.forget,
+                      self.stop_or_go, self.change, self.rest, self.delete_batch)  # fmt: skip
+
+    def step(self) -> None:
+        running = {row["id"] for row in self.house.rows("execution", "state = 'running'")}
+        act = self.random.choice(self.steps)
+        act()
+        self.check(running if act not in (self.end, self.delete_batch) else set())
+
+    def add(self) -> None:
+        self.house.add(*({"command": "x", "batch": self.random.choice(SIDES)} for _ in range(self.random.randrange(1, 6))))
+
+    def held(self, state: str) -> dict | None:
+        rows = self.house.rows("execution", "state = ? AND desired IN ('run', 'return') ORDER BY id", state)
+        return self.random.choice(rows) if rows else None
+
+    def say(self, report: Report, row: dict) -> None:
+        others = self.house._others(row["worker_id"], row["id"])
+        answer = self.house.sync(row["worker_id"], *others, report)
+        returned = [Report(order.id, "lost") for order in answer.orders if order.desired == "return"]
+        if returned:
+            self.house.sync(row["worker_id"], *self.house._others(row["worker_id"], 0), *returned)
+
+    def start(self) -> None:
+        if row := self.held("assigned"):
+            self.say(Report(row["id"], "running", started_ago=0.1), row)
+
+    def end(self) -> None:
+        if row := self.held("running"):
+            self.say(Report(row["id"], "succeeded", exit_code=0, started_ago=1.0, ended_ago=0.1, stdout_size=0, stderr_size=0), row)
+
+    def put(self) -> None:
+        chance = self.random
+        put(self.house, chance.choice(SIDES), rank=chance.randrange(2), tasks_per_worker=chance.randrange(1, 4),
+            flavor=chance.choice((None, "f0", "auto:cpu>=2", "auto:cpu>=99")), maximum_workers=chance.choice((None, 0, 1, 3)),
+            concurrency=chance.choice((None, 1, 3)), prefetch=chance.choice((None, 0, 2)))  # fmt: skip
+
+    def forget(self) -> None:
+        if rows := self.house.rows("recruiter"):
+            self.house.write(recruiters.delete, self.random.choice(rows)["id"], WHO)
+
+    def stop_or_go(self) -> None:
+        if rows := self.house.rows("batch", "name IN ('a', 'b', 'c')"):
+            self.house.write(self.random.choice((batches.stop, batches.go, batches.go)), self.random.choice(rows)["name"], WHO)
+
+    def change(self) -> None:
+        changes = self.random.choice(({"draining": True}, {"draining": False}, {"batch": "a"}, {"permanent": False}, {"permanent": True}))
+        self.house.write(workers.update, self.random.choice(self.workers), changes, WHO)
+
+    def rest(self) -> None:
+        self.house.write(send_home, self.workers, "scheduler")
+
+    def delete_batch(self) -> None:
+        if self.random.random() < 0.2 and (rows := self.house.rows("batch", "name IN ('a', 'b', 'c')")):
+            self.house.write(batches.delete, self.random.choice(rows)["name"], WHO)
+
+    def check(self, running: set[int]) -> None:
+        executions = {row["id"]: row for row in self.house.rows("execution")}
+        for execution_id in running:
+            row = executions[execution_id]
+            assert (row["state"], row["desired"]) == ("running", "run"), "a running task was disturbed"
+        known = {row["id"]: row for row in self.house.rows("batch")}
+        assert all(row["batch_id"] in known for row in self.house.rows("recruiter"))
+        for row in self.house.rows("worker"):
+            assert row["batch_id"] in known and row["home_batch_id"] in (None, *known)
+            assert (row["home_batch_id"] is None) == (row["home_concurrency"] is None) == (row["home_prefetch"] is None)
+            busy = sum(e["worker_id"] == row["id"] and e["state"] in ("assigned", "running") for e in executions.values())
+            waits = self.house.rows("task", "state = 'pending' AND batch_id = ?", row["batch_id"])
+            if waits and not row["draining"] and not known[row["batch_id"]]["stopped"]:
+                assert busy >= row["concurrency"], "a slot is free and a task of its batch waits"
+        moved = sum(count_of(ids) for ids, _ in told(self.house, "worker.recruit"))
+        (given_out,) = self.house.rows("counter", "name = 'execution'")
+        assert moved < given_out["next"], "more workers moved than tasks were given out"
+
+
+def count_of(ids: list) -> int:
+    """How many ids there are, ranges of them too."""
+    return sum(int(word.partition("-")[2]) - int(word.partition("-")[0]) + 1 if isinstance(word, str) else 1 for word in ids)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_nothing_is_disturbed_and_nothing_moves_for_nothing(house, seed):
+    walk = Walk(house, seed)
+    for _ in range(150):
+        walk.step()
