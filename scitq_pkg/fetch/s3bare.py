@@ -6,6 +6,7 @@ It does nothing but succeed: whatever else happens is left to botocore, which th
 from __future__ import annotations
 
 import ssl
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -35,6 +36,7 @@ class Bare:
             lambda: credentials.get_frozen_credentials(), "us-east-1" if region in (None, "aws-global") else region
         )
         self._hosts: dict[str, _Host | None] = {}
+        weakref.finalize(self, _close, self._hosts)  # before the collector of cycles comes to the sockets themselves
 
     def get(self, bucket: str, key: str) -> tuple[str, bytes] | None:
         """ETag (without quotation marks) and content of a small object; None: let botocore do it."""
@@ -77,11 +79,6 @@ class Bare:
         except BaseException:
             line.close()
             raise
-
-    def __del__(self):
-        for host in self._hosts.values():
-            if host is not None:
-                host.close()
 
     def _host(self, bucket: str) -> _Host | None:
         """Where a bucket is; None where more is needed than a signature."""
@@ -162,6 +159,11 @@ class _Host:
             return self._idle.pop()
         except IndexError:
             return Line(self._name, self._port, self._context)
+
+
+def _close(hosts: dict[str, _Host | None]) -> None:
+    for host in filter(None, hosts.values()):
+        host.close()
 
 
 def _etag(fields: dict[bytes, bytes]) -> str:
