@@ -16,3 +16,14 @@ def seconds_of(text: str) -> float | None:
     if not _WHOLE.fullmatch(text):
         return None
     return sum(float(amount) * _UNIT_SECONDS[unit or "s"] for amount, unit in _PART.findall(text))
+
+
+def short_duration(seconds: float) -> str:
+    """`0.4s`, `12s`, `5m03s`, `3h12m`, `2d05h`."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f}s"
+    whole = round(seconds)
+    for unit, size, lesser, least in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // least:02}{lesser}"
+    return f"{whole}s"

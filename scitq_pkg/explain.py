@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from .durations import short_duration
 from .protocol import ACCEPTED, ASSIGNED, CANCELED, FAILED, FINAL, PENDING, RUNNING, SUCCEEDED, UPLOADING, WAITING
 from .recruiting import ANY, counts_for, wanted
 from .store import Transaction, recruiters
@@ -80,7 +81,8 @@ def _outlook(recruiter: dict, pending: int, workers: int) -> str:
     if most is not None and workers >= most:
         return f"takes no worker where there are {most}"
     if not wanted(recruiter, pending, workers):
-        return f"takes a worker for {recruiter['tasks_per_worker']} pending tasks each, and the batch has {workers}"
+        each = recruiter["tasks_per_worker"]
+        return f"takes a worker for every {f'{each} pending tasks' if each > 1 else 'pending task'}, and the batch has {workers}"
     where = "".join(f", {name} {recruiter[name]}" for name in ("provider", "region") if recruiter[name] not in (None, ANY))
     flavor = f"a worker of flavor {recruiter['flavor']}" if recruiter["flavor"] else "any worker"
     return f"looks for {flavor}{where}, and none idles"
@@ -100,7 +102,7 @@ def _held(tx: Transaction, task: dict) -> str:
     row = _execution(tx, task)
     if row is None:
         return f"It is {task['state']}."
-    silent = f" The worker is silent since {tx.now - row['contact_at']:.0f} s." if row["offline"] and row["contact_at"] else ""
+    silent = f" The worker is silent for {short_duration(tx.now - row['contact_at'])}." if row["offline"] and row["contact_at"] else ""
     if row["state"] in (ASSIGNED, ACCEPTED):
         waits = "was given it a moment ago" if row["state"] == ASSIGNED else "holds it, and starts it when a slot is free"
         return f"Worker {row['worker']} {waits}.{silent}"
@@ -109,8 +111,8 @@ def _held(tx: Transaction, task: dict) -> str:
     if row["desired"] not in ("run", "return", "suspend"):
         return f"It is being ended on worker {row['worker']} ({row['desired']}, asked by {row['asked_by']}).{silent}"
     doing = "runs" if row["state"] == RUNNING else "ended, its outputs are being uploaded"
-    since = f" since {tx.now - row['started_at']:.0f} s" if row["started_at"] and row["state"] == RUNNING else ""
-    return f"Its command {doing} on worker {row['worker']}{since}.{silent}"
+    lasting = f" for {short_duration(tx.now - row['started_at'])}" if row["started_at"] and row["state"] == RUNNING else ""
+    return f"Its command {doing} on worker {row['worker']}{lasting}.{silent}"
 
 
 def _ended(tx: Transaction, task: dict) -> str:

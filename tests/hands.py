@@ -16,14 +16,14 @@ class Hands:
         body = {"name": name, "key": (name * 40)[:40], "hostname": "h", "concurrency": concurrency, "batch": batch, **more}
         self.row = env.api("POST", "/workers", body)
         self.connection = Connection(env.url, self.row["token"])
-        self.incarnation, self.sequence = "i", 0
+        self.incarnation, self.sequence, self.version = "i", 0, "1"
         self.held: dict[int, int] = {}  # execution -> task
 
     def sync(self, *reports: Report, output=(), problem: str | None = None, stats: dict | None = None) -> SyncAnswer:
         self.sequence += 1
         chunks = [Chunk(i, stream, offset, len(data)) for i, stream, offset, data in output]
         request = SyncRequest(
-            self.incarnation, self.sequence, "1", problem=problem, stats=stats, executions=list(reports), output=chunks
+            self.incarnation, self.sequence, self.version, problem=problem, stats=stats, executions=list(reports), output=chunks
         )
         body = wire.encode_request(request, [data for *_, data in output])
         headers = {"Content-Type": wire.SYNC_CONTENT_TYPE}

@@ -22,6 +22,8 @@ from env import PATIENCE_SECONDS, POLL_SECONDS, Env
 from hands import Hands
 from scitq.protocol import Report
 
+from scitq import __version__
+
 DAY = 86400.0
 GB = 10**9
 HEARTBEAT_SECONDS = 5.0
@@ -248,6 +250,7 @@ class Week:
     def _machine(self, machine: Machine) -> Hands:
         more = {"prefetch": machine.prefetch, "cpus": machine.cpus, "memory_bytes": machine.memory * GB}
         hands = Hands(self.env, machine.name, "nothing", machine.concurrency, hostname=f"{machine.name}.lab.example", **more)
+        hands.version = "1.9.2" if machine.silent else __version__
         hands.sync()
         return hands
 

@@ -155,6 +155,29 @@ def test_all_slots_are_busy(work, batch):
     work.wait_state([*busy, next_one, second, third, urgent])
 
 
+def test_its_recruiters_find_nobody(work, batch):
+    task = one(work, batch)
+    for rule in ({"flavor": "rare", "region": batch}, {"rank": 2, "region": batch}, {"rank": 3, "minimum_tasks": 5}, {"rank": 4, "maximum_workers": 0}):
+        work.api("POST", "/recruiters", {"batch": batch, **rule})
+    assert why(work, task) == (
+        f"It waits for a worker: recruiter 1 of batch {batch} looks for a worker of flavor rare, region {batch}, and none idles; "
+        f"recruiter 2 of batch {batch} looks for any worker, region {batch}, and none idles; "
+        f"recruiter 3 of batch {batch} takes no worker for less than 5 pending tasks; "
+        f"recruiter 4 of batch {batch} takes no worker where there are 0."
+    )
+    hands = Hands(work, f"{batch}-0", batch, concurrency=1)
+    second = one(work, batch)
+    for rank, each in ((1, 1), (2, 7)):
+        work.api("POST", "/recruiters", {"batch": batch, "rank": rank, "tasks_per_worker": each, "region": batch})
+    told = why(work, second)
+    assert f"Recruiter 1 of batch {batch} takes a worker for every pending task, and the batch has 1; recruiter 2" in told
+    assert "takes a worker for every 7 pending tasks, and the batch has 1;" in told
+    hands.sync()
+    hands.end(task)
+    hands.sync()
+    hands.end(second)
+
+
 def flag(env: Env, batch: str) -> dict:
     return {"SCITQ_TEST_FLAG": str(env.directory / batch)}
 
@@ -172,7 +195,7 @@ def test_a_worker_was_given_it(work, batch):
     assert why(work, task) == f"Worker {batch} holds it, and starts it when a slot is free."
     hands.sync(Report(execution, "running", started_ago=1.0))
     set_offline(work, hands.row["id"])
-    assert re.fullmatch(rf"Its command runs on worker {batch} since \d+ s. The worker is silent since \d+ s.", why(work, task))
+    assert re.fullmatch(rf"Its command runs on worker {batch} for [\d.hms]+. The worker is silent for [\d.hms]+.", why(work, task))
     hands.sync(Report(execution, "uploading", started_ago=1.0, ended_ago=0.1))
     assert why(work, task) == f"Its command ended, its outputs are being uploaded on worker {batch}."
     hands.end(task)
@@ -261,7 +284,7 @@ def test_it_runs(work, batch):
     move_real_worker(work, batch)
     task = one(work, batch, "while [ ! -e $SCITQ_TEST_FLAG ]; do sleep 0.02; done", env=flag(work, batch))
     work.wait_state(task, "running")
-    assert re.fullmatch(r"Its command runs on worker real since \d+ s\.", why(work, task))
+    assert re.fullmatch(r"Its command runs on worker real for [\d.hms]+\.", why(work, task))
     (work.directory / batch).touch()
     work.wait_state(task)
 

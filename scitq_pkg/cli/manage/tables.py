@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from ...durations import short_duration
 from ...lib.client import PAGE
 from ...lib.objects import to_datetime
 from ...lib.server import Server, find, query
@@ -166,17 +167,6 @@ def moment(text: str) -> str:
 def ago(text: str) -> str:
     """How long ago a time was: `12s`, `5m`, `3h`, `2d`."""
     return short_duration((datetime.now(timezone.utc) - to_datetime(text)).total_seconds())
-
-
-def short_duration(seconds: float) -> str:
-    """`0.4s`, `12s`, `5m03s`, `3h12m`, `2d05h`."""
-    if seconds < 9.95:
-        return f"{max(0.0, seconds):.1f}s"
-    whole = round(seconds)
-    for unit, size, lesser, least in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // least:02}{lesser}"
-    return f"{whole}s"
 
 
 def byte_size(amount: float) -> str:
