@@ -56,10 +56,10 @@ def _refuse_tags(path: str, top: yaml.Node) -> None:
             left += [part for pair in node.value for part in pair]
 
 
-def mapping(path: str, node: yaml.Node, known: dict, what: str) -> dict[str, yaml.Node]:
-    """The keys of a mapping and their nodes; keys written as in `launch` (`run-timeout`) are the same."""
+def mapping(path: str, node: yaml.Node, known: dict, what: str, such: str = "command") -> dict[str, yaml.Node]:
+    """The keys of a mapping and their nodes; keys written as in `launch` (`run-timeout`) are the same. `such` is one of them."""
     if not isinstance(node, yaml.MappingNode):
-        raise wrong_at(path, node, f"{what} must be a mapping of keys such as `command: ...`, not {kind_of(node)}")
+        raise wrong_at(path, node, f"{what} must be a mapping of keys such as `{such}: ...`, not {kind_of(node)}")
     found: dict[str, yaml.Node] = {}
     for key, value in node.value:
         name = str(key.value).replace("-", "_") if isinstance(key, yaml.ScalarNode) else kind_of(key)

@@ -136,6 +136,7 @@ def test_an_empty_cell_is_wrong_only_where_it_is_used(load):
     "each, message",
     [
         ("{csv: s.csv, tsv: s.csv}", r"`each` takes its rows from one source: these are csv, tsv"),
+        ("{cvs: s.csv}", r"unknown key 'cvs' \(did you mean 'csv'\?\)"),
         ("{limit: 1}", r"`each` takes its rows from one source: such as rows, table"),
         ("{csv: s.csv, were: {a: b}}", r"unknown key 'were' \(did you mean 'where'\?\)"),
         ("{csv: s.csv, where: {tisue: skin}}", r"no column is named 'tisue' \(did you mean 'tissue'\?\): there are patient, "),

@@ -210,6 +210,7 @@ def test_a_canary_that_fails_is_mended_alone(env, apply):
         ("- x\n", r"b.yaml:2: a step must be a mapping of keys"),
         ("- {step: a, command: x, each: [1, 2], name: n}\n", r"b.yaml:2: two tasks are named 'a:n': put a column into the name"),
         ("- {step: make, command: x}\n- {step: b, command: x, needs: mke}\n", r"b.yaml:3: no step is named 'mke' \(did you mean 'make'\?\)"),
+        ("- {step: a, command: x, gather: a}\n", r"b.yaml:2: `gather` must be a mapping of keys such as `from: ...`, not the text 'a'"),
         ("- {step: a, command: x, needs: 'a*'}\n", r"b.yaml:2: no step is named 'a\*'.*: `needs` takes `step` or `step.\*`"),
         ("- {step: a, command: x, needs: b}\n- {step: b, command: x, gather: {from: a}, output: s3://o}\n", r"b.yaml:3: the step 'a' has no `output`"),
         ("- {step: a, command: x, needs: b}\n- {step: b, command: '{a.name}'}\n", r"b.yaml: steps need each other in a circle: (a needs b needs a|b needs a needs b)$"),

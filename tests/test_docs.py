@@ -62,7 +62,11 @@ def test_every_state_is_told(states):
 def test_every_key_and_modifier_of_a_batch_file_is_told():
     text = (DOCS / "batchfile.md").read_text()
     keys = {*batchfile.schema()["properties"], *batchfile.schema()["$defs"]["task"]["properties"]}
-    assert {key for key in keys if f"`{key}`" not in text} == set()
+    keys |= {key for name in ("step", "param", "gathered") for key in batchfile.schema()["$defs"][name]["properties"]}
+    told = {key for key in keys if f"`{key}`" in text or f"`{key}: " in text or f"{{{key}: " in text or f", {key}: " in text}
+    assert keys - told == set()
+    sources = batchfile.schema()["$defs"]["source"]["properties"]
+    assert {key for key in sources if f"`{key}: " not in text and f"`{key}`" not in text} == set()
     assert {name for name in MODIFIERS if f":{name}}}`" not in text} == set()
 
 

@@ -79,7 +79,8 @@ def _source(value: Value) -> tuple[Value | None, dict[str, Value]]:
     if not isinstance(node, yaml.MappingNode):
         return (None if value.text() is None else Value(value.path, "table", node, value.row)), {}
     known = schema()["$defs"]["source"]["properties"]
-    if not known.keys() & {key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)}:
+    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    if not any(key in known or nearest(key, known) for key in keys):
         raise value.wrong(
             "`each` must be a list of rows, or the path of a csv or tsv file, or name a source: {csv: FILE}, {glob: PATTERN}..."
         )

@@ -98,7 +98,7 @@ def _links(making: Making, template: Template, known: dict[str, Template]) -> Li
         for text in needs.texts() or []:
             name, star, _ = text.partition(".*")
             if name not in known or text not in (name, f"{name}.*"):
-                raise needs.wrong(f"no step is named {text!r}{nearest(text, known)}: `needs` takes `step` or `step.*`")
+                raise needs.wrong(f"no step is named {text!r}{nearest(name, known)}: `needs` takes `step` or `step.*`")
             links.whole[name] = bool(star) or links.whole.get(name, False)
     for name, value in _named_values(template, known):
         links.whole.setdefault(name, False)
@@ -135,7 +135,8 @@ def _named_values(template: Template, known: dict[str, Template]) -> Iterable[tu
 def _gather(value: Value, known: dict[str, Template]) -> Gather:
     about = schema()["$defs"]["gathered"]["properties"]
     given = {
-        key: Value(value.path, key, node, value.row) for key, node in mapping(value.path, value.node, about, "`gather`").items()
+        key: Value(value.path, key, node, value.row)
+        for key, node in mapping(value.path, value.node, about, "`gather`", "from").items()
     }
     name = given["from"].text() if "from" in given else None
     if not name:
