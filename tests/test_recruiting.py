@@ -393,7 +393,7 @@ def test_a_pending_task_says_what_its_recruiters_are_about(house):
     house.worker(batch="b")
     (task,) = house.add({"command": "x", "batch": "b"})
     sentence = house.read(explain.explain, task)["sentence"]
-    assert "All 1 slots of batch b are busy; it is the next. Recruiter 1 of batch b takes a worker for 1 pending tasks each" in sentence
+    assert "All 1 slots of batch b are busy; it is the next. Recruiter 1 of batch b takes a worker for every pending task, and the batch has 1" in sentence
 
 
 # --- whatever happens -----------------------------------------------------------------------------------------------------------
