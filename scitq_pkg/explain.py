@@ -54,7 +54,8 @@ def _pending(tx: Transaction, task: dict) -> str:
         return f"No worker of batch {batch} can take work: {_why_not(workers)}.{sought}"
     slots = sum(worker["concurrency"] for worker in usable)
     if slots == 0:
-        return f"The workers of batch {batch} have concurrency 0: raise it with `scitq manage worker update -n NAME -C 1`.{sought}"
+        advice = "raise it with `scitq manage worker update -n NAME -C 1`"
+        return f"The workers of batch {batch} have concurrency 0: {advice}.{sought}"
     before = tx.value(
         "SELECT COUNT(*) FROM task WHERE batch_id = ? AND state = 'pending' AND (priority > ? OR (priority = ? AND id < ?))",
         (task["batch_id"], task["priority"], task["priority"], task["id"]),

@@ -74,7 +74,8 @@ def _condition(part: str, place: int) -> Condition:
     length = next((at for at, sign in enumerate(part) if not (sign.isascii() and sign.isalpha())), len(part))
     item, rest = part[:length], part[length:]
     if item not in ITEMS:
-        raise _wrong(part, place, f"{item or part!r:.60} is nothing to compare{nearest(item, ITEMS)}: there are {', '.join(ITEMS)}")
+        there_are = f"there are {', '.join(ITEMS)}"
+        raise _wrong(part, place, f"{item or part!r:.60} is nothing to compare{nearest(item, ITEMS)}: {there_are}")
     comparison = next((sign for sign in _COMPARISONS if rest.startswith(sign)), None)
     allowed = _OF_LETTERS if item in LETTERS else _OF_TEXTS if item in TEXTS else tuple(_ORDERS)
     if comparison not in allowed:
@@ -115,8 +116,8 @@ def _is_met(text: str, known: frozenset) -> bool:
 def is_met(text: str, known: Mapping[str, str | float | None]) -> bool:
     """Whether a machine that is there passes a protofilter.
 
-    `known`: what is known of it, by item; what is not known (missing, None) passes no condition. Price and eviction are no matter:
-    the machine is there already.
+    `known`: what is known of it, by item; what is not known (missing, None) passes no condition. Price and eviction are no
+    matter: the machine is there already.
     """
     return _is_met(text, frozenset((item, value) for item, value in known.items() if value is not None))
 

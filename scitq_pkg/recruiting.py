@@ -1,7 +1,7 @@
 """Which idle workers a batch with too few takes, by its recruiters, and when they go home: pure functions, and what applies them.
 
-`scheduler.decide` calls `call_home` before it gives out tasks and `recycle` after it: what idles then has nothing to do in its own
-batch, and for each that moves a task is given out in the same transaction. So no more workers move than tasks start.
+`scheduler.decide` calls `call_home` before it gives out tasks and `recycle` after it: what idles then has nothing to do in its
+own batch, and for each that moves a task is given out in the same transaction. So no more workers move than tasks start.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def idle(workers: list[dict], uploading: set[int]) -> list[dict]:
 
 
 def called_home(away: list[dict], lacking: int) -> list[dict]:
-    """As many of a batch's own workers that are away as it takes for so many tasks that lack a slot, those that run least first."""
+    """As many of a batch's own workers that are away as it takes for the tasks that lack a slot, those that run least first."""
     called = []
     for worker in sorted(away, key=lambda w: (_lasting(w), w["id"])):
         free = worker["home_concurrency"] - (worker["busy"] - worker["held"])
@@ -78,7 +78,9 @@ def _lasting(worker: dict) -> int:
     return worker["busy"] - worker["strange"]
 
 
-def choose(standing: list[dict], pending: dict[int, int], present: dict[int, int], machines: list[dict]) -> list[tuple[dict, dict]]:
+def choose(
+    standing: list[dict], pending: dict[int, int], present: dict[int, int], machines: list[dict]
+) -> list[tuple[dict, dict]]:
     """Pairs of a recruiter and the idle machine it takes. Batches take turns, a machine each; in a batch lower ranks go first.
 
     `pending` tasks and `present` workers by batch; `standing` in the order of batches and ranks.
@@ -153,7 +155,7 @@ def needs_statistics(standing: Iterable[dict]) -> bool:
 
 
 def recycle(tx: Transaction, workers: list[dict], who: str) -> set[int]:
-    """Move idle workers to the batches whose recruiters want them; the ids of those that moved. Their rows are brought up to date.
+    """Move idle workers to the batches whose recruiters want them; the ids of those that moved. Their rows are renewed.
 
     What is wanted beyond them is for a provider to deploy: `wanted` says how many those are.
     """
@@ -175,7 +177,7 @@ def recycle(tx: Transaction, workers: list[dict], who: str) -> set[int]:
 
 
 def _wanting(tx: Transaction, standing: list[dict], present: dict[int, int], sated: set[int]) -> list[dict]:
-    """The recruiters that want a worker. `sated`: batches with idle workers, for which what waits there is (another server changes it)."""
+    """The recruiters that want a worker; not of `sated` batches that have idle workers: what waits there is another server's."""
     standing = [recruiter for recruiter in standing if recruiter["batch_id"] not in sated]
     pending = _pending(tx, standing, present, 1)
     return [r for r in standing if wanted(r, pending.get(r["batch_id"], 0), present.get(r["batch_id"], 0))]

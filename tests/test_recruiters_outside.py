@@ -155,7 +155,8 @@ def test_a_server_that_is_killed_forgets_neither_recruiters_nor_whom_they_took(e
         env.api("POST", "/recruiters", {"batch": name, "maximum_workers": 1})
     gate = env.directory / "gate"
     held = env.create({"command": f"while [ ! -e {gate} ]; do sleep 0.05; done", "shell": "sh", "batch": "left"})
-    tasks = env.create(*({"command": f"echo {n} >> {env.directory}/ran", "shell": "sh", "batch": side} for n in range(6) for side in ("left", "right")))
+    ran = {"command": f"echo ran >> {env.directory}/ran", "shell": "sh"}
+    tasks = env.create(*({**ran, "batch": side} for side in ("left", "right") * 6))
     env.wait_state(held, "running")
     server.kill9()
     gate.touch()

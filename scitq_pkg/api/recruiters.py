@@ -15,7 +15,10 @@ PATH = f"{API}/recruiters"
 _AS_CONCURRENCY = "tasks_per_worker"  # which it is unless it is said
 
 
-@route("POST", PATH, USER, "Makes the recruiter of a batch and rank, or makes it this one", body=NewRecruiter, answer=Recruiter, status=201)  # fmt: skip
+@route(
+    "POST", PATH, USER, "Makes the recruiter of a batch and rank, or makes it this one",
+    body=NewRecruiter, answer=Recruiter, status=201,
+)  # fmt: skip
 def put(call: Call) -> dict:
     """The same again changes nothing, so no request id is needed."""
     given = dict(call.body)
@@ -33,7 +36,10 @@ def _chosen(tx: Transaction, query: dict) -> list[dict]:
     return recruiters.find(tx, query, query["limit"] + 1, query["after"], query["order"] == "-id")
 
 
-@route("GET", f"{PATH}/match", USER, "Recruiters with the workers that are what they look for", query=RecruitersQuery, answer=MatchPage)  # fmt: skip
+@route(
+    "GET", f"{PATH}/match", USER, "Recruiters with the workers that are what they look for",
+    query=RecruitersQuery, answer=MatchPage,
+)  # fmt: skip
 def match(call: Call) -> dict:
     """Those of their own batch too; `idle` says which hold nothing."""
 

@@ -265,7 +265,9 @@ class NewRecruiter(RecruiterChange):
     flavor = Flavor(allow_none=True, load_default=None)
     provider = Name(allow_none=True, load_default=None)
     region = Name(allow_none=True, load_default=None)
-    tasks_per_worker = Whole(least=1, allow_none=True, load_default=None, metadata={"description": "default: its concurrency, or 1"})
+    tasks_per_worker = Whole(
+        least=1, allow_none=True, load_default=None, metadata={"description": "default: its concurrency, or 1"}
+    )  # fmt: skip
     minimum_tasks = Whole(allow_none=True, load_default=None)
     maximum_workers = Whole(allow_none=True, load_default=None)
     concurrency = Whole(least=1, most=MAX_SLOTS, allow_none=True, load_default=None, metadata=_SLOTS_TAKEN)

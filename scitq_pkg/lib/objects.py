@@ -36,7 +36,7 @@ def check_style(style: str) -> str:
 def shown(plain, style: str, noun: str | None = None):
     """JSON values of the server as users see them: `*_at` become aware datetimes; in style 'object' mappings become Namespaces.
 
-    Lists stay lists. A `noun` (task, execution, worker, batch, recruiter) adds the names under which older scripts look for things.
+    Lists stay lists. A `noun` (task, execution, worker, batch, recruiter) adds the names that older scripts use.
     """
     if isinstance(plain, list):
         return [shown(item, style, noun) for item in plain]

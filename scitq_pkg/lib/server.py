@@ -245,7 +245,7 @@ class Server:
         provider: str | None = None,
         region: str | None = None,
     ):
-        """Changes a worker while it works; None leaves a property as it is, RESET takes flavor, provider or region away. The worker."""
+        """Changes a worker while it works; None leaves a property, RESET takes flavor, provider or region away. The worker."""
         wanted = {"name": name, "batch": batch, "concurrency": concurrency, "prefetch": prefetch}
         wanted |= {"draining": draining, "permanent": permanent, "flavor": flavor, "provider": provider, "region": region}
         body = _given(wanted)
@@ -280,8 +280,8 @@ class Server:
     ):
         """Makes the recruiter of a batch and rank, or makes it this one; the recruiter.
 
-        It wants a worker for each `tasks_per_worker` (default: `concurrency`) pending tasks, once there are `minimum_tasks`, up to
-        `maximum_workers` in the batch. `flavor` is a name, or a protofilter ('auto:cpu>=8:ram>=30'); None: any worker.
+        It wants a worker for each `tasks_per_worker` (default: `concurrency`) pending tasks, once there are `minimum_tasks`,
+        up to `maximum_workers` in the batch. `flavor` is a name, or a protofilter ('auto:cpu>=8:ram>=30'); None: any worker.
         """
         body = dict(locals())
         del body["self"]

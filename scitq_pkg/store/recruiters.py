@@ -110,8 +110,8 @@ def pending(tx: Transaction, batch_ids: Iterable[int], most: int) -> dict[int, i
     if not ids:
         return {}
     rows = tx.all(
-        "SELECT id, (SELECT COUNT(*) FROM (SELECT 1 FROM task WHERE task.batch_id = batch.id AND state = 'pending' LIMIT ?) AS found) "
-        f"AS n FROM batch WHERE id IN ({marks(ids)}) AND NOT stopped", (most, *ids),
+        "SELECT id, (SELECT COUNT(*) FROM (SELECT 1 FROM task WHERE task.batch_id = batch.id AND state = 'pending' LIMIT ?) "
+        f"AS found) AS n FROM batch WHERE id IN ({marks(ids)}) AND NOT stopped", (most, *ids),
     )  # fmt: skip
     return {row["id"]: row["n"] for row in rows if row["n"]}
 
@@ -122,7 +122,7 @@ def uploading(tx: Transaction) -> set[int]:
 
 
 def machines(tx: Transaction, worker_ids: list[int] | None, measured: bool) -> list[dict]:
-    """Workers with what is known of their machines: `flavor`, `known`, by the items of protofilters, and `kind`, a number for the like.
+    """Workers with what is known of their machines: `flavor`, `known`, by the items of protofilters, `kind`, equal for the like.
 
     Without `measured` disks and GPUs are left out, which cost more to read. `worker_ids` None: all.
     """
@@ -234,8 +234,8 @@ def _names(tx: Transaction, batch_ids: Iterable[int]) -> list[str]:
 def resting(tx: Transaction) -> list[int]:
     """Workers that were taken and idle: they hold nothing, and nothing that could start waits in their batch."""
     return tx.column(
-        "SELECT worker.id FROM worker JOIN batch ON batch.id = worker.batch_id WHERE home_batch_id IS NOT NULL AND deleted_at IS NULL "
-        f"AND NOT EXISTS (SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN {_LIVE}) "
+        "SELECT worker.id FROM worker JOIN batch ON batch.id = worker.batch_id WHERE home_batch_id IS NOT NULL "
+        f"AND deleted_at IS NULL AND NOT EXISTS (SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN {_LIVE}) "
         "AND (batch.stopped OR NOT EXISTS (SELECT 1 FROM task WHERE task.batch_id = worker.batch_id AND state = 'pending')) "
         "ORDER BY worker.id"
     )

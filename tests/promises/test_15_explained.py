@@ -157,7 +157,8 @@ def test_all_slots_are_busy(work, batch):
 
 def test_its_recruiters_find_nobody(work, batch):
     task = one(work, batch)
-    for rule in ({"flavor": "rare", "region": batch}, {"rank": 2, "region": batch}, {"rank": 3, "minimum_tasks": 5}, {"rank": 4, "maximum_workers": 0}):
+    here = {"region": batch}
+    for rule in ({"flavor": "rare", **here}, {"rank": 2, **here}, {"rank": 3, "minimum_tasks": 5}, {"rank": 4, "maximum_workers": 0}):
         work.api("POST", "/recruiters", {"batch": batch, **rule})
     assert why(work, task) == (
         f"It waits for a worker: recruiter 1 of batch {batch} looks for a worker of flavor rare, region {batch}, and none idles; "
