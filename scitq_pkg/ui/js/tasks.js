@@ -104,9 +104,11 @@ class Tasks {
   }
 
   #newest = 0;
+  #forced = false;
 
   async #load(force = false) {
     const mine = (this.#newest += 1);
+    this.#forced ||= force; // also when a later load overtakes this one
     const { state, ...others } = this.filter;
     const [found, counted] = await Promise.all([get("/tasks", { ...this.filter, limit: PAGE, order: this.order }), get("/tasks/counts", others)]);
     if (mine !== this.#newest) return;
@@ -116,7 +118,8 @@ class Tasks {
     if (!this.#further.length) this.#next = found.next;
     for (const { id } of found.items) this.#stale.delete(id);
     this.#counts = counted.counts;
-    this.#show(force);
+    this.#show(this.#forced);
+    this.#forced = false;
   }
 
   #told(error) {
