@@ -1,8 +1,8 @@
 """Workers whose tasks run for a while and run nothing: a lab at work, in the words of real workers.
 
-Run by the peers' Python: `python busy_workers.py URL PREFIX COUNT CONCURRENCY SECONDS ENDS BATCH... < token`. COUNT workers called PREFIX1...
-are spread over the batches; each task ends after SECONDS (half of it to one and a half times), one of thirty fails. Prints `ready` when
-every slot is taken, or, with ENDS, `done` when each worker has ended so many; then it ends.
+Run by the peers' Python: `python busy_workers.py URL PREFIX COUNT CONCURRENCY SECONDS ENDS BATCH... < token`. COUNT workers
+called PREFIX1... are spread over the batches; each task ends after SECONDS (half to one and a half times that), one of thirty fails.
+Prints `ready` when every slot is taken, or, with ENDS, `done` when each worker has ended so many; then it ends.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class BusyWorker(IdleWorker):
         if not ends:
             return Report(execution, RUNNING, started_ago=begin)
         return Report(
-            execution, FAILED if written else SUCCEEDED, exit_code=int(written > 0), started_ago=begin, ended_ago=0.0, stdout_size=0,
-            stderr_size=written, cpu_seconds=begin, peak_memory_bytes=random.randrange(GB, 8 * GB),
+            execution, FAILED if written else SUCCEEDED, exit_code=int(written > 0), started_ago=begin, ended_ago=0.0,
+            stdout_size=0, stderr_size=written, cpu_seconds=begin, peak_memory_bytes=random.randrange(GB, 8 * GB),
         )  # fmt: skip
 
     def stats(self, now: float) -> dict | None:
@@ -81,7 +81,8 @@ class BusyWorker(IdleWorker):
         self.stats_at = now
         return {
             "load": [random.uniform(1, 8)] * 3, "cpus": 8, "cpu_percent": random.uniform(10, 100), "memory": {"total": 64 * GB,
-            "available": random.randrange(64 * GB), "swap_total": 0, "swap_free": 0}, "disks": {"/": {"total": 900 * GB, "free": 300 * GB}},
+            "available": random.randrange(64 * GB), "swap_total": 0, "swap_free": 0},
+            "disks": {"/": {"total": 900 * GB, "free": 300 * GB}},
             "network": {"received_per_second": random.randrange(10**8), "sent_per_second": random.randrange(10**7)},
         }  # fmt: skip
 

@@ -4,8 +4,8 @@
         page = tab.visit("tasks?state=failed")
         page.get_by_role("button", name="Relaunch").click()
 
-A script error, a word of the console, a report of the content security policy, a request that failed or was refused fails the test, unless it
-was said before (`tab.allow("...")`) that it may come.
+A script error, a word of the console, a report of the content security policy, a request that failed or was refused fails the
+test, unless it was said before (`tab.allow("...")`) that it may come.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def overflow(page: Page) -> list[str]:
         """() => {
           const root = document.documentElement, width = root.clientWidth;
           if (root.scrollWidth <= width) return [];
-          const wide = [...document.body.querySelectorAll("*")].filter((node) => node.getBoundingClientRect().right > width + 0.5);
-          return [`${root.scrollWidth} px in ${width} px`, ...wide.slice(-8).map((node) => node.cloneNode(false).outerHTML.slice(0, 160))];
+          const wide = [...document.body.querySelectorAll("*")].filter((it) => it.getBoundingClientRect().right > width + 0.5);
+          return [`${root.scrollWidth} px in ${width} px`, ...wide.slice(-8).map((it) => it.cloneNode().outerHTML.slice(0, 160))];
         }"""
     )

@@ -4,8 +4,8 @@
     ...
     week.close()
 
-All of it came about through the API, by workers that only say what they did (`hands.Hands`); afterwards the times are spread over a week
-in the database itself, which nothing but waiting for a week could do otherwise. What is going on stays so until `close`.
+All of it came about through the API, by workers that only say what they did (`hands.Hands`); afterwards the times are spread over
+a week in the database itself, which nothing but waiting for a week could do otherwise. What is going on stays so until `close`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Study:
-    """A batch: its steps for each of its samples. `done` of its tasks have ended, `days` ago; of the last ones some were canceled."""
+    """A batch: its steps for each of its samples. `done` of its tasks ended, `days` ago; some of the last ones were canceled."""
 
     name: str
     steps: tuple[Step, ...]
@@ -103,8 +103,8 @@ BWA = Step(
     "align", "bwa-mem2 mem -t 8 $RESOURCE/GRCh38.fa {s}_1.fq.gz {s}_2.fq.gz | samtools sort -@ 4 -o $OUTPUT/{s}.bam -",
     (35, 80), 21.0, "trim", ends=(FULL,),
 )  # fmt: skip
-CALL = Step("call", "gatk HaplotypeCaller -R $RESOURCE/GRCh38.fa -I {s}.bam -O $OUTPUT/{s}.g.vcf.gz -ERC GVCF", (60, 150), 11.5, "align",
-            "broadinstitute/gatk:4.6.0.0", ends=(SLOW,))  # fmt: skip
+CALL = Step("call", "gatk HaplotypeCaller -R $RESOURCE/GRCh38.fa -I {s}.bam -O $OUTPUT/{s}.g.vcf.gz -ERC GVCF", (60, 150), 11.5,
+            "align",             "broadinstitute/gatk:4.6.0.0", ends=(SLOW,))  # fmt: skip
 STAR = Step(
     "star",
     "STAR --genomeDir $RESOURCE/star --readFilesIn {s}_1.fq.gz {s}_2.fq.gz --outFileNamePrefix $OUTPUT/{s}.",
@@ -263,7 +263,7 @@ class Week:
             "cpu_percent": 100 * busy, "disks": {"/": {"total": 80 * GB, "free": 41 * GB},
                                                 "/scratch": {"total": disk, "free": int(disk * (1 - machine.full))}},
             "memory": {"total": total, "available": int(total * self.random.uniform(0.2, 0.6)), "swap_total": 0, "swap_free": 0},
-            "network": {"received_per_second": self.random.randint(10**4, 10**8), "sent_per_second": self.random.randint(10**3, 10**7)},
+            "network": {"received_per_second": self.random.randint(10**4, 10**8), "sent_per_second": 10**6},
         }  # fmt: skip
         if machine.gpu:
             stats["gpus"] = [{"index": 0, "name": machine.gpu, "percent": 97, "memory_used": 61 * GB, "memory_total": 85 * GB}]
@@ -352,7 +352,7 @@ class Week:
         report = Report(
             execution, "failed" if end else "succeeded", started_ago=seconds + 1, ended_ago=1.0, stdout_size=len(stdout),
             stderr_size=len(stderr), cpu_seconds=seconds * self.random.uniform(0.8, 7.5),
-            peak_memory_bytes=int(step.memory * GB * self.random.uniform(0.6, 1)), read_bytes=int(3e9), written_bytes=int(1e9), **bad,
+            peak_memory_bytes=int(step.memory * GB * self.random.uniform(0.6, 1)), read_bytes=3 * GB, written_bytes=GB, **bad,
         )  # fmt: skip
         return report, stdout, stderr
 
@@ -376,7 +376,7 @@ class Week:
     # --- times ------------------------------------------------------------------------------------------------------
 
     def _spread_over_a_week(self) -> None:
-        """With the server stopped: executions follow each other in the slots of their workers; a batch ends when its study says."""
+        """With the server stopped: executions follow each other in the slots of their workers; a batch ends as its study says."""
         server = self.env.processes[0]
         server.stop()
         database = sqlite3.connect(server.data / "scitq.db")
@@ -395,7 +395,7 @@ class Week:
     def _spread(self, database: sqlite3.Connection, study: Study, slots: dict[int, int]) -> None:
         (batch,) = database.execute("SELECT id FROM batch WHERE name = ?", (study.name,)).fetchone()
         rows = database.execute(
-            "SELECT id, worker_id, ended_at - started_at FROM execution WHERE batch_id = ? AND finished_at IS NOT NULL ORDER BY id",
+            "SELECT id, worker_id, ended_at - started_at FROM execution WHERE batch_id = ? AND finished_at > 0 ORDER BY id",
             (batch,),
         ).fetchall()  # fmt: skip
         free = {worker: [0.0] * slots[worker] for _, worker, _ in rows}

@@ -1,4 +1,4 @@
-"""The web UI's frame in a real browser: coming in and out, news by themselves, a server that dies, rows that stay, keys, addresses."""
+"""The web UI's frame in a real browser: coming in and out, news, a server that dies, rows that stay, keys, addresses."""
 
 from __future__ import annotations
 

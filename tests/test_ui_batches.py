@@ -1,4 +1,4 @@
-"""The web UI's overview, batch and settings in a real browser: they show what the API says, and each action does what it tells afterwards."""
+"""The web UI's overview, batch and settings in a real browser: what they show and do is what the API tells."""
 
 from __future__ import annotations
 

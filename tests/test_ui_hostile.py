@@ -1,4 +1,4 @@
-"""Names, commands and outputs that want to be more than text, on every page of the web UI: no script of theirs runs, nothing is fetched."""
+"""Names, commands and outputs that want to be more than text, on every page of the web UI: no script of theirs runs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ CORPUS = (
     f"javascript:{RUN}",
     f"{{{{constructor.constructor('{RUN}')()}}}}${{{RUN}}}",
     "<style>@import 'http://127.0.0.1:1/x';*{display:none}</style><base href=//127.0.0.1:1/><meta http-equiv=refresh content=0>",
-    "__proto__", "constructor", "../../tasks/1?x=#y%2e%00", "%3Cscript%3E&lt;b&gt;&#x3c;", "𓀀\u202egnp.exe\u2066\u200f\ufeff é\u0301\u0301\u0301",
+    "__proto__", "constructor", "../../tasks/1?x=#y%2e%00", "%3Cscript%3E&lt;b&gt;&#x3c;",
+    "𓀀\u202egnp.exe\u2066\u200f\ufeff é\u0301\u0301\u0301",
     "a" * 200,
 )  # fmt: skip
 SEEN = {ord(mark): f"\\u{{{ord(mark):x}}}" for mark in "\u202e\u2066\ufeff"}  # what turns or hides names is written out
 OUTPUT = b"".join(text.encode() + b"\n" for text in CORPUS) + (
-    b"\x1b[31mred\x1b[0m \x1b]8;;javascript:window.owned=1\x1b\\a link\x1b]8;;\x1b\\ \x1b]0;title\x07\x1b[2J\x1b[1;1H\x1b[999999999C"
+    b"\x1b[31mred\x1b[0m \x1b]8;;javascript:window.owned=1\x1b\\a link\x1b]8;;\x1b\\ \x1b]0;title\x07"
+    b"\x1b[2J\x1b[1;1H\x1b[999999999C"
     b"\x1b[38;2;300;300;300mx\x1b[0m\x1b[38;5;<img src=x>m\x1b[\x00\x01\x7f\xff\xfe\xed\xa0\x80 end of it\n"
     + b"\r" * 1000
     + b"x" * 100_000
@@ -52,8 +54,10 @@ class Hostile:
     @staticmethod
     def _spec(number: int, text: str, batch: str) -> dict:
         return {
-            "command": f"{text}\n\u202e{text}", "name": f"{text}:{number}", "batch": batch, "env": {"X": text}, "container": "<b>img</b>",
-            "container_options": f"--name '{RUN}'", "output": f"file:///{quote(text)}", "input": [f"https://127.0.0.1:1/{quote(text)}"],
+            "command": f"{text}\n\u202e{text}", "name": f"{text}:{number}", "batch": batch, "env": {"X": text},
+            "container": "<b>img</b>",
+            "container_options": f"--name '{RUN}'", "output": f"file:///{quote(text)}",
+            "input": [f"https://127.0.0.1:1/{quote(text)}"],
         }  # fmt: skip
 
     def _run(self, number: int, batch: str) -> None:
@@ -89,12 +93,16 @@ def tab(tabs, hostile):
 def check_nothing_ran(tab: Tab) -> None:
     page = tab.page
     assert page.evaluate("window.owned") is None
-    assert page.evaluate("[...document.querySelectorAll('script, iframe, object, embed, base, meta[http-equiv], style')].map((it) => it.src ?? it.outerHTML)") == [
+    assert page.evaluate(
+        "[...document.querySelectorAll('script, iframe, object, embed, base, meta[http-equiv], style')]"
+        ".map((it) => it.src ?? it.outerHTML)"
+    ) == [
         f"{tab.url}/ui/js/{name}.js" for name in ("theme", "main")
     ]  # fmt: skip
     assert page.evaluate(
         "[...document.querySelectorAll('*')].flatMap((node) => [...node.attributes]).filter(({name, value}) => "
-        "/^on/i.test(name) || (/^(href|src|action|formaction|srcdoc|xlink:href)$/i.test(name) && !/^(https?:|\\.{0,2}\\/|#)/i.test(value)))"
+        "/^on/i.test(name) || (/^(href|src|action|formaction|srcdoc|xlink:href)$/i.test(name) && "
+        "!/^(https?:|\\.{0,2}\\/|#)/i.test(value)))"
         ".map(({name, value}) => `${name}=${value}`)"
     ) == []  # fmt: skip
     tab.check()

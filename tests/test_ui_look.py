@@ -1,4 +1,4 @@
-"""The web UI's pages on a lab's week: nothing that axe finds in light and dark, nothing wider than a narrow screen, steady on a wide one."""
+"""The web UI's pages on a lab's week: axe finds nothing in light and dark, no screen is too narrow or too wide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The web UI's pages of tasks in a real browser: they show what the API says, and each action does what the API tells afterwards."""
+"""The web UI's pages of tasks in a real browser: what they show and do is what the API tells."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def test_the_log_is_followed_live(tab, lab, tmp_path):
     expect(log).to_contain_text("299\n300")
     expect(page.locator(".page-head")).to_contain_text("succeeded")
     page.wait_for_function(
-        "() => { const it = document.querySelector('.log-scroll'); return it.scrollHeight - it.scrollTop - it.clientHeight < 30; }"
+        "() => [document.querySelector('.log-scroll')].every((it) => it.scrollHeight - it.scrollTop - it.clientHeight < 30)"
     )
     assert tab.was_loaded == loaded
     page.get_by_label("Find in the output").fill("29")

@@ -1,4 +1,4 @@
-"""The web UI in a real browser, on much: first rows, what ten open browsers cost the server, memory of a page, bytes of it all."""
+"""The web UI in a real browser, on much: first rows, what ten browsers cost the server, memory of a page, bytes of it all."""
 
 from __future__ import annotations
 
