@@ -66,8 +66,9 @@ class Relay:
         self._call(lambda: [writer.write_eof() for writer in self._writers if writer.can_write_eof()])
 
     def replay(self, count: int) -> None:
-        """Sends the newest recorded requests again, in their order; nobody hears the answers."""
-        for request in self._recorded[-count:]:
+        """Sends the newest recorded syncs again, in their order; nobody hears the answers."""
+        syncs = [request for request in self._recorded if b"/sync HTTP" in request.partition(b"\r\n")[0]]
+        for request in syncs[-count:]:
             with contextlib.suppress(OSError), socket.create_connection(self.target, 5) as again:  # the server may be away
                 again.sendall(request)
                 again.settimeout(0.2)  # one that is held is answered to nobody

@@ -213,6 +213,7 @@ def test_a_batch_as_files(tab, lab, batch, hands):
 
 def test_a_batch_that_is_deleted_elsewhere_says_so(tab, lab, batch):
     lab.create({"command": "true", "batch": batch})
+    tab.allow("404")  # no news came of it: the page asks
     page = tab.visit(f"batches/{batch}")
     lab.api("DELETE", f"/batches/{batch}")
     expect(page.get_by_text("This batch does not exist any more")).to_be_visible()

@@ -48,6 +48,7 @@ class View {
     this.ctx.listen("batches", () => this.changed([...again, reloadTimeline]));
     this.ctx.listen("workers", () => this.showWorkers());
     this.ctx.every(10, () => this.row.counts.running && reloadTimeline());
+    this.ctx.every(2, () => this.wasTold || this.isGone || fetchBatch(this.name).catch((error) => error.status === 404 && this.gone())); // one that came and went between two news
   }
 
   /** Something of some batch changed: of this one? */
