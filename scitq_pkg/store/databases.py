@@ -95,11 +95,11 @@ class Sqlite(Database):
 
         self.path = path
         self._lock = _lock_for_one_server(path)
-        pragmas = {"journal_mode": "wal", "synchronous": "full", "cache_size": -16000, "temp_store": "memory"}
+        pragmas = {"journal_mode": "wal", "synchronous": "full", "cache_size": -6000, "temp_store": "memory"}
         writer = peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=30, check_same_thread=False)
         readers = PooledSqliteDatabase(
             str(path), max_connections=READERS, timeout=30, stale_timeout=300, check_same_thread=False,
-            pragmas={"query_only": 1, "cache_size": -4000, "temp_store": "memory"},
+            pragmas={"query_only": 1, "cache_size": -2000, "temp_store": "memory"},
         )  # fmt: skip
         for connections in (writer, readers):
             connections.register_function(_matches, "fnmatch", 2)
