@@ -32,6 +32,19 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFile(config, log)
 
 
+@pytest.fixture
+def load(tmp_path):
+    """Reads a batch file of this text."""
+    from scitq import batchfile
+
+    def loader(text: str, name: str = "b.yaml", **more):
+        path = tmp_path / name
+        path.write_text(text)
+        return batchfile.load(str(path), **more)
+
+    return loader
+
+
 @pytest.fixture(scope="session")
 def postgres():
     """A PostgreSQL server of the tests' own. Where it is not installed its tests are skipped, or fail if they have to run."""

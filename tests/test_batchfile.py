@@ -15,16 +15,6 @@ from scitq.substitution import MODIFIERS, read_table, substitute
 from scitq.yamlvalues import Value
 
 
-@pytest.fixture
-def load(tmp_path):
-    def loader(text: str, name: str = "b.yaml", **more):
-        path = tmp_path / name
-        path.write_text(text)
-        return batchfile.load(str(path), **more)
-
-    return loader
-
-
 def commands(file) -> list[str]:
     return [task["command"] for task in file.tasks]
 

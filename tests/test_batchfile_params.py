@@ -7,8 +7,6 @@ from env import ROOT
 from scitq.cli import launch, run
 from scitq.errors import InvalidRequest
 
-from scitq import batchfile
-
 FILE = """
 params:
   threads: {type: int, default: 4}
@@ -28,12 +26,8 @@ command: '{tool} -t {threads} {ref:q} {fast} {share} {item}'
 
 
 @pytest.fixture
-def load(tmp_path):
-    def loader(text: str, **params):
-        (tmp_path / "b.yaml").write_text(text)
-        return batchfile.load(str(tmp_path / "b.yaml"), params=params)
-
-    return loader
+def load(load):
+    return lambda text, **params: load(text, params=params)
 
 
 def test_defaults_are_replaced_everywhere(load, tmp_path):

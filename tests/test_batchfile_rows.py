@@ -19,14 +19,9 @@ SHEET = "patient,tissue,reads\np1,blood,a.fq\np1,skin,b c.fq\np2,blood,d.fq\np3,
 
 
 @pytest.fixture
-def load(tmp_path):
+def load(load, tmp_path):
     (tmp_path / "s.csv").write_text(SHEET)
-
-    def loader(text: str):
-        (tmp_path / "b.yaml").write_text(text)
-        return batchfile.load(str(tmp_path / "b.yaml"))
-
-    return loader
+    return load
 
 
 def commands(file) -> list[str]:

@@ -14,14 +14,9 @@ SHEET = "sample,patient\nA,p1\nB,p1\nC,p2\n"
 
 
 @pytest.fixture
-def load(tmp_path):
+def load(load, tmp_path):
     (tmp_path / "s.csv").write_text(SHEET)
-
-    def loader(text: str):
-        (tmp_path / "b.yaml").write_text(text)
-        return batchfile.load(str(tmp_path / "b.yaml"))
-
-    return loader
+    return load
 
 
 def needs(file) -> dict[str, list]:
