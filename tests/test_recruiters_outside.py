@@ -102,6 +102,11 @@ def test_the_verbs_of_manage(lab, batch):
     assert (row["minimum_tasks"], row["maximum_workers"]) == (4, None)
     bad = cli("manage", "recruiter", "create", "-b", batch, "-n", "2", "-f", "auto:cpu=>8", code=2)
     assert "at character 9" in bad.stderr and len(bad.stderr.splitlines()) == 1
+    cli("manage", "recruiter", "create", "-b", batch, "-n", "3", code=0)
+    lines = cli("manage", "recruiter", "match", "-b", batch, code=0).stdout.splitlines()
+    assert lines[0].split("  ")[-1] == "NOT IDLE" and lines[1].endswith("-") and lines[2].endswith("w1 (Default)  -")
+    (row,) = json.loads(cli("manage", "recruiter", "match", "-b", batch, "-n", "3", "-o", "json", code=0).stdout)
+    assert [(one["name"], one["idle"]) for one in row["workers"]] == [("w1", True)]
     assert "what should be changed" in cli("manage", "recruiter", "update", "-b", batch, code=2).stderr
     assert "--yes" in cli("manage", "recruiter", "delete", "-b", batch, code=2).stderr
     cli("manage", "recruiter", "delete", "-b", batch, "--yes", code=0)

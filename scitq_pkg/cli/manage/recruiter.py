@@ -24,6 +24,16 @@ COLUMNS = (
     Column("region", "REGION", long=True),
     Column("created_at", "CREATED", long=True, text=tables.moment),
 )
+MATCHES = (
+    Column("id", "ID"),
+    Column("batch", "BATCH"),
+    Column("rank", "RANK", right=True),
+    Column("flavor", "FLAVOR"),
+    Column("provider", "PROVIDER", long=True),
+    Column("region", "REGION", long=True),
+    Column("workers", "IDLE", text=lambda found: _named(found, True)),
+    Column("", "NOT IDLE", text=lambda row: _named(row["workers"], False), whole=True),
+)
 MOST = 2**31 - 1
 MOST_SLOTS = 100_000
 FIRST_RANK = 1
@@ -115,8 +125,27 @@ def _delete(server: Server, arguments) -> int:
     return 0
 
 
+def _match_options(parser: Parser) -> None:
+    _list_options(parser)
+    parser.add_argument("-n", "--rank", type=number(0, MOST), metavar="N", help="of this rank")
+
+
+def _match(server: Server, arguments) -> int:
+    chosen = {"batch": arguments.batch, "rank": arguments.rank}
+    order = "-id" if arguments.reverse else "id"
+    return tables.show(
+        server, lambda: server.client.pages("/recruiters/match", arguments.limit, order=order, **chosen), MATCHES, arguments
+    )
+
+
+def _named(workers: list[dict], idle: bool) -> str:
+    """Workers by name, those of other batches with theirs."""
+    return ", ".join(f"{worker['name']} ({worker['batch']})" for worker in workers if worker["idle"] is idle)
+
+
 VERBS = (
     Verb("recruiter", "list", "the recruiters, of all batches or of one", _list_options, _list),
+    Verb("recruiter", "match", "the workers that are what each recruiter looks for", _match_options, _match),
     Verb("recruiter", "create", "make the recruiter of a batch and rank, or make it this one", _create_options, _create),
     Verb("recruiter", "update", "change a recruiter", _update_options, _update),
     Verb("recruiter", "delete", "remove a recruiter; what it took stays until it idles", _delete_options, _delete),
