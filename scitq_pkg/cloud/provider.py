@@ -18,7 +18,8 @@ STOPPED = "stopped"  # there, and paid for, but its worker will not come back by
 EVICTED = "evicted"  # taken away, or about to be, by the provider
 BROKEN = "broken"  # the provider failed to make it: to be deleted
 DELETING = "deleting"
-MACHINE_STATES = (CREATING, UP, STOPPED, EVICTED, BROKEN, DELETING)
+SILENT = "silent"  # no machine but a part of the provider that did not answer: of what is there nothing is known now (see `Provider.list`)
+MACHINE_STATES = (CREATING, UP, STOPPED, EVICTED, BROKEN, DELETING, SILENT)
 
 Tell = Callable[[str], None]  # a line for the log of the job
 
@@ -120,7 +121,11 @@ class Provider(Protocol):
         """Ask for a machine. Asked again for the same name, it is the machine that is there. Need not wait until it is up."""
 
     def list(self) -> Iterable[Machine]:
-        """All machines that carry the tag, in all regions of the configuration; broken ones and those that are being made too."""
+        """All machines that carry the tag, in all regions of the configuration; broken ones and those that are being made too.
+
+        A region (or, with `flavor`, a host) that does not answer while others do is an item without name in state SILENT, with the
+        reason as its message: no machine of that region (and flavor) counts as vanished. Raises CloudTrouble when none answers.
+        """
 
     def delete(self, machine: Machine) -> None:
         """Remove a machine and everything that was made for it; one that is not there is fine. Returns when it is gone."""
