@@ -22,6 +22,7 @@ COMMANDS = {
     "courier": ("..courier", ""),  # started by a worker only: moves its data
     "keeper": ("..keeper", ""),  # started by a worker only: owns its processes
     "rewrite": ("..rewriting", ""),  # started by a server only: replaces in commands
+    "cloud": ("..cloud.agent", ""),  # started by a server only: asks a provider
 }
 LONG_LIVED = ("server", "worker", "run", "keeper")
 INTERRUPTED = 130
