@@ -6,9 +6,9 @@ import gc
 import sys
 
 from ..errors import InvalidRequest, nearest
+from ..escapes import safe
 from ..uris import shown
 from . import samples
-from .escapes import safe
 from .parser import Parser, number
 
 _EPILOG = "URIs: a path, file://, http(s)://, ftp://, s3://...; a final / means all below. docs/fetch.md tells more."

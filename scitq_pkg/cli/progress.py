@@ -10,14 +10,13 @@ from collections import Counter
 from ..batchfile import Applied
 from ..embedded import WORKER_NAME, Embedded
 from ..errors import NotFound
+from ..lib.ends import exit_words, last_lines
 from ..lib.objects import range_groups, to_datetime
 from ..lib.progress import Progress
 from ..protocol import FINAL, PENDING, SUCCEEDED, WAITING
 
 _POLL_SECONDS = 2.0  # the longest wait for news; then server and worker are looked at
 _STUCK_SECONDS = 10.0  # without any task running: then it is told why
-_LAST_BYTES = 4096
-_LAST_LINES = 10
 
 
 class Watch:
@@ -93,22 +92,11 @@ class Watch:
         self._say(self._line(task, exit_words(task) + attempts), always=True)
         if not task["started_at"]:
             return
-        for line in self._last_lines(self.client.get(f"/executions/{task['execution_id']}")):
+        for line in last_lines(self.client, self.client.get(f"/executions/{task['execution_id']}")):
             self._say(f"    | {line}", always=True)
         directory = self.embedded.folder / "scratch" / WORKER_NAME / "executions" / str(task["execution_id"])
         if directory.exists():
             self._say(f"    its files: {os.path.relpath(directory)}/", always=True)
-
-    def _last_lines(self, execution: dict) -> list[str]:
-        """The end of what it wrote: of stderr, or of stdout if it complained there."""
-        for stream in ("stderr", "stdout"):
-            size = execution.get(f"{stream}_size") or 0
-            if size:
-                path = f"/executions/{execution['id']}/{stream}"
-                data = self.client.get_answer(path, offset=max(0, size - _LAST_BYTES)).body
-                lines = data.decode(errors="replace").rstrip("\n").split("\n")
-                return ["".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line) for line in lines[-_LAST_LINES:]]
-        return []
 
     def _tell_if_stuck(self) -> None:
         """When nothing runs though something could: the server knows why."""
@@ -146,12 +134,6 @@ class Watch:
         print(f"{len(self.names)} tasks: {', '.join(parts)}; {time.monotonic() - self.start:.1f} s", flush=True)
         if not self.all_succeeded:
             print("Mend it and start the same again: what succeeded is kept, the rest goes on.", flush=True)
-
-
-def exit_words(task: dict) -> str:
-    """How the last attempt of a task ended: `exit code 2`, or the reason in words."""
-    code = task["exit_code"]
-    return task["reason"] or (f"exit code {code}" if code is not None else f"it was {task['state']}")
 
 
 def _seconds(task: dict) -> str:

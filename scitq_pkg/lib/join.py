@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 from ..errors import TaskFailed
 from ..protocol import CANCELED, FAILED, FINAL, SUCCEEDED, WAITING
@@ -85,34 +86,15 @@ class _Wait:
         left = sum(number for state, number in counts.items() if state not in FINAL and state != DELETED)
         if left != counts.get(WAITING, 0):
             return False
-        blocked = self._blocked()
+        blocked = blocked_tasks(self.client, self.ids)
         if len(blocked) < left:
             return False
         for number, (cause, state) in sorted(blocked.items())[:_SHOWN_IDS]:
             self.progress.say(f"task {number} is not waited for: it needs task {cause}, which is {state}")
         return True
 
-    def _blocked(self) -> dict[int, tuple[int, str]]:
-        """The tasks that wait, directly or through others, for one that will not succeed: that one, and its state."""
-        waiting = {task["id"]: task.get("require") or [] for task in self._tasks(state=WAITING)}
-        lost: dict[int, tuple[int, str]] = {}
-        seen = set(waiting)
-        while unknown := {number for needs in waiting.values() for number in needs} - seen:
-            seen |= unknown
-            found = {task["id"]: task for task in self._tasks(unknown)}
-            for number in unknown:
-                state = found[number]["state"] if number in found else DELETED
-                if state == WAITING:
-                    waiting[number] = found[number].get("require") or []
-                elif state in (FAILED, CANCELED, DELETED):
-                    lost[number] = (number, state)
-        while reached := {n: lost[need] for n, needs in waiting.items() if n not in lost for need in needs if need in lost}:
-            lost |= reached
-        return {number: lost[number] for number in self.ids if number in lost and number in waiting}
-
-    def _tasks(self, ids=None, **query) -> list[dict]:
-        groups = self.groups if ids is None else range_groups(ids)
-        return [task for group in groups for task in self.client.pages("/tasks", ids=group, **query)]
+    def _tasks(self, **query) -> list[dict]:
+        return tasks_of(self.client, self.ids, **query)
 
     def sentence(self, counts: dict[str, int]) -> str:
         """What did not succeed, and which ones to look at."""
@@ -121,3 +103,27 @@ class _Wait:
         failed = ranges([task["id"] for task in self._tasks(state=FAILED)][:_SHOWN_IDS]) if FAILED in bad else ""
         hint = f": look at {failed} first" if failed else ""
         return f"{sum(bad.values())} of {len(self.ids)} tasks did not succeed ({told}){hint}"
+
+
+def blocked_tasks(client: Client, ids: Iterable[int]) -> dict[int, tuple[int, str]]:
+    """The tasks that wait, directly or through others, for one that will not succeed: that one, and its state."""
+    waiting = {task["id"]: task.get("require") or [] for task in tasks_of(client, ids, state=WAITING)}
+    mine, lost = set(waiting), {}
+    seen = set(waiting)
+    while unknown := {number for needs in waiting.values() for number in needs} - seen:
+        seen |= unknown
+        found = {task["id"]: task for task in tasks_of(client, unknown)}
+        for number in unknown:
+            state = found[number]["state"] if number in found else DELETED
+            if state == WAITING:
+                waiting[number] = found[number].get("require") or []
+            elif state in (FAILED, CANCELED, DELETED):
+                lost[number] = (number, state)
+    while reached := {n: lost[need] for n, needs in waiting.items() if n not in lost for need in needs if need in lost}:
+        lost |= reached
+    return {number: lost[number] for number in sorted(mine) if number in lost}
+
+
+def tasks_of(client: Client, ids: Iterable[int], **query) -> list[dict]:
+    """Those of these tasks that are there and pass the filters."""
+    return [task for group in range_groups(ids) for task in client.pages("/tasks", ids=group, **query)]

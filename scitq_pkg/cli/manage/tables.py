@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ...durations import short_duration
+from ...escapes import safe
 from ...lib.client import PAGE
 from ...lib.objects import to_datetime
 from ...lib.server import Server, find, query
 from ...protocol import TASK_STATES
-from ..escapes import safe
 from ..options import duration
 from ..parser import OneOf, Parser, number
 
