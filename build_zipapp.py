@@ -34,12 +34,22 @@ NATIVE = {"cffi": "cffi", "cryptography": "cryptography", "psutil": "psutil", "p
 FOR_ONE_PYTHON = ("cffi", "psycopg2-binary")  # of these, the others are built for every CPython
 SELDOM = {  # pure, but large and not always needed: a layer -> its distributions
     "azure": ("azure-core", "azure-storage-blob", "isodate"),
-    "s3": ("boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six"),
+    "azure-mgmt": (
+        *("azure-identity", "azure-mgmt-compute", "azure-mgmt-core", "azure-mgmt-network", "azure-mgmt-resource"),
+        *("msal", "msal-extensions", "pyjwt"),
+    ),
+    "jmespath": ("jmespath",),
+    "openstack": (
+        *("decorator", "dogpile-cache", "iso8601", "jsonpatch", "jsonpointer", "keystoneauth1", "openstacksdk"),
+        *("os-service-types", "pbr", "platformdirs", "stevedore"),
+    ),
+    "s3": ("boto3", "botocore", "python-dateutil", "s3transfer", "six"),
 }
+FINDS_PLUGINS = ("keystoneauth1-",)  # by the `entry_points.txt` of its own description
 AWS_SERVICES = ("s3", "signin", "sso", "sso-oidc", "sts")  # of the descriptions of all of AWS that botocore comes with
 DOCUMENTATION = "swagger-ui-bundle"
 DOCUMENTATION_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
-NOT_NEEDED = ("jinja2", "markupsafe", "pycparser")  # for a template of swagger-ui-bundle, for writing wrappers of C
+NOT_NEEDED = ("jinja2", "markupsafe", "pycparser", "setuptools")  # for a template of swagger-ui-bundle, for wrappers of C, for builds by pbr
 
 DATE = (1980, 1, 1, 0, 0, 0)
 MAIN = '''\
@@ -274,7 +284,8 @@ def _wheel_files(wheel: pathlib.Path) -> "dict[str, bytes]":
 def _is_of_use(name: str) -> bool:
     top, _, rest = name.partition("/")
     if top.endswith(".dist-info"):
-        return rest == "METADATA" or "licen" in rest.lower()
+        plugins = top.startswith(FINDS_PLUGINS) and rest == "entry_points.txt"
+        return plugins or rest == "METADATA" or "licen" in rest.lower()
     return not name.endswith((".pyi", "py.typed")) and not top.endswith(".data") and top not in ("_yaml", "pwiz.py")
 
 
@@ -294,13 +305,14 @@ def _native(wheels: "list[pathlib.Path]") -> "dict[str, bytes]":
 def _seldom(wheels: "list[pathlib.Path]") -> "dict[str, bytes]":
     """The wheels of pure projects as `any/`, without what nobody calls here."""
     contents = {path: data for wheel in wheels for path, data in _wheel_files(wheel).items()}
-    return {f"any/{path}": data for path, data in contents.items() if not _is_of_another_service(path)}
+    return {f"any/{path}": data for path, data in contents.items() if not _is_never_asked_for(path)}
 
 
-def _is_of_another_service(path: str) -> bool:
-    """Whether it describes a service of AWS that is not used, or is for asyncio."""
+def _is_never_asked_for(path: str) -> bool:
+    """Whether it describes a service of AWS that is not used, is for asyncio, or for the project's own tests."""
     found = re.match(r"(?:botocore|boto3)/data/([^/]+)/", path)
-    return (found is not None and found[1] not in AWS_SERVICES) or "/aio/" in path or "/examples-" in path
+    other_service = found is not None and found[1] not in AWS_SERVICES
+    return other_service or re.search(r"/aio/|/examples-|^(keystoneauth1|openstack|pbr|stevedore)/(fixture|tests?)/", path) is not None
 
 
 def _documentation(wheel: pathlib.Path) -> bytes:

@@ -15,10 +15,14 @@ PACKAGES = {  # importable package -> layer
     "psycopg2": "psycopg2",
     **dict.fromkeys(("cffi", "_cffi_backend"), "cffi"),
     "cryptography": "cryptography",
-    **dict.fromkeys(("boto3", "botocore", "dateutil", "jmespath", "s3transfer", "six"), "s3"),
+    "jmespath": "jmespath",
+    **dict.fromkeys(("boto3", "botocore", "dateutil", "s3transfer", "six"), "s3"),
     **dict.fromkeys(("azure", "isodate"), "azure"),
+    **dict.fromkeys(("azure.identity", "azure.mgmt", "jwt", "msal", "msal_extensions"), "azure-mgmt"),
+    **dict.fromkeys(("decorator", "dogpile", "iso8601", "jsonpatch", "jsonpointer", "keystoneauth1", "openstack"), "openstack"),
+    **dict.fromkeys(("os_service_types", "pbr", "platformdirs", "stevedore"), "openstack"),
 }
-PURE = ("azure", "s3")  # layers that are the same on every machine
+PURE = ("azure", "azure-mgmt", "jmespath", "openstack", "s3")  # layers that are the same on every machine
 
 
 class Layers:
@@ -26,6 +30,7 @@ class Layers:
 
     def __init__(self, loader):
         self.loader = loader
+        self.folders = []  # of the layers that this process uses
 
     def find_spec(self, name: str, path=None, target=None):
         """A package of PACKAGES from its layer, or an installed one where no layer fits; None for all others."""
@@ -34,9 +39,10 @@ class Layers:
         from importlib.machinery import PathFinder
 
         try:
-            return PathFinder.find_spec(name, [self.unpacked(PACKAGES[name]), *sys.path])  # an `azure` may lie in several places
+            folder = os.path.join(self.unpacked(PACKAGES[name]), *name.split(".")[:-1])
+            return PathFinder.find_spec(name, [folder, *(sys.path if path is None else path)])  # an `azure` may lie in several places
         except NotForThisPython as why:
-            installed = PathFinder.find_spec(name)
+            installed = PathFinder.find_spec(name, path)
             if installed:
                 return installed
             raise ModuleNotFoundError(f"{name}: {why}; install it with pip, or use one of those", name=name) from None
@@ -44,7 +50,16 @@ class Layers:
     def unpacked(self, layer: str) -> str:
         """The folder with the layer's packages for this Python; raises NotForThisPython, and ImportError when no folder can hold it."""
         part = Part(self.read(f"{layer}-{'any' if layer in PURE else machine()}"))
-        return _in_some_cache("-".join([layer, part.digest, *part.tags]), part)
+        folder = _in_some_cache("-".join([layer, part.digest, *part.tags]), part)
+        if folder not in self.folders:
+            self.folders.append(folder)
+        return folder
+
+    def find_distributions(self, context=None):
+        """The descriptions (version, plugins) of what lies in the layers that are in use: keystoneauth1 finds its plugins by them."""
+        from importlib.metadata import DistributionFinder, MetadataPathFinder
+
+        return MetadataPathFinder.find_distributions(DistributionFinder.Context(name=context and context.name, path=self.folders))
 
     def read(self, layer: str) -> bytes:
         try:
@@ -160,7 +175,7 @@ def _in_some_cache(name: str, part: Part) -> str:
             return _kept(os.path.join(cache, "layers", name), part)
         except OSError as error:
             troubles.append(f"{cache}: {error.strerror or error}")
-    raise ImportError(f"no place to unpack {name} ({'; '.join(troubles)}): set SCITQ_CACHE to a folder of yours with 20 MB free")
+    raise ImportError(f"no place to unpack {name} ({'; '.join(troubles)}): set SCITQ_CACHE to a folder of yours with 50 MB free")
 
 
 def _kept(folder: str, part: Part) -> str:

@@ -153,6 +153,7 @@ def test_an_install_has_every_file(installed):
 def test_the_lock_has_every_dependency_with_its_hashes():
     text = (ROOT / "pyproject.toml").read_text()
     asked = ast.literal_eval(re.search(r"^dependencies = (\[.*?^\])", text, re.MULTILINE | re.DOTALL)[1])
+    asked += ast.literal_eval(re.search(r"^clouds = (\[.*?\])$", text, re.MULTILINE)[1])
     locked = build_zipapp.read_lock(build_zipapp.LOCK.read_text())
     assert {re.match(r"[a-z0-9-]+", requirement)[0] for requirement in asked} <= set(locked)
     assert all("--hash=sha256:" in block for block in locked.values())
@@ -220,6 +221,27 @@ def test_clients_of_stores_come_out_of_the_file(alone, tmp_path):
     env = clean(tmp_path, PYTHONPATH=str(alone))
     for line in python("-S", "-W", "error", "-c", STORES, env=env).stdout.splitlines():
         assert line.startswith(str(tmp_path / "cache" / "layers"))
+
+
+CLOUDS = """
+import scitq, warnings
+import azure.storage.blob  # from another part than azure.mgmt
+from azure.mgmt.compute import ComputeManagementClient as compute
+from azure.mgmt.network import NetworkManagementClient
+from azure.mgmt.resource.resources import ResourceManagementClient
+from azure.identity import DefaultAzureCredential as identity
+warnings.simplefilter("ignore")  # openstacksdk warns its own developers
+import openstack, keystoneauth1.loading
+assert keystoneauth1.loading.get_plugin_loader("password") and openstack.connect(auth_type="none", endpoint="http://127.0.0.1:1/")
+print(azure.storage.blob.__file__, __import__("sys").modules[compute.__module__].__file__, openstack.__file__, sep="\\n")
+"""
+
+
+def test_clients_of_clouds_come_out_of_the_file(alone, tmp_path):
+    env = clean(tmp_path, PYTHONPATH=str(alone), XDG_CACHE_HOME=str(tmp_path))
+    lines = python("-S", "-W", "error", "-c", CLOUDS, env=env).stdout.splitlines()
+    layers = [pathlib.Path(line).relative_to(tmp_path / "cache" / "layers").parts[0] for line in lines]
+    assert [layer.rpartition("-")[0] for layer in layers] == ["azure", "azure-mgmt", "openstack"]
 
 
 def test_an_azure_of_the_user_is_found_beside_ours(alone, tmp_path):
