@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
 import rjsmin
 from doors import Doors, error
 from env import Env
-from scitq.api.ui import lean
+from scitq.api.ui import SCRIPTS
 from scitq.transport import Connection
+from scitq.ui.bundle import bundle
 
 from scitq import ui
 
 FOLDER = Path(__file__).resolve().parent.parent / "scitq_pkg" / "ui"
-FILES = sorted(str(path.relative_to(FOLDER)) for kind in ui.KINDS for path in FOLDER.rglob(f"*.{kind}"))
+MODULES = {path.stem: path.read_text() for path in sorted(FOLDER.glob("js/*.js"))}
+FILES = [*(path.name for kind in ui.KINDS for path in FOLDER.glob(f"*.{kind}")), *(f"js/{name}.js" for name in SCRIPTS)]
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +32,50 @@ def doors(tmp_path_factory):
 def test_every_file_is_served_with_its_kind_and_never_twice(doors, name):
     answer = doors.get(f"/ui/{name}")
     assert answer.status == 200
-    sent, written = answer.body.decode().split("\n"), (FOLDER / name).read_text().split("\n")
-    assert len(sent) == len(written), "an error in a browser names the line of the file"
-    assert all(short in long for short, long in zip(sent, written))
     assert answer.headers["Content-Type"] == ui.KINDS[name.rpartition(".")[2]]
     again = doors.get(f"/ui/{name}", If_None_Match=answer.headers["ETag"])
     assert again.status == 304 and again.body == b""
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".js")])
-def test_what_a_script_loses_on_its_way_means_nothing(name):
-    """A minifier that knows JavaScript makes the same of both."""
-    written = (FOLDER / name).read_text()
-    assert rjsmin.jsmin(lean(written.encode()).decode()) == rjsmin.jsmin(written)
+def test_what_a_page_loads_are_these_files(doors):
+    named = re.findall(r'(?:src|href)="\./([^"]+)"', doors.get("/ui/").body.decode())
+    assert sorted(named) == sorted(name for name in FILES if name != "index.html")
+
+
+# --- one script of all modules ----------------------------------------------------------------------------------------
+
+
+def test_every_module_is_in_the_script_once():
+    whole = bundle("main", MODULES.__getitem__)
+    assert sorted(re.findall(r"^const \$(\w+) = ", whole, re.MULTILINE)) == sorted(set(MODULES) - {"theme"})
+
+
+def test_modules_run_after_those_that_they_need():
+    modules = {"a": 'import { x, y as z } from "./b.js";\nz(x);\n', "b": "export const x = 1;\nexport async function* y() {}\n"}
+    assert bundle("a", modules.__getitem__) == (
+        "const $b = (() => {\nconst x = 1;\nasync function* y() {}\n\nreturn { x, y };\n})();\n"
+        "const $a = (() => {\nconst { x, y: z } = $b;\nz(x);\n\nreturn {  };\n})();\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [("export let a = 1;", "a.js: export let"), ("export default 1;", "a.js: export default"), ('import x from "./b.js";', "a.js: import x"),
+     ('import { x } from "./a.js";', "a.js imports itself"), ('import("./b.js");', "a.js: import")],
+)  # fmt: skip
+def test_what_cannot_be_put_into_one_is_refused(line, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        bundle("a", {"a": line, "b": ""}.__getitem__)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_template_is_in_another(name):
+    """The minifier takes the inner one for code, and its blanks for nothing."""
+    templates = re.findall(r"`[^`\\]*(?:\\.[^`\\]*)*`", rjsmin.jsmin(MODULES[name]))
+    assert [text for text in templates if re.search(r"\$\{[^}]*$", text)] == []
+
+
+# --- how they travel --------------------------------------------------------------------------------------------------
 
 
 def test_what_takes_gzip_gets_it(doors):
@@ -54,12 +88,7 @@ def test_what_takes_gzip_gets_it(doors):
 
 def test_all_of_it_is_small(doors):
     bodies = [doors.get(f"/ui/{'' if name == 'index.html' else name}", Accept_Encoding="gzip").body for name in FILES]
-    assert sum(map(len, bodies)) < 100_000
-
-
-def test_comments_and_indentation_stay_at_home():
-    code = b"/** What it does.\n */\nif (a) {\n    b(\"http://c // d\"); // why\n    // and how\n    e = `f // g`; // it's\n}\n"
-    assert lean(code) == b"\n\nif (a) {\nb(\"http://c // d\");\n\ne = `f // g`; // it's\n}\n"
+    assert sum(map(len, bodies)) < 85_000
 
 
 @pytest.mark.parametrize(
@@ -82,11 +111,11 @@ def test_its_policy_lets_no_text_become_script(doors):
 
 
 @pytest.mark.parametrize(
-    "name", ["js/none.js", "none.css", "js/../index.html", "..%2fapi%2fui.py", "__init__.py", "js%2fmain.js"]
+    "name", ["js/none.js", "js/api.js", "none.css", "js/../index.html", "..%2fapi%2fui.py", "__init__.py", "js%2fmain.js"]
 )
 def test_no_other_file_is_served(doors, name):
     answer = doors.get(f"/ui/{name}")
-    assert b"def " not in answer.body and (answer.status == 404) == name.endswith(("none.js", "none.css"))
+    assert b"def " not in answer.body and (answer.status == 404) == name.endswith(("none.js", "api.js", "none.css"))
 
 
 @pytest.mark.parametrize("path", ["/", "/ui"])

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import itertools
 import random
+from pathlib import Path
 
 import pytest
 from hands import Hands
 
+from scitq import ui
+
+FOLDER = Path(ui.__file__).parent / "js"
 RED, BOLD = "ansi-red", "ansi-bold"
 
 
 @pytest.fixture
 def run(tab):
-    """Runs a function of a module of the UI in the browser; the module comes as its first argument."""
+    """Runs a function of a module of the UI in the browser; the module comes as its first argument. Pages get all modules as one script."""
+    tab.context.route("**/ui/js/*.js", lambda route: route.fulfill(path=FOLDER / route.request.url.rpartition("/")[2]))
     page = tab.visit()
 
     def run(module: str, function: str, *values):

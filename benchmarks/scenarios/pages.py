@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import random
+import re
 import shutil
 import subprocess
 import threading
 import time
 import urllib.request
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,6 @@ PAGES = {  # a page: what its first rows are
     "settings": ("settings", "main h2"),
 }
 BUSY_WORKERS = Path(__file__).resolve().parent.parent / "busy_workers.py"
-ONE_FILE = BUSY_WORKERS.parent.parent / "dist" / "scitq.pyz"
 CHROMIUM = (
     "--no-sandbox", "--headless=new", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -222,10 +222,9 @@ def _streams(system) -> Iterator[list[int]]:
 
 def _sent_bytes(system) -> int:
     """What a browser gets of all files together."""
-    with zipfile.ZipFile(ONE_FILE) as archive:
-        names = [name.partition("/ui/")[2] for name in archive.namelist() if name.startswith("scitq/ui/")]
-    paths = ["" if name == "index.html" else name for name in names if not name.endswith(".py")]
-    return sum(len(_sent(f"{system.url}/ui/{path}")) for path in paths)
+    page = _sent(f"{system.url}/ui/")
+    paths = re.findall(r'(?:src|href)="\./([^"]+)"', gzip.decompress(page).decode())
+    return len(page) + sum(len(_sent(f"{system.url}/ui/{path}")) for path in paths)
 
 
 def _sent(url: str) -> bytes:

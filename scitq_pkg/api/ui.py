@@ -8,10 +8,12 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+import rjsmin
 from marshmallow import EXCLUDE
 
 from .. import ui
 from ..errors import NotFound
+from ..ui.bundle import bundle
 from .answers import Answer
 from .call import Call
 from .gate import HEADERS
@@ -20,10 +22,8 @@ from .routes import ANYBODY, route
 
 INDEX = "index.html"
 MOST_DEPTH = 20
-_CODE = (ui.KINDS["js"], ui.KINDS["css"])
+SCRIPTS = ("main", "theme")  # what the page asks for; each comes with all modules that it needs
 _POLICY = HEADERS["Content-Security-Policy"] + "; require-trusted-types-for 'script'; trusted-types 'none'"
-_BLOCK = re.compile(rb"^[ \t]*/\*.*?\*/[ \t]*$", re.DOTALL | re.MULTILINE)
-_REST = re.compile(rb"^[ \t]*//.*$|[ \t]+// [^'\"`/\n]*$|^[ \t]+", re.MULTILINE)
 _TAKES_GZIP = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?\s*(?:,|$))", re.IGNORECASE)
 
 
@@ -76,8 +76,9 @@ def _depth(environ: dict) -> int:
 
 @lru_cache(maxsize=100)
 def _file(name: str) -> _File | None:
-    plain, kind = ui.read(name), ui.kind(name)
-    return _prepared(kind, lean(plain) if kind in _CODE else plain) if plain is not None and kind else None
+    kind = ui.kind(name)
+    plain = script(name) if kind == ui.KINDS["js"] else ui.read(name)
+    return _prepared(kind, plain) if plain is not None and kind else None
 
 
 @lru_cache(maxsize=MOST_DEPTH + 1)
@@ -89,9 +90,17 @@ def _index(depth: int) -> _File:
     return _prepared(ui.KINDS["html"], plain.replace(b'="./', b'="' + (b"../" * depth or b"./")))
 
 
-def lean(code: bytes) -> bytes:
-    """Without indentation and comments, which are a sixth of what travels; the lines keep their numbers."""
-    return _REST.sub(b"", _BLOCK.sub(lambda found: b"\n" * found[0].count(b"\n"), code))
+def script(name: str) -> bytes | None:
+    """A script and all its modules in one, without what only people read; None for one that no page asks for."""
+    module = name.removeprefix("js/").removesuffix(".js")
+    return rjsmin.jsmin(bundle(module, _module)).encode() if module in SCRIPTS else None
+
+
+def _module(name: str) -> str:
+    text = ui.read(f"js/{name}.js")
+    if text is None:
+        raise NotFound(f"the module {name}.js of the web UI is not installed here")
+    return text.decode()
 
 
 def _prepared(kind: str, plain: bytes) -> _File:

@@ -249,7 +249,8 @@ function hintButton(memory, batch) {
   if (!wanted || wanted === memory.concurrency) return null;
   const work = async () => {
     const rows = [...live.workers.values()].filter((worker) => worker.batch === batch);
-    const body = `${rows.map((row) => `${row.name}: ${row.concurrency} → ${wanted}`).slice(0, 20).join(", ")}. What runs goes on.`;
+    const changes = rows.slice(0, 20).map((row) => `${row.name}: ${row.concurrency} → ${wanted}`);
+    const body = `${changes.join(", ")}. What runs goes on.`;
     const yes = rows.length && (await confirm({ title: `Set the concurrency of ${many(rows.length, "worker")} to ${wanted}?`, body, verb: "Set" }));
     if (yes) await changeMany(rows, { concurrency: wanted }, `Concurrency ${wanted} on ${many(rows.length, "worker")}.`, (row) => ({ concurrency: row.concurrency }));
   };

@@ -76,7 +76,7 @@ function lastLine(group) {
 function actions(batch, group, edit) {
   const button = (text, title, work) => el("button", { type: "button", class: "small", title, text, on: { click: work } });
   const newest = group.task_ids.at(-1);
-  const what = `${ending(group)}${group.last_line ? `: ${group.last_line}` : ""}`;
+  const what = ending(group) + (group.last_line ? `: ${group.last_line}` : "");
   return el("span", { class: "row" },
     button("Relaunch", `Queue them again: ${what}`, () => act("relaunch", chosen(batch, group))),
     button("Edit and relaunch", `Change their commands or properties first: ${what}`, () => edit(batch, chosen(batch, group))),

@@ -1,22 +1,29 @@
 /** The frame of all pages: who am I, where am I, is the line alive. */
 
 import { get, root, send, session } from "./api.js";
+import { page as batch } from "./batch.js";
 import { failed } from "./dialogs.js";
 import { el, replace, show } from "./dom.js";
 import { duration } from "./format.js";
 import { help, keys } from "./keys.js";
 import { live } from "./live.js";
+import { page as overview } from "./overview.js";
 import { go, leave, link, route, start } from "./router.js";
+import { page as settings } from "./settings.js";
+import { page as task } from "./task.js";
+import { page as tasks } from "./tasks.js";
+import { page as worker } from "./worker.js";
+import { page as workers } from "./workers.js";
 
-const PAGES = [
-  ["/", "overview.js"],
-  ["/batches/*name", "batch.js"],
-  ["/tasks", "tasks.js"],
-  ["/tasks/:id", "task.js"],
-  ["/workers", "workers.js"],
-  ["/workers/:id", "worker.js"],
-  ["/settings", "settings.js"],
-];
+const PAGES = {
+  "/": overview,
+  "/batches/*name": batch,
+  "/tasks": tasks,
+  "/tasks/:id": task,
+  "/workers": workers,
+  "/workers/:id": worker,
+  "/settings": settings,
+};
 const NAVIGATION = [
   ["/", "Overview", "o"],
   ["/tasks", "Tasks", "t"],
@@ -35,7 +42,7 @@ const nav = el("nav", { "aria-label": "Pages" }, NAVIGATION.map(([url, word]) =>
 let version = null; // of the server that these files came from
 let started = false;
 
-for (const [pattern, file] of PAGES) route(pattern, loaded(file));
+for (const [pattern, page] of Object.entries(PAGES)) route(pattern, page);
 document.querySelector("link[rel=icon]").href = new URL("ui/icon.svg", root); // whatever the address becomes
 buildHeader();
 bindKeys();
@@ -45,17 +52,6 @@ live.on("workers", showLine);
 setInterval(showLine, 1000);
 session.addEventListener("signed-out", signIn);
 begin();
-
-/** A page comes when it is wanted, and says it when it cannot. */
-function loaded(file) {
-  return async (ctx) => {
-    const module = await import(`./${file}`).catch((error) => {
-      console.error(error);
-      throw new Error("This page could not be loaded. Reload it; if that does not help, this server is incomplete.");
-    });
-    return module.page(ctx);
-  };
-}
 
 async function begin() {
   try {

@@ -135,7 +135,8 @@ function firstSteps() {
   const task = copyLine("launch a task");
   worker.set(workerCommand({}));
   const server = root.href.replace(/\/$/, "");
-  task.set(`scitq launch ${/^http:..(localhost|127\.0\.0\.1):5000$/.test(server) ? "" : `--server ${server} `}'echo hello'`);
+  const where = /^http:..(localhost|127\.0\.0\.1):5000$/.test(server) ? "" : `--server ${server} `;
+  task.set(`scitq launch ${where}'echo hello'`);
   return el(
     "div",
     { class: "empty" },

@@ -194,7 +194,8 @@ class Tasks {
   #show(force = false) {
     const total = this.#total();
     this.table.node.classList.toggle("one-batch", Boolean(this.filter.batch));
-    this.table.update(this.#rows(), { more: this.#next === null ? null : () => this.#more(), note: total === 0 ? "" : `of ${tasks(total)}${Object.keys(this.filter).length ? ` that pass the filter: ${inWords(this.filter)}` : ""}`, force });
+    const passing = Object.keys(this.filter).length ? ` that pass the filter: ${inWords(this.filter)}` : "";
+    this.table.update(this.#rows(), { more: this.#next === null ? null : () => this.#more(), note: total === 0 ? "" : `of ${tasks(total)}${passing}`, force });
     this.bar.counts(this.#counts);
     this.#selected();
   }

@@ -119,7 +119,7 @@ export class WorkerLine {
 
 /** "3 of 4, 2 held". */
 function inShort({ running, concurrency, held }) {
-  return `${running} of ${concurrency}${held > running ? `, ${held - running} held` : ""}`;
+  return `${running} of ${concurrency}` + (held > running ? `, ${held - running} held` : "");
 }
 
 function measured(measure, points, newest, row) {

@@ -265,8 +265,9 @@ function inWords(all) {
   const running = all.reduce((sum, row) => sum + row.running, 0);
   const free = online.reduce((sum, row) => sum + Math.max(0, row.concurrency - row.running), 0);
   const total = online.reduce((sum, row) => sum + row.concurrency, 0);
+  const words = states.map(([state, number]) => `${count(number)} ${state}`);
   return [
-    `${many(all.length, "worker")}: ${states.map(([state, number]) => `${count(number)} ${state}`).join(", ")}`,
+    `${many(all.length, "worker")}: ${words.join(", ")}`,
     many(running, "task runs", "tasks run"),
     `${count(free)} of ${count(total)} slots free`,
   ].join(" · ");
