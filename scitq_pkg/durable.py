@@ -29,6 +29,18 @@ def sync(path: Path | str) -> None:
         os.close(descriptor)
 
 
+def write_whole(path: Path | str, content: bytes, mode: int = 0o666) -> None:
+    """Makes or replaces a file in one step, and returns when it is on the disk: a reader sees the old one or the new one. Raises OSError."""
+    beside = f"{path}.{os.getpid()}"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    os.replace(beside, path)
+    sync(os.path.dirname(os.path.abspath(path)))
+
+
 def _sync_disk_of(folder: Path) -> bool:
     """All that was written to the disk of a folder; False: this system has no way to wait for one disk. Raises OSError."""
     import ctypes

@@ -25,8 +25,12 @@ from .provider import CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order
 CODES = {kind.code: kind for kind in (CloudTrouble, NoRoom, CloudRefused)}
 
 
-def main(_arguments: list[str]) -> int:
-    """`scitq cloud`: answers the one question of standard input; the exit code."""
+def main(arguments: list[str]) -> int:
+    """`scitq cloud`: answers the one question of standard input; the exit code. `--become`: see `local`."""
+    if arguments[:1] == ["--become"]:
+        from .local import become
+
+        return become(arguments[1])
     say = _Voice()
     question = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_the_server, name="server", daemon=True).start()

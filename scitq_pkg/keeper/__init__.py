@@ -30,7 +30,15 @@ BEFORE = "before"  # it was started once already
 
 
 def main(arguments: list[str]) -> int:
-    """`scitq keeper DIRECTORY`: owns the commands of a worker's directory until nobody needs it; the exit code."""
+    """`scitq keeper DIRECTORY`: owns the commands of a worker's directory until nobody needs it; the exit code.
+
+    `scitq keeper --end DIRECTORY`: ends all that a worker's directory has, the worker included.
+    """
+    if arguments[0] == "--end":
+        from .ending import end
+
+        end(arguments[1])
+        return 0
     from .loop import Keeper
 
     return Keeper(arguments[0]).serve()
