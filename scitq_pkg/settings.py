@@ -37,6 +37,11 @@ class Settings:
     lost_after: float = 1800.0  # seconds of silence after which a worker's running tasks are given to others
     threads: int = 1200  # at most; they are started as long polls need them
     max_body: int = 64 * 2**20  # bytes of a request
+    webhook_host: tuple[str, ...] = ("public",)  # where webhooks may go: names, globs of them, addresses, networks, `public`
+    smtp: str | None = None  # host or host:port of the server that takes mail
+    smtp_sender: str | None = None  # address that mail comes from
+    smtp_user: str | None = None
+    smtp_password_file: Path | None = None  # else its password is SCITQ_SMTP_PASSWORD
 
     @property
     def tls(self) -> bool:

@@ -63,6 +63,15 @@ def _parser() -> Parser:
     )
     add("--threads", metavar="N", help="threads at most, one for each request that waits (default: 1200)")
     add("--max-body", metavar="BYTES", help="the largest request (default: 64 MiB)")
+    add(
+        "--webhook-host", action="append", metavar="HOST",
+        help="where webhooks may go (repeatable): a name or a glob, an address, a network, public (default: public, which is all "
+        "but loopback, link-local and private addresses)",
+    )  # fmt: skip
+    add("--smtp", metavar="HOST[:PORT]", help="the server that takes mail (default: none, and no mail is sent; port 25)")
+    add("--smtp-sender", metavar="ADDRESS", help="whom mail comes from (default: scitq@ this machine)")
+    add("--smtp-user", metavar="NAME", help="who logs in there; the password is SCITQ_SMTP_PASSWORD, or in a file")
+    add("--smtp-password-file", metavar="FILE", help="the file of that password")
     add("--stop-with-parent", action="store_true", help="end when standard input closes")
     add("-q", "--quiet", action="store_true", help="print nothing at the start")
     add("-v", "--verbose", action="count", default=0, help="log every request; twice: everything")
