@@ -47,7 +47,13 @@ KILL = "kill"  # end its process tree now (SIGKILL)
 CANCEL = "cancel"  # end it now, and end the task with it
 DESIRED = (RUN, SUSPEND, RETURN, TERM, KILL, CANCEL)
 
-WORKER_STATES = ("online", "offline", "draining", "unfit")
+WORKER_STATES = ("online", "offline", "draining", "unfit", "deploying", "destroying")
+
+# What a provider runs for us. `evicted`: the provider takes it away, and it is still there.
+MACHINE_STATES = ("planned", "creating", "booting", "up", "evicted", "deleting", "gone")
+COMING = ("planned", "creating", "booting")  # a machine whose worker has not called yet
+JOB_KINDS = ("deploy", "destroy", "flavors")
+JOB_STATES = ("pending", "running", "succeeded", "failed", "canceled")
 
 ROLES = ("admin", "user", "worker")
 

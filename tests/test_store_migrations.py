@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from scitq.errors import Conflict
-from scitq.store import Store, migrations, recruiters, tasks, workers
+from scitq.store import Store, flavors, machines, migrations, recruiters, tasks, workers
 from scitq.store.filters import Filter
 from scitq.store.schema import VERSION
 
@@ -71,31 +71,52 @@ def shape_of(store: Store) -> dict[str, list]:
     return store.read(look)
 
 
-def make_older(tx) -> None:
-    """What schema 2 was, with a worker in it."""
+def make_schema_3(tx) -> None:
+    """What schema 3 was."""
+    tx.run("ALTER TABLE worker DROP COLUMN machine_id")
+    tx.run("ALTER TABLE batch DROP COLUMN budget")
+    for table in ("machine", "stint", "job", "joblog", "flavor", "provider"):
+        tx.run(f"DROP TABLE {table}")
+        tx.run("DELETE FROM counter WHERE name = ?", (table,))
+    tx.run("UPDATE setting SET value = '3' WHERE name = 'schema'")
+
+
+def make_schema_2(tx) -> None:
+    """What schema 2 was."""
     for column in ("flavor", "provider", "region", "home_batch_id", "home_concurrency", "home_prefetch"):
         tx.run(f"ALTER TABLE worker DROP COLUMN {column}")
     tx.run("DROP TABLE recruiter")
     tx.run("DELETE FROM counter WHERE name = 'recruiter'")
     tx.run("UPDATE setting SET value = '2' WHERE name = 'schema'")
+
+
+def put_worker(tx) -> None:
     tx.run(
         "INSERT INTO worker (id, name, key, hostname, batch_id, concurrency, prefetch, permanent, draining, offline, created_at) "
         "VALUES (7, 'old', 'k', 'h', 1, 1, 0, ?, ?, ?, 0)", (True, False, False),
     )  # fmt: skip
 
 
-def test_a_database_of_schema_2_becomes_as_one_that_is_new(database_url, tmp_path):
+SPEC = {"batch": "b", "concurrency": 2, "prefetch": 0, "permanent": False, "provider": "p", "region": "r", "flavor": "f"}
+
+
+@pytest.mark.parametrize("steps", [(make_schema_3, make_schema_2), (make_schema_3,)], ids=["2", "3"])
+def test_a_database_of_an_older_schema_becomes_as_one_that_is_new(database_url, tmp_path, steps):
     store = Store.open(database_url, tmp_path)
     new = shape_of(store)
-    store.write(make_older)
+    for step in (*steps, put_worker):
+        store.write(step)
     assert shape_of(store) != new
     store.close()
     for _ in range(2):
         later = Store.open(database_url, tmp_path)
         assert schema_of(later) == str(VERSION) and shape_of(later) == new
         old = later.read(lambda tx: workers.get(tx, 7))
-        assert (old["flavor"], old["provider"], old["region"], old["home"]) == (None,) * 4
+        assert (old["flavor"], old["provider"], old["region"], old["home"], old["machine"]) == (None,) * 5
         later.write(lambda tx: recruiters.put(tx, {"batch": "b", "rank": 1, "tasks_per_worker": 1}, "ann"))
+        made = later.write(lambda tx: machines.plan(tx, SPEC, "ann"))
+        assert later.write(lambda tx: machines.known(tx, made["machine"], "p-1"))
+        assert later.write(lambda tx: flavors.replace(tx, "p", [{"region": "r", "name": "f"}], "ann")) == 1
         later.close()
 
 

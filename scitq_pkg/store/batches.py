@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import NotFound, nearest
 from ..protocol import KILL, RUN, RUNNING, SUSPEND, TERM
-from . import events, queue
+from . import costs, events, queue, stints
 from .filters import checked_glob, glob_test
 from .schema import Batch
 from .transaction import Transaction, marks
@@ -50,11 +50,14 @@ def row(tx: Transaction, name: str) -> dict:
 
 
 def _with_counts(tx: Transaction, rows: list[dict]) -> list[dict]:
-    """With `counts` of tasks by state, and how many `workers`."""
+    """With `counts` of tasks by state, how many `workers`, and their `cost` in `currency` so far as machines of providers."""
     if not rows:
         return rows
-    by_id = {row["id"]: row | {"stopped": bool(row["stopped"]), "counts": {}, "workers": 0} for row in rows}
+    nothing = {"counts": {}, "workers": 0, "cost": None, "currency": None, "hours": 0.0}
+    by_id = {row["id"]: row | nothing | {"stopped": bool(row["stopped"]), "counts": {}} for row in rows}
     ids = list(by_id)
+    for batch_id, spent in costs.of_batches(tx, ids).items():
+        by_id[batch_id] |= spent
     for found in tx.all(
         f"SELECT batch_id, state, COUNT(*) AS n FROM task WHERE batch_id IN ({marks(ids)}) GROUP BY batch_id, state", ids
     ):
@@ -91,6 +94,16 @@ def go(tx: Transaction, name: str, who: str) -> None:
     tx.wake()
 
 
+def update(tx: Transaction, name: str, changes: dict, who: str) -> None:
+    """Change its `budget`: a number, or None for none. Raises NotFound."""
+    known = row(tx, name)
+    changes = {column: value for column, value in changes.items() if known[column] != value}
+    if changes:
+        tx.update(Batch, known["id"], changes)
+        events.add(tx, who, "batch.update", "batch", [name], changes)
+        tx.wake()
+
+
 def _running(tx: Transaction, batch_id: int) -> list[int]:
     return tx.column(
         "SELECT execution.id FROM execution JOIN task ON task.execution_id = execution.id WHERE task.batch_id = ? "
@@ -112,9 +125,11 @@ def delete(tx: Transaction, name: str, who: str) -> None:
     default = ensure(tx, "Default")
     recruiters.go_home(tx, tx.column("SELECT id FROM worker WHERE batch_id = ? AND home_batch_id IS NOT NULL", (batch_id,)))
     tx.run("UPDATE worker SET home_batch_id = ? WHERE home_batch_id = ?", (default, batch_id))
-    for worker_id in tx.column("SELECT id FROM worker WHERE batch_id = ?", (batch_id,)):
+    left = tx.column("SELECT id FROM worker WHERE batch_id = ?", (batch_id,))
+    for worker_id in left:
         tx.run("UPDATE worker SET batch_id = ? WHERE id = ?", (default, worker_id))
         tx.touch(worker_id)
+    stints.move(tx, left)
     if batch_id != default:
         tx.run("DELETE FROM batch WHERE id = ?", (batch_id,))
     events.add(tx, who, "batch.delete", "batch", [name])

@@ -9,9 +9,10 @@ from peewee import SchemaManager
 
 from ..errors import Conflict
 from ..protocol import DEFAULT_BATCH
-from .schema import CACHE_INDEX, INDEXES, RECRUITER_INDEX, TABLES, VERSION, Batch, Counter
+from .schema import CACHE_INDEX, CLOUD_INDEXES, INDEXES, RECRUITER_INDEX, TABLES, VERSION, Batch, Counter
 
 MIGRATION_LOCK = 0x5C18
+
 
 def _data_of_executions(tx) -> None:
     for column, kind in (("transfers", "TEXT"), ("reused_id", "INTEGER"), ("cache_key", "TEXT"), ("outputs", "TEXT")):
@@ -35,7 +36,37 @@ def _recruiters(tx) -> None:
     tx.run("INSERT INTO counter (name, next) VALUES ('recruiter', 1)")
 
 
-STEPS: dict[int, Callable] = {2: _data_of_executions, 3: _recruiters}  # version reached -> step(tx)
+_CLOUD_TABLES = (  # `FLAG` and `REAL` are written as the database writes them
+    "machine (id INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, provider TEXT NOT NULL, region TEXT NOT NULL, flavor TEXT, "
+    "wish TEXT, state TEXT NOT NULL, provider_id TEXT, address TEXT, worker_id INTEGER, price REAL, currency TEXT, message TEXT, "
+    "asked_by TEXT NOT NULL, created_at REAL NOT NULL, asked_at REAL, up_at REAL, gone_at REAL, seen_at REAL, unknown FLAG NOT NULL)",
+    "stint (id INTEGER NOT NULL PRIMARY KEY, machine_id INTEGER NOT NULL, batch_id INTEGER NOT NULL, started_at REAL NOT NULL, "
+    "ended_at REAL)",
+    "job (id INTEGER NOT NULL PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, provider TEXT NOT NULL, machine_id INTEGER, "
+    "worker_id INTEGER, attempt INTEGER NOT NULL, retry INTEGER NOT NULL, progress INTEGER NOT NULL, step TEXT, message TEXT, "
+    "owner TEXT, not_before REAL, canceled_by TEXT, asked_by TEXT NOT NULL, created_at REAL NOT NULL, started_at REAL, "
+    "finished_at REAL)",
+    "joblog (job_id INTEGER NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL, line TEXT NOT NULL, PRIMARY KEY (job_id, seq))",
+    "flavor (provider TEXT NOT NULL, region TEXT NOT NULL, name TEXT NOT NULL, cpu INTEGER, ram REAL, disk REAL, "
+    "gpus INTEGER NOT NULL, gpu TEXT, gpumem REAL, tags TEXT NOT NULL, price REAL, currency TEXT, eviction REAL, "
+    "available INTEGER, updated_at REAL NOT NULL, PRIMARY KEY (provider, region, name))",
+    "provider (name TEXT NOT NULL PRIMARY KEY, trouble TEXT, trouble_at REAL, listed_at REAL)",
+)
+
+
+def _clouds(tx) -> None:
+    flag, real = ("BOOLEAN", "DOUBLE PRECISION") if tx.postgresql else ("INTEGER", "REAL")
+    tx.run(f"ALTER TABLE batch ADD COLUMN budget {real}")
+    tx.run("ALTER TABLE worker ADD COLUMN machine_id INTEGER")
+    for table in _CLOUD_TABLES:
+        tx.run("CREATE TABLE " + table.replace("FLAG", flag).replace("REAL", real))
+    for index in CLOUD_INDEXES:
+        tx.run(index)
+    tables = [table.partition(" ")[0] for table in _CLOUD_TABLES]
+    tx.many("INSERT INTO counter (name, next) VALUES (?, 1)", [(table,) for table in tables])
+
+
+STEPS: dict[int, Callable] = {2: _data_of_executions, 3: _recruiters, 4: _clouds}  # version reached -> step(tx)
 
 
 def migrate(tx) -> None:

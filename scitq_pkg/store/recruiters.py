@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from ..errors import Conflict
-from . import batches, events
+from . import batches, events, stints
 from .schema import Recruiter
 from .transaction import Transaction, marks
 from .workers import AT_HOME
@@ -198,6 +198,7 @@ def take(tx: Transaction, recruiter: dict, workers: list[dict], who: str) -> set
     ))  # fmt: skip
     for worker_id in taken:
         tx.touch(worker_id)
+    stints.move(tx, sorted(taken))
     if taken:
         detail = _of_event({name: recruiter[name] for name in ("batch", "rank", "concurrency", "prefetch")})
         left = {worker["batch_id"] for worker in workers if worker["id"] in taken}
@@ -220,6 +221,7 @@ def go_home(tx: Transaction, worker_ids: list[int], who: str | None = None) -> N
             "UPDATE worker SET batch_id = home_batch_id, concurrency = home_concurrency, prefetch = home_prefetch, "
             + ", ".join(f"{column} = NULL" for column in AT_HOME) + f" WHERE id IN ({marks(ids)})", ids,
         )  # fmt: skip
+        stints.move(tx, ids)
         for worker_id in ids:
             tx.touch(worker_id)
         if who is not None:

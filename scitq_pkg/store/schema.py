@@ -10,7 +10,7 @@ from peewee import (
     BigIntegerField, BlobField, BooleanField, CompositeKey, DoubleField, IntegerField, Model, SmallIntegerField, TextField,
 )  # fmt: skip
 
-VERSION = 3
+VERSION = 4
 
 
 class Counter(Model):
@@ -32,6 +32,7 @@ class Batch(Model):
     name = TextField(unique=True)
     stopped = BooleanField(default=False)
     created_at = DoubleField()
+    budget = DoubleField(null=True)  # money, as the providers count it: with so much spent no machine is deployed for it
 
 
 class Worker(Model):
@@ -62,6 +63,7 @@ class Worker(Model):
     created_at = DoubleField()
     contact_at = DoubleField(null=True)
     deleted_at = DoubleField(null=True)
+    machine_id = IntegerField(null=True)  # of one that was deployed
 
 
 class Recruiter(Model):
@@ -79,6 +81,106 @@ class Recruiter(Model):
     concurrency = IntegerField(null=True)  # of workers it takes; null: as they are
     prefetch = IntegerField(null=True)
     created_at = DoubleField()
+
+
+class Machine(Model):
+    """What a provider runs for us; written down before it is asked for, and kept when it is gone."""
+
+    id = IntegerField(primary_key=True)
+    name = TextField()  # as the provider knows it, chosen by us
+    provider = TextField()
+    region = TextField()
+    flavor = TextField(null=True)
+    wish = TextField(null=True)  # JSON: the provider, region and flavor that were asked for, and the places `tried` in vain
+    state = TextField()
+    provider_id = TextField(null=True)
+    address = TextField(null=True)
+    worker_id = IntegerField(null=True)
+    price = DoubleField(null=True)  # of an hour
+    currency = TextField(null=True)
+    message = TextField(null=True)
+    asked_by = TextField()
+    created_at = DoubleField()
+    asked_at = DoubleField(null=True)  # when the provider was asked for it first
+    up_at = DoubleField(null=True)  # its worker called
+    gone_at = DoubleField(null=True)
+    seen_at = DoubleField(null=True)  # when the provider told of it last
+    unknown = BooleanField(default=False)  # it carries our tag, and nobody here asked for it
+
+
+class Stint(Model):
+    """The time for which a machine served a batch."""
+
+    id = IntegerField(primary_key=True)
+    machine_id = IntegerField()
+    batch_id = IntegerField()
+    started_at = DoubleField()
+    ended_at = DoubleField(null=True)
+
+
+class Job(Model):
+    """What this server does with a provider: deploys a machine, destroys one, asks for flavors."""
+
+    id = IntegerField(primary_key=True)
+    kind = TextField()
+    state = TextField()
+    provider = TextField()
+    machine_id = IntegerField(null=True)
+    worker_id = IntegerField(null=True)
+    attempt = IntegerField()
+    retry = IntegerField()
+    progress = IntegerField()  # percent
+    step = TextField(null=True)  # what it does now
+    message = TextField(null=True)  # why it failed, or why it waits for another attempt
+    owner = TextField(null=True)  # the server process that runs it
+    not_before = DoubleField(null=True)
+    canceled_by = TextField(null=True)  # who wants it to end, while it runs
+    asked_by = TextField()
+    created_at = DoubleField()
+    started_at = DoubleField(null=True)
+    finished_at = DoubleField(null=True)
+
+
+class JobLog(Model):
+    job_id = IntegerField()
+    seq = IntegerField()
+    at = DoubleField()
+    line = TextField()
+
+    class Meta:
+        primary_key = CompositeKey("job_id", "seq")
+
+
+class Flavor(Model):
+    """A size of machine that a provider has in a region, as `cloud.provider.Flavor` says."""
+
+    provider = TextField()
+    region = TextField()
+    name = TextField()
+    cpu = IntegerField(null=True)
+    ram = DoubleField(null=True)
+    disk = DoubleField(null=True)
+    gpus = IntegerField()
+    gpu = TextField(null=True)
+    gpumem = DoubleField(null=True)
+    tags = TextField()
+    price = DoubleField(null=True)
+    currency = TextField(null=True)
+    eviction = DoubleField(null=True)
+    available = IntegerField(null=True)
+    updated_at = DoubleField()
+
+    class Meta:
+        primary_key = CompositeKey("provider", "region", "name")
+
+
+class Provider(Model):
+    """How it stands with a provider."""
+
+    name = TextField(primary_key=True)
+    trouble = TextField(null=True)  # why it cannot be used now
+    trouble_at = DoubleField(null=True)  # since when
+    listed_at = DoubleField(null=True)  # when it told its machines last
 
 
 class Task(Model):
@@ -197,13 +299,20 @@ class Request(Model):
     at = DoubleField()
 
 
-TABLES = (Counter, Setting, Batch, Worker, Recruiter, Task, Requirement, Execution, Output, Token, Event, Request)
+CLOUD = (Machine, Stint, Job, JobLog, Flavor, Provider)
+TABLES = (Counter, Setting, Batch, Worker, Recruiter, *CLOUD, Task, Requirement, Execution, Output, Token, Event, Request)
 
 CACHE_INDEX = "CREATE INDEX execution_cache ON execution (cache_key) WHERE cache_key IS NOT NULL"
 RECRUITER_INDEX = "CREATE UNIQUE INDEX recruiter_rank ON recruiter (batch_id, rank)"
+CLOUD_INDEXES = (
+    "CREATE UNIQUE INDEX machine_name ON machine (name)",
+    "CREATE INDEX stint_machine ON stint (machine_id)",
+    "CREATE INDEX job_state ON job (state)",
+)
 INDEXES = (
     CACHE_INDEX,
     RECRUITER_INDEX,
+    *CLOUD_INDEXES,
     "CREATE UNIQUE INDEX worker_name ON worker (name) WHERE deleted_at IS NULL",
     "CREATE INDEX task_batch_state ON task (batch_id, state)",
     "CREATE INDEX task_queue ON task (batch_id, priority DESC, id) WHERE state = 'pending'",

@@ -65,6 +65,6 @@ def withdraw(tx: Transaction, hashed: str, who: str) -> None:
         _end(tx, row, who)
 
 
-def revoke_of_worker(tx: Transaction, worker_id: int) -> None:
-    """End every token of a worker."""
-    tx.run("UPDATE token SET revoked_at = ? WHERE worker_id = ? AND revoked_at IS NULL", (tx.now, worker_id))
+def revoke_of_worker(tx: Transaction, worker_id: int, but: int | None = None) -> None:
+    """End every token of a worker, except for one."""
+    tx.run("UPDATE token SET revoked_at = ? WHERE worker_id = ? AND revoked_at IS NULL AND id <> ?", (tx.now, worker_id, but or 0))

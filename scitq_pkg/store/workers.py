@@ -5,21 +5,28 @@ from __future__ import annotations
 import fnmatch
 import json
 
-from ..errors import Conflict, InvalidRequest, NotFound, nearest
-from ..protocol import WORKER_STATES
-from . import batches, events, queue, tokens
+from ..errors import Conflict, InvalidRequest, NotAllowed, NotFound, nearest
+from ..protocol import COMING, WORKER_STATES
+from . import batches, events, queue, stints, tokens
 from .filters import checked_glob
 from .schema import Worker
 from .transaction import Transaction
 
 _LIVE = "('assigned', 'accepted', 'running', 'uploading')"
+_OF_MACHINE = (  # most workers have none: nothing is looked for then
+    "machine_id AS machine, machine.state AS machine_state, machine.price, machine.currency, "
+    "CASE WHEN machine_id IS NULL THEN NULL ELSE (SELECT SUM((COALESCE(stint.ended_at, ?) - stint.started_at) / 3600.0) FROM stint "
+    "WHERE stint.machine_id = worker.machine_id) END AS hours, CASE WHEN machine_id IS NULL THEN NULL ELSE (SELECT MAX(job.id) "
+    "FROM job WHERE job.machine_id = worker.machine_id AND job.state IN ('pending', 'running')) END AS job, "
+)
 _SELECT = (
     "SELECT worker.id, worker.name, hostname, batch.name AS batch, concurrency, prefetch, permanent, draining, offline, problem, "
-    "version, cpus, memory_bytes, flavor, provider, region, (SELECT name FROM batch WHERE id = home_batch_id) AS home, stats, "
-    "worker.created_at, contact_at, "
+    "version, cpus, memory_bytes, worker.flavor, worker.provider, worker.region, "
+    "(SELECT name FROM batch WHERE id = home_batch_id) AS home, stats, worker.created_at, contact_at, " + _OF_MACHINE +
     f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {_LIVE}) AS held, "
     f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {_LIVE} AND state = 'running') AS running "
-    "FROM worker JOIN batch ON batch.id = worker.batch_id WHERE deleted_at IS NULL"
+    "FROM worker JOIN batch ON batch.id = worker.batch_id LEFT JOIN machine ON machine.id = worker.machine_id "
+    "WHERE deleted_at IS NULL"
 )
 
 
@@ -47,13 +54,43 @@ def register(tx: Transaction, given: dict, hashed: str, who: str) -> dict:
 def _make_way(tx: Transaction, known: dict) -> None:
     """The name of a worker that is gone and holds nothing is free."""
     holds = tx.value(f"SELECT id FROM execution WHERE worker_id = ? AND state IN {_LIVE} LIMIT 1", (known["id"],))
-    if not known["offline"] or holds is not None:
+    if not known["offline"] or holds is not None or known["machine_id"] is not None:
         raise Conflict(
             f"worker {known['name']} exists, on {known['hostname'] or 'another machine'}: give another --name, or "
             "delete that one first",
             field="name",
         )
-    _remove(tx, known["id"])
+    remove(tx, known["id"])
+
+
+def register_own(tx: Transaction, worker_id: int, token_id: int, given: dict, who: str) -> dict:
+    """A worker that has been deployed, and has come up with its own token: that stays, all others of it are worth nothing.
+
+    Whether it is permanent, and what kind of machine it is, is known here. Raises NotAllowed for another name or key.
+    """
+    known = tx.one("SELECT * FROM worker WHERE id = ? AND deleted_at IS NULL", (worker_id,))
+    if known is None or (known["name"], known["key"]) != (given["name"], given["key"]):
+        raise NotAllowed("a worker's token registers that worker alone, by its name and key")
+    tokens.revoke_of_worker(tx, worker_id, but=token_id)
+    columns = {name: given[name] for name in ("hostname", "cpus", "memory_bytes")}
+    tx.update(Worker, worker_id, {**columns, "offline": False, "contact_at": tx.now})
+    _arrived(tx, known)
+    events.add(tx, who, "worker.register", "worker", [worker_id], {"name": given["name"], "hostname": given["hostname"]})
+    tx.wake()
+    return get(tx, worker_id)
+
+
+def _arrived(tx: Transaction, known: dict) -> None:
+    from . import machines  # which uses this module
+
+    if known["machine_id"] is not None:
+        machines.up(tx, known["machine_id"])
+
+
+def let_in(tx: Transaction, worker_id: int, hashed: str, who: str) -> None:
+    """One more token for a worker that is being deployed: whichever its machine was given, it may come with it."""
+    worker = get(tx, worker_id)
+    tokens.create(tx, worker["name"], "worker", hashed, who, worker_id)
 
 
 def _create(tx: Transaction, given: dict) -> int:
@@ -70,7 +107,10 @@ def _create(tx: Transaction, given: dict) -> int:
 
 def _renew(tx: Transaction, known: dict, given: dict) -> int:
     columns = {name: given[name] for name in ("hostname", "permanent", "cpus", "memory_bytes")} | _machine(given)
+    if known["machine_id"] is not None:
+        del columns["permanent"]  # which was decided when it was deployed
     tx.update(Worker, known["id"], {**columns, "offline": False, "contact_at": tx.now})
+    _arrived(tx, known)
     return known["id"]
 
 
@@ -81,13 +121,13 @@ def _machine(given: dict) -> dict:
 
 def get(tx: Transaction, worker_id: int) -> dict:
     """A worker. Raises NotFound."""
-    return _shown(tx.get(f"worker {worker_id}", f"{_SELECT} AND worker.id = ?", (worker_id,)))
+    return _shown(tx.get(f"worker {worker_id}", f"{_SELECT} AND worker.id = ?", (tx.now, worker_id)))
 
 
 def find(tx: Transaction, chosen: dict, limit: int, after: int | None, descending: bool) -> list[dict]:
     """Workers in the order of their ids, those past `after`; `chosen`: batch, name (a glob), state (several, commas between)."""
     checked_glob(chosen.get("name", "*"))
-    rows = [_shown(row) for row in tx.all(f"{_SELECT} ORDER BY worker.id {'DESC' if descending else 'ASC'}")]
+    rows = [_shown(row) for row in tx.all(f"{_SELECT} ORDER BY worker.id {'DESC' if descending else 'ASC'}", (tx.now,))]
     states = _states(chosen.get("state"))
     kept = [
         row
@@ -115,9 +155,20 @@ def _shown(row: dict) -> dict:
     row["stats"] = json.loads(row["stats"]) if row["stats"] else None
     for flag in ("permanent", "draining"):
         row[flag] = bool(row[flag])
-    offline = row.pop("offline")
-    row["state"] = "offline" if offline else "unfit" if row["problem"] else "draining" if row["draining"] else "online"
+    row["state"] = _state(row, row.pop("offline"))
+    if row["machine"] is not None:
+        row["hours"] = round(row["hours"] or 0.0, 2)
+    row["cost"] = None if row["price"] is None else round(row["hours"] * row["price"], 4)
     return row
+
+
+def _state(row: dict, offline: bool) -> str:
+    """One word, the worst of what there is to say; of a machine that comes or goes that alone."""
+    if row["machine_state"] in COMING:
+        return "deploying"
+    if row["machine_state"] == "deleting":
+        return "destroying"
+    return "offline" if offline else "unfit" if row["problem"] else "draining" if row["draining"] else "online"
 
 
 def update(tx: Transaction, worker_id: int, changes: dict, who: str) -> None:
@@ -128,33 +179,45 @@ def update(tx: Transaction, worker_id: int, changes: dict, who: str) -> None:
     get(tx, worker_id)
     columns = dict(changes)
     if "name" in columns:
-        _check_free(tx, columns["name"], worker_id)
+        check_free(tx, columns["name"], worker_id)
     if "batch" in columns:
         columns["batch_id"] = batches.ensure(tx, columns.pop("batch"))
         columns |= AT_HOME
     tx.update(Worker, worker_id, columns)
+    if "batch" in changes:
+        stints.move(tx, [worker_id])
     if changes:
         events.add(tx, who, "worker.update", "worker", [worker_id], changes)
         tx.touch(worker_id)
         tx.wake()
 
 
-def _check_free(tx: Transaction, name: str, worker_id: int) -> None:
-    other = tx.value("SELECT id FROM worker WHERE name = ? AND deleted_at IS NULL AND id <> ?", (name, worker_id))
-    if other is not None:
+def check_free(tx: Transaction, name: str, worker_id: int | None = None) -> None:
+    """Raises Conflict if a worker other than this one has the name."""
+    other = tx.value("SELECT id FROM worker WHERE name = ? AND deleted_at IS NULL", (name,))
+    if other not in (None, worker_id):
         raise Conflict(f"worker {other} has this name", field="name")
 
 
-def delete(tx: Transaction, worker_id: int, who: str) -> None:
-    """Forget a worker: what it holds goes back to the queue, and is refused if it still reports it. Raises NotFound."""
+def delete(tx: Transaction, worker_id: int, who: str) -> int | None:
+    """Forget a worker: what it holds goes back to the queue, and is refused if it still reports it. Raises NotFound.
+
+    One that was deployed stays until its machine is destroyed: the id of the job that does it.
+    """
     worker = get(tx, worker_id)
-    queue.declare_lost(tx, [worker_id], f"worker {worker['name']} was deleted by {who}")
-    _remove(tx, worker_id)
     events.add(tx, who, "worker.delete", "worker", [worker_id], {"name": worker["name"]})
+    if worker["machine_state"] not in (None, "gone"):
+        from . import machines  # which uses this module
+
+        return machines.destroy(tx, worker["machine"], who)
+    queue.declare_lost(tx, [worker_id], f"worker {worker['name']} was deleted by {who}")
+    remove(tx, worker_id)
+    return None
 
 
-def _remove(tx: Transaction, worker_id: int) -> None:
-    tx.run("UPDATE worker SET deleted_at = ? WHERE id = ?", (tx.now, worker_id))
+def remove(tx: Transaction, worker_id: int) -> None:
+    """It is there no more, nor are its tokens; its row stays for what it did. Its name is free."""
+    tx.run("UPDATE worker SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL", (tx.now, worker_id))
     tokens.revoke_of_worker(tx, worker_id)
     tx.touch(worker_id)
     tx.wake()

@@ -1,0 +1,46 @@
+"""The flavors of all providers, as each told them last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from . import events
+from .schema import Flavor
+from .transaction import Transaction
+
+_TOLD = ("region", "name", "cpu", "ram", "disk", "gpus", "gpu", "gpumem", "tags", "price", "currency", "eviction", "available")
+_COLUMNS = ("provider", *_TOLD, "updated_at")
+_FIRST = {"gpus": 0, "tags": ""}  # where a provider says nothing
+
+
+def replace(tx: Transaction, provider: str, flavors: Iterable[Mapping], who: str) -> int:
+    """What a provider has is this (the fields of `cloud.provider.Flavor`), and nothing else; how many. Wakes who waits for it."""
+    told = {(flavor["region"], flavor["name"]): flavor for flavor in flavors}
+    tx.run("DELETE FROM flavor WHERE provider = ?", (provider,))
+    rows = [(provider, *(_value(flavor, name) for name in _TOLD), tx.now) for flavor in told.values()]
+    tx.insert_many(Flavor, _COLUMNS, rows)
+    events.add(tx, who, "flavor.update", "flavor", [provider], {"flavors": len(rows)})
+    tx.wake()
+    return len(rows)
+
+
+def _value(flavor: Mapping, name: str) -> object:
+    value = flavor.get(name)
+    return _FIRST.get(name) if value is None else value
+
+
+def find(tx: Transaction, provider: str | None = None, region: str | None = None, name: str | None = None) -> list[dict]:
+    """Flavors, cheapest first, those without a price last; `planned`: how many machines of it are coming."""
+    chosen = {column: value for column, value in (("provider", provider), ("region", region), ("name", name)) if value is not None}
+    tests = "".join(f" AND flavor.{column} = ?" for column in chosen)
+    return tx.all(
+        "SELECT flavor.*, (SELECT COUNT(*) FROM machine WHERE machine.provider = flavor.provider AND machine.region = flavor.region "
+        "AND machine.flavor = flavor.name AND machine.state IN ('planned', 'creating', 'booting')) AS planned "
+        f"FROM flavor WHERE 1 = 1{tests} ORDER BY price IS NULL, price, flavor.provider, flavor.region, flavor.name",
+        list(chosen.values()),
+    )
+
+
+def forget(tx: Transaction, provider: str) -> None:
+    """A provider that is configured no more has none."""
+    tx.run("DELETE FROM flavor WHERE provider = ?", (provider,))
