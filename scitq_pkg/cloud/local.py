@@ -177,6 +177,7 @@ class Local:
         try:
             folder.mkdir(mode=0o711, exist_ok=True)
             write_whole(folder / "machine.json", _json(Record(order.name, order.tag, self.name, order.start.worker)), 0o600)
+            os.close(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             _write_identity(folder, order.start)
             write_whole(folder / "start.json", json.dumps(_worker(folder, order.start)).encode(), 0o600)
         except OSError as error:
@@ -217,7 +218,7 @@ def become(path: str) -> int:
     """`scitq cloud --become FOLDER`: this process is the machine of the folder, and becomes its worker. The exit code if it may not."""
     folder = Path(path)
     try:
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(folder / "lock", os.O_RDWR)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         start = json.loads((folder / "start.json").read_text())
     except (BlockingIOError, FileNotFoundError):
