@@ -75,7 +75,8 @@ def make_schema_3(tx) -> None:
     """What schema 3 was."""
     tx.run("ALTER TABLE worker DROP COLUMN machine_id")
     tx.run("ALTER TABLE batch DROP COLUMN budget")
-    for table in ("machine", "stint", "job", "joblog", "flavor", "provider"):
+    tx.run("ALTER TABLE recruiter DROP COLUMN origin")
+    for table in ("machine", "stint", "job", "joblog", "flavor", "provider", "notifier", "message"):
         tx.run(f"DROP TABLE {table}")
         tx.run("DELETE FROM counter WHERE name = ?", (table,))
     tx.run("UPDATE setting SET value = '3' WHERE name = 'schema'")

@@ -9,7 +9,7 @@ from peewee import SchemaManager
 
 from ..errors import Conflict
 from ..protocol import DEFAULT_BATCH
-from .schema import CACHE_INDEX, CLOUD_INDEXES, INDEXES, RECRUITER_INDEX, TABLES, VERSION, Batch, Counter
+from .schema import CACHE_INDEX, CLOUD_INDEXES, INDEXES, NOTIFIER_INDEXES, RECRUITER_INDEX, TABLES, VERSION, Batch, Counter
 
 MIGRATION_LOCK = 0x5C18
 
@@ -55,18 +55,36 @@ _CLOUD_TABLES = (  # `FLAG` and `REAL` are written as the database writes them
 
 
 def _clouds(tx) -> None:
-    flag, real = ("BOOLEAN", "DOUBLE PRECISION") if tx.postgresql else ("INTEGER", "REAL")
-    tx.run(f"ALTER TABLE batch ADD COLUMN budget {real}")
+    tx.run(f"ALTER TABLE batch ADD COLUMN budget {'DOUBLE PRECISION' if tx.postgresql else 'REAL'}")
     tx.run("ALTER TABLE worker ADD COLUMN machine_id INTEGER")
-    for table in _CLOUD_TABLES:
+    _add_tables(tx, _CLOUD_TABLES, CLOUD_INDEXES)
+
+
+_NOTIFIER_TABLES = (
+    "notifier (id INTEGER NOT NULL PRIMARY KEY, batch_id INTEGER NOT NULL, kind TEXT NOT NULL, target TEXT NOT NULL, "
+    "done FLAG NOT NULL, failures INTEGER, told INTEGER, failures_told FLAG NOT NULL, origin TEXT, created_at REAL NOT NULL)",
+    "message (id INTEGER NOT NULL PRIMARY KEY, key TEXT NOT NULL, notifier_id INTEGER NOT NULL, batch TEXT NOT NULL, "
+    "kind TEXT NOT NULL, target TEXT NOT NULL, event TEXT NOT NULL, counts TEXT NOT NULL, failures INTEGER, "
+    "created_at REAL NOT NULL, attempts INTEGER NOT NULL, next_at REAL NOT NULL, sent_at REAL, given_up_at REAL, error TEXT)",
+)
+
+
+def _clouds_and_notifiers(tx) -> None:
+    _clouds(tx)
+    tx.run("ALTER TABLE recruiter ADD COLUMN origin TEXT")
+    _add_tables(tx, _NOTIFIER_TABLES, NOTIFIER_INDEXES)
+
+
+def _add_tables(tx, tables: tuple[str, ...], indexes: tuple[str, ...]) -> None:
+    flag, real = ("BOOLEAN", "DOUBLE PRECISION") if tx.postgresql else ("INTEGER", "REAL")
+    for table in tables:
         tx.run("CREATE TABLE " + table.replace("FLAG", flag).replace("REAL", real))
-    for index in CLOUD_INDEXES:
+    for index in indexes:
         tx.run(index)
-    tables = [table.partition(" ")[0] for table in _CLOUD_TABLES]
-    tx.many("INSERT INTO counter (name, next) VALUES (?, 1)", [(table,) for table in tables])
+    tx.many("INSERT INTO counter (name, next) VALUES (?, 1)", [(table.partition(" ")[0],) for table in tables])
 
 
-STEPS: dict[int, Callable] = {2: _data_of_executions, 3: _recruiters, 4: _clouds}  # version reached -> step(tx)
+STEPS: dict[int, Callable] = {2: _data_of_executions, 3: _recruiters, 4: _clouds_and_notifiers}  # version reached -> step(tx)
 
 
 def migrate(tx) -> None:

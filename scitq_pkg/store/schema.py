@@ -81,6 +81,7 @@ class Recruiter(Model):
     concurrency = IntegerField(null=True)  # of workers it takes; null: as they are
     prefetch = IntegerField(null=True)
     created_at = DoubleField()
+    origin = TextField(null=True)  # the batch file that made it
 
 
 class Machine(Model):
@@ -181,6 +182,41 @@ class Provider(Model):
     trouble = TextField(null=True)  # why it cannot be used now
     trouble_at = DoubleField(null=True)  # since when
     listed_at = DoubleField(null=True)  # when it told its machines last
+
+
+class Notifier(Model):
+    """Who is told what of a batch."""
+
+    id = IntegerField(primary_key=True)
+    batch_id = IntegerField()
+    kind = TextField()  # webhook or mail
+    target = TextField()  # a URL, whose path is a secret; or an address
+    done = BooleanField()  # tells when the batch is done
+    failures = IntegerField(null=True)  # tells when more tasks than this failed
+    told = IntegerField(null=True)  # the newest execution of the batch when it told last that it is done
+    failures_told = BooleanField()
+    origin = TextField(null=True)  # the batch file that made it
+    created_at = DoubleField()
+
+
+class Message(Model):
+    """What a notifier has to say, until somebody took it; it outlives the batch and stands for itself."""
+
+    id = IntegerField(primary_key=True)
+    key = TextField()  # random: sent twice it is the same one
+    notifier_id = IntegerField()
+    batch = TextField()
+    kind = TextField()
+    target = TextField()
+    event = TextField()
+    counts = TextField()  # JSON: the tasks of the batch by state
+    failures = IntegerField(null=True)
+    created_at = DoubleField()
+    attempts = IntegerField()
+    next_at = DoubleField()
+    sent_at = DoubleField(null=True)
+    given_up_at = DoubleField(null=True)
+    error = TextField(null=True)  # of the last attempt
 
 
 class Task(Model):
@@ -300,7 +336,9 @@ class Request(Model):
 
 
 CLOUD = (Machine, Stint, Job, JobLog, Flavor, Provider)
-TABLES = (Counter, Setting, Batch, Worker, Recruiter, *CLOUD, Task, Requirement, Execution, Output, Token, Event, Request)
+TABLES = (
+    Counter, Setting, Batch, Worker, Recruiter, *CLOUD, Notifier, Message, Task, Requirement, Execution, Output, Token, Event, Request,
+)  # fmt: skip
 
 CACHE_INDEX = "CREATE INDEX execution_cache ON execution (cache_key) WHERE cache_key IS NOT NULL"
 RECRUITER_INDEX = "CREATE UNIQUE INDEX recruiter_rank ON recruiter (batch_id, rank)"
@@ -309,10 +347,16 @@ CLOUD_INDEXES = (
     "CREATE INDEX stint_machine ON stint (machine_id)",
     "CREATE INDEX job_state ON job (state)",
 )
+NOTIFIER_INDEXES = (
+    "CREATE UNIQUE INDEX notifier_target ON notifier (batch_id, kind, target)",
+    "CREATE INDEX message_open ON message (next_at) WHERE sent_at IS NULL AND given_up_at IS NULL",
+    "CREATE INDEX message_notifier ON message (notifier_id)",
+)
 INDEXES = (
     CACHE_INDEX,
     RECRUITER_INDEX,
     *CLOUD_INDEXES,
+    *NOTIFIER_INDEXES,
     "CREATE UNIQUE INDEX worker_name ON worker (name) WHERE deleted_at IS NULL",
     "CREATE INDEX task_batch_state ON task (batch_id, state)",
     "CREATE INDEX task_queue ON task (batch_id, priority DESC, id) WHERE state = 'pending'",
