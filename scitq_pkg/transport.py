@@ -76,13 +76,14 @@ class Connection:
         query: Mapping | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        into: io.BufferedIOBase | None = None,
     ) -> Answer:
         """Sends one request and reads its answer, whatever its status (see `raise_for`).
 
         A body that is no bytes is sent as JSON. `query` leaves out what is None and joins lists with commas. A kept connection
         that the server closed is opened again once; a request that the server may have taken already is sent twice only if
-        that is harmless (GET, or an `Idempotency-Key`). Raises Unreachable in a sentence (Unanswered if the request had been
-        sent), Interrupted after `interrupt()`.
+        that is harmless (GET, or an `Idempotency-Key`). The body of a success is written to the file `into`, if one is given.
+        Raises Unreachable in a sentence (Unanswered if the request had been sent), Interrupted after `interrupt()`.
         """
         headers = dict(headers or {})
         if body is not None and not isinstance(body, (bytes, bytearray, memoryview)):
@@ -92,7 +93,7 @@ class Connection:
         repeatable = method in _SAFE_METHODS or "Idempotency-Key" in headers
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         with self._turn, self._in_flight():
-            return self._exchange(method, head, body, deadline, repeatable)
+            return self._exchange(method, head, body, deadline, repeatable, into)
 
     def interrupt(self) -> None:
         """Ends the request that is in flight in another thread: it raises Interrupted. Without one, nothing happens."""
@@ -136,19 +137,22 @@ class Connection:
             if not whole:
                 self._drop()
 
-    def _exchange(self, method: str, head: bytes, body, deadline: float, repeatable: bool) -> Answer:
+    def _exchange(self, method: str, head: bytes, body, deadline: float, repeatable: bool, into: io.BufferedIOBase | None) -> Answer:
         kept = self._socket is not None and not _has_news(self._socket)
         if not kept:
             self._open(deadline)
         try:
-            return self._send_and_read(method, head, body, deadline)
+            return self._send_and_read(method, head, body, deadline, into)
         except (ConnectionError, HTTPException):
             if not (kept and repeatable) or self._interrupted:
                 raise
+        if into is not None:
+            into.seek(0)
+            into.truncate()
         self._open(deadline)
-        return self._send_and_read(method, head, body, deadline)
+        return self._send_and_read(method, head, body, deadline, into)
 
-    def _send_and_read(self, method: str, head: bytes, body, deadline: float) -> Answer:
+    def _send_and_read(self, method: str, head: bytes, body, deadline: float, into: io.BufferedIOBase | None) -> Answer:
         sock = self._socket
         sock.settimeout(_left(deadline))
         refused, self._sent = None, True
@@ -161,7 +165,8 @@ class Connection:
                 response.begin()
             except (ConnectionError, HTTPException) as error:
                 raise refused or error from None
-            answer = Answer(response.status, response.headers, _read(response), self.url)
+            received = _read(response, into if response.status < 300 else None)
+            answer = Answer(response.status, response.headers, received, self.url)
         if response.will_close or refused:
             self._drop()
         return answer
@@ -261,7 +266,7 @@ def _names_itself(answer: Answer) -> bool:
 
 def _is_ours(answer: Answer) -> bool:
     """A proxy may have put its own name in `Server`: then JSON, or a header of ours, has to do."""
-    if _names_itself(answer) or answer.headers.get("X-Scitq-Next"):
+    if _names_itself(answer) or answer.headers.get("X-Scitq-Next") or answer.headers.get("X-Scitq-Sha256"):
         return True
     return answer.status == 204 or (answer.headers.get("Content-Type") or "").startswith("application/json")
 
@@ -306,11 +311,12 @@ class _Received(io.RawIOBase):
         return self._sock.recv_into(buffer)
 
 
-def _read(response: HTTPResponse) -> bytes:
-    """The whole body."""
-    parts = []
+def _read(response: HTTPResponse, into: io.BufferedIOBase | None) -> bytes:
+    """The whole body; nothing when it was written to a file."""
+    parts: list[bytes] = []
+    take = parts.append if into is None else into.write
     while part := response.read1(_READ_BYTES):
-        parts.append(part)
+        take(part)
     if response.length:  # read1 says nothing of an early end
         raise ConnectionResetError("the answer was cut")
     return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -13,7 +13,8 @@ import bottle
 from ..auth import permits
 from ..errors import NotAllowed, NotAuthenticated, ScitqError, Unavailable
 from . import (  # noqa: F401 - they fill the table
-    admin, attention, batches, events, executions, health, pages, recruiters, signin, stream, sync, tasks, tokens, ui, workers,
+    admin, attention, batches, events, executions, health, install, pages, recruiters, signin, stream, sync, tasks, tokens, ui,
+    workers,
 )  # fmt: skip
 from .answers import JSON, error_body, error_response, response
 from .call import Call, Service
@@ -82,7 +83,7 @@ class Application:
             raise NotAllowed(
                 f"this wants the role {' or '.join(entry.roles)}, the token of {caller.name!r:.80} has the role {caller.role}"
             )
-        if caller.role == "worker" and placeholders.get("id") != caller.worker_id:
+        if caller.role == "worker" and placeholders.get("id", caller.worker_id) != caller.worker_id:
             raise NotAllowed("a worker's token reaches that worker alone")
         return caller
 
