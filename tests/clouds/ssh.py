@@ -1,0 +1,57 @@
+"""Hosts that a real sshd makes on this machine, for the conformance suite."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+from clouds.rig import Rig as Base
+from scitq.cloud.provider import Order
+from services import free_port
+from sshd import Sshd, small_file
+
+PLAIN = 'sh -c "$SSH_ORIGINAL_COMMAND"'
+
+
+class Rig(Base):
+    kind, flavor, region = "ssh", "node1", "it"
+
+    def __init__(self, directory: Path):
+        self.sshd = Sshd(directory / "sshd", {"node1": PLAIN, "node2": PLAIN})
+        self.server = socket.create_server(("127.0.0.1", 0))  # takes calls and never answers
+        self.environ = {"SCITQ_ONE_FILE": str(small_file(directory / "scitq.pyz"))}
+        self.config = {"hosts": ["node1", "node2"], "options": self.sshd.options, "maximum": 100}
+        nobody = ["-oHostName=127.0.0.1", f"-oPort={free_port()}"]
+        self.unreachable = {"hosts": ["node1"], "options": nobody}
+
+    def order(self, *words, **changes) -> Order:
+        made = super().order(*words, **changes)
+        return replace(made, start=replace(made.start, server=f"http://127.0.0.1:{self.server.getsockname()[1]}"))
+
+    def close(self) -> None:
+        for line in self._processes():  # keepers need nobody: they end by themselves, later
+            os.kill(int(line.split()[1]), signal.SIGKILL)
+        self.server.close()
+        self.sshd.close()
+
+    def things(self) -> set[str]:
+        """Folders of machines on each host, of their scratch too, and processes that name them."""
+        homes = self.sshd.folder / "homes"
+        folders = {str(path) for pattern in (".local/share/scitq/*/", ".cache/scitq/scratch/*/") for path in homes.glob(f"*/{pattern}")}
+        return folders | self._processes()
+
+    def _processes(self) -> set[str]:
+        found = set()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    state = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+                except OSError:  # it ended meanwhile
+                    continue
+                if state != "Z" and any(word.startswith(f"{self.sshd.folder}/homes/".encode()) for word in words):
+                    found.add(f"process {entry.name}")
+        return found
