@@ -29,7 +29,6 @@ class Declared:
     key_of: Callable[[dict], Key]  # of a task as the server has it
     firsts: Mapping[Key, Collection[Key]] = field(default_factory=dict)  # what of `require` says only who goes first
     in_steps: bool = False  # the part of a name before a colon is a step
-    settled: Collection[Key] = ()  # they are there, and stay as they are
 
 
 @dataclass(slots=True)
@@ -61,8 +60,9 @@ class Plan:
         self.server, self.declared, self.wanted = server, declared, declared.tasks
         there = [row for batch in declared.batches for row in server.client.pages("/tasks", batch=batch, order="id")]
         self.rows = {key: row for row in there if (key := declared.key_of(row)) in self.wanted}
+        self.by_id = {row["id"]: row for row in there}
         self.names = {row["id"]: row["name"] or "" for row in there}
-        self.again: set[Key] = set()  # succeeded, and done once more
+        self.again: set[int] = set()  # succeeded, and done once more
         self.applied = Applied()
 
     def carry_out(self) -> Applied:
@@ -102,13 +102,10 @@ class Plan:
         edits: dict[tuple[str, bool], list[Key]] = {}  # the same change for many tasks is one request
         relaunched = []
         for key in keys:
-            if key in self.declared.settled:
-                self.applied.kept[key] = self.rows[key]["id"]
-                continue
             row, changes = self.rows[key], self._changes(key, ids)
             again = row["state"] in (FAILED, CANCELED) or row["state"] == SUCCEEDED and (bool(changes) or self._is_stale(key))
             if again and row["state"] == SUCCEEDED:
-                self.again.add(key)
+                self.again.add(row["id"])
             if changes:
                 edits.setdefault((json.dumps(changes, sort_keys=True), again), []).append(key)
             elif again:
@@ -140,10 +137,13 @@ class Plan:
 
     def _is_stale(self, key: Key) -> bool:
         """Whether a task that succeeded did so before the latest attempt of one it needs: ids of executions only grow."""
-        latest = self.rows[key].get("execution_id") or 0
-        needs = [(need, self.rows[need]) for need in self._needs(key) if need in self.rows]
+        latest, first = self.rows[key].get("execution_id") or 0, self.declared.firsts.get(key, ())
+        needs = [
+            self.by_id.get(need) if isinstance(need, int) else self.rows.get(need)
+            for need in self.wanted[key].get("require", ()) if need not in first
+        ]  # fmt: skip
         return any(
-            need in self.again or row["state"] != SUCCEEDED or (row.get("execution_id") or 0) > latest for need, row in needs
+            row["id"] in self.again or row["state"] != SUCCEEDED or (row.get("execution_id") or 0) > latest for row in needs if row
         )
 
     def _send(self, verb: str, keys: list[Key], done: dict[Key, int], **body) -> None:

@@ -12,6 +12,8 @@ _SIGNATURE = re.compile(
     r"|[\w.-]*(?:signature|token|secret|passw(?:or)?d|credential|apikey|accesskeyid))=)[^&|#\s]+",
     re.IGNORECASE,
 )
+_UNSAFE = re.compile(r"[^\w.+@-]+")  # in the name of a folder
+_LONGEST = 200  # characters of it
 _LEFT_OUT = "..."
 _ONLY_SHOWN = re.compile(r"://(?:[^/:\s]*:)?\.\.\.@|[?&][^=&\s]+=\.\.\.(?=[&#|\s]|$)")
 
@@ -39,3 +41,16 @@ def shown(text: str) -> str:
 def is_only_shown(uri: str) -> bool:
     """Whether a URI is what `shown` left of one, which leads nowhere."""
     return _LEFT_OUT in uri and _ONLY_SHOWN.search(uri) is not None
+
+
+def folder_names(labels: Iterable[str]) -> list[str]:
+    """A name of a folder, or of a file, for each label, no two the same."""
+    found: dict[str, None] = {}
+    for label in labels:
+        plain = _UNSAFE.sub("_", label).lstrip(".")[:_LONGEST] or "_"
+        name, number = plain, 1
+        while name in found:
+            number += 1
+            name = f"{plain}_{number}"
+        found[name] = None
+    return list(found)

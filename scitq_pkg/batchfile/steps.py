@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import graphlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ import yaml
 
 from ..errors import InvalidRequest, nearest
 from ..substitution import MARK
+from ..uris import folder_names
 from ..yamlvalues import Value, mapping, wrong_at
 from .model import schema
 from .rows import Cells, Table, grouped
@@ -18,7 +18,6 @@ from .tasks import Making, Recipe, expanded
 from .templates import Template
 
 _VALUES = ("name", "output")  # what `{step.value}` can be
-_UNSAFE = re.compile(r"[^\w.+@-]+")  # in the name of a folder
 
 
 @dataclass(slots=True)
@@ -162,7 +161,7 @@ class _Step:
         recipe = Recipe(making, template, columns)
         for number, (label, cells) in enumerate(zip(table.labels, table.rows, strict=True), 1):
             self.made.tasks.append(self._task(recipe, label, number, cells))
-        self.made.folders = _folders(task["name"].partition(":")[2] or template.label for task in self.made.tasks)
+        self.made.folders = folder_names(task["name"].partition(":")[2] or template.label for task in self.made.tasks)
 
     def _gathered(self) -> Table | None:
         """The rows that `by` makes."""
@@ -235,19 +234,6 @@ def _input(uri: str, only: str, folder: str) -> str:
     if any(letter in only for letter in "*?["):
         return f"{uri}|only:{only}|mv:{folder}"
     return f"{uri}{only.lstrip('/')}|mv:{folder}"
-
-
-def _folders(labels: Iterable[str]) -> list[str]:
-    """A name of a folder for each label, no two the same."""
-    found: dict[str, None] = {}
-    for label in labels:
-        plain = _UNSAFE.sub("_", label).lstrip(".") or "_"
-        name, number = plain, 1
-        while name in found:
-            number += 1
-            name = f"{plain}_{number}"
-        found[name] = None
-    return list(found)
 
 
 def _one_or_all(values: list[str]) -> str | list[str]:
