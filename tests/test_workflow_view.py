@@ -1,0 +1,116 @@
+"""The view of a workflow on a terminal, where keys are really pressed; and `debug`, one task at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from env import ROOT
+from terminal import Session
+
+SCRIPT = """
+import os, sys
+from scitq.workflow import Workflow
+
+wf = Workflow(sys.argv[1], shell=True, debug="debug" in sys.argv)
+gate = sys.argv[2]
+for name in "abcdef":
+    held = wf.step("hold", f"while [ ! -e {gate} ]; do sleep 0.1; done; echo {name}", name=name)
+wf.step("bad", "echo oh no >&2; exit 3", name="bad one")
+wf.step("end", "echo the end", required_tasks=held.gather())
+summary = wf.run()
+print("afterwards", summary.counts, bool(summary))
+"""
+
+
+@pytest.fixture
+def script(lab, batch, tmp_path):
+    """The words that start the script, with the gate that lets its tasks end; and what to add to its variables."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    yield [sys.executable, "script.py", batch, str(tmp_path / "gate")]
+    for row in lab.items("/batches"):
+        if row["name"].startswith(f"{batch}."):
+            lab.api("DELETE", f"/batches/{row['name']}")
+
+
+@pytest.fixture
+def start(lab, tmp_path):
+    """Starts words on a terminal."""
+    sessions = []
+
+    def starter(words: list[str], **variables: str) -> Session:
+        sessions.append(Session(lab, words, tmp_path, {"PYTHONPATH": str(ROOT), **variables}))
+        return sessions[-1]
+
+    yield starter
+    for session in sessions:
+        session.close()
+
+
+def states(lab, batch: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in lab.items("/tasks"):
+        if row["batch"].startswith(f"{batch}."):
+            state = "suspended" if row["suspended"] else row["state"]
+            found[state] = found.get(state, 0) + 1
+    return found
+
+
+def test_the_keys(lab, script, start, batch, tmp_path):
+    view = start(script)
+    view.until("workflow")
+    view.until("hold")
+    view.until("p pause  s suspend  u resume")
+    lab.until(lambda: states(lab, batch).get("running") == 4, what="tasks run")
+    at = view.press("p")
+    view.until("paused: nothing new starts", at)
+    assert all(row["stopped"] for row in lab.items("/batches") if row["name"].startswith(f"{batch}."))
+    view.press("S")
+    lab.until(lambda: states(lab, batch).get("suspended") == 4, what="they are suspended")
+    at = view.press("u")
+    view.until("resumed", at)
+    lab.until(lambda: states(lab, batch).get("running") == 4, what="they run on")
+    view.press("r\x1b[Az")  # refreshes; keys without a meaning do nothing
+    at = view.press("d")
+    view.until("y / n", at)
+    at = view.press("n")
+    view.until("nothing was destroyed", at)
+    (tmp_path / "gate").touch()
+    assert view.end() == 0
+    text = view.seen.decode()
+    assert "\x1b[?1049h" in text and text.rindex("\x1b[?1049l") < text.index("8 tasks: 7 succeeded, 1 failed")
+    assert "failed: bad/bad one" in text and "exit code 3" in text and "afterwards" in text and "False" in text
+    assert view.is_as_before
+
+
+def test_who_leaves_ends_nothing_and_finds_it_again(lab, script, start, batch, tmp_path):
+    view = start(script)
+    view.until("p pause")
+    lab.until(lambda: states(lab, batch).get("running") == 4, what="tasks run")
+    view.press("q")
+    assert view.end() == 130 and view.is_as_before
+    assert b"its tasks go on" in view.seen and b"afterwards" not in view.seen and b"Traceback" not in view.seen
+    ids = [row["id"] for row in lab.items("/tasks", batch=f"{batch}.hold")]
+    again = start(script)
+    again.until("p pause")
+    again.press("\x03")
+    assert again.end() == 130 and b"Traceback" not in again.seen
+    killed = start(script)
+    killed.until("p pause")
+    killed.process.kill()
+    (tmp_path / "gate").touch()
+    last = start(script)
+    assert last.end() == 0 and b"afterwards" in last.seen
+    assert [row["id"] for row in lab.items("/tasks", batch=f"{batch}.hold")] == ids
+    assert all(row["attempts"] == 1 for row in lab.items("/tasks", batch=f"{batch}.hold"))
+
+
+def test_destroyed_when_that_is_confirmed(lab, script, start, batch):
+    view = start(script)
+    view.until("p pause")
+    lab.until(lambda: states(lab, batch).get("running") == 4, what="tasks run")
+    view.until("y / n", view.press("d"))
+    view.press("y")
+    assert view.end() == 130 and b"is destroyed" in view.seen and b"afterwards" not in view.seen
+    assert states(lab, batch) == {} and not [row for row in lab.items("/batches") if row["name"].startswith(f"{batch}.")]
