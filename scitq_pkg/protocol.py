@@ -67,6 +67,7 @@ POLL_SECONDS = 20.0  # the longest a sync is held open
 OUTPUT_CAP_BYTES = 64 * 2**20  # per execution and stream: the first half and the last half are kept
 SYNC_OUTPUT_BYTES = 512 * 1024  # output carried by one sync: larger ones are no faster and cost the server their size several times
 KILL_GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL
+BUILD_DIGITS = 32  # of a sha256 in hex, by which a worker tells what it runs
 
 # --- what a user submits ------------------------------------------------------------------------------------------
 
@@ -152,6 +153,10 @@ class SyncRequest:
     executions: list[Report] = field(default_factory=list)  # every execution it holds
     output: list[Chunk] = field(default_factory=list)
     stats: dict | None = None  # load, memory, disks, network, gpus
+    evicted: str | None = None  # that its provider is about to take its machine away, in a sentence
+    build: str | None = None  # sha256 of the one file that it runs, BUILD_DIGITS of it; None: a checkout or an install
+    not_upgraded: str | None = None  # `upgrade` of an answer that it could not follow, and
+    upgrade_problem: str | None = None  # why not: it goes on as it is
 
 
 @dataclass(slots=True)
@@ -190,3 +195,4 @@ class SyncAnswer:
     delay: float = 0.0  # seconds to keep before the next idle request: the server is crowded
     grace: float = KILL_GRACE_SECONDS  # seconds between SIGTERM and SIGKILL
     lease: float = START_LEASE_SECONDS  # start nothing when the last answered request was sent longer ago
+    upgrade: str | None = None  # go on as the one file of this sha256, which is at /install/scitq.pyz

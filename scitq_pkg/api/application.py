@@ -14,7 +14,7 @@ from ..auth import permits
 from ..errors import NotAllowed, NotAuthenticated, ScitqError, Unavailable
 from . import (  # noqa: F401 - they fill the table
     admin, attention, batches, events, executions, health, install, pages, recruiters, signin, stream, sync, tasks, tokens, ui,
-    workers,
+    upgrades, workers,
 )  # fmt: skip
 from .answers import JSON, error_body, error_response, response
 from .call import Call, Service

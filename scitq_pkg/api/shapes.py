@@ -136,10 +136,21 @@ class Worker(Thing):
     provider = fields.String(allow_none=True)
     region = fields.String(allow_none=True)
     home = fields.String(allow_none=True, metadata={"description": "the batch it goes back to, while a recruiter has it"})
+    version = fields.String(allow_none=True, metadata={"description": "of scitq, that it runs"})
+    outdated = fields.Boolean(required=True, metadata={"description": "whether that is another one than the server's"})
+    upgrading = fields.Boolean(required=True, metadata={"description": "whether it is told to run another one"})
+    upgrade_problem = fields.String(allow_none=True, metadata={"description": "why it could not"})
+    gpus = fields.Integer(allow_none=True, metadata={"description": "how many it has; null: not known yet"})
+    gpu = fields.String(allow_none=True, metadata={"description": "the model of the first"})
     held = fields.Integer(required=True, metadata={"description": "executions that it has"})
     running = fields.Integer(required=True, metadata={"description": "executions of which the command runs"})
     created_at = Moment()
     contact_at = Moment()
+
+
+class Upgrade(Worker):
+    to_version = fields.String(required=True, metadata={"description": "what it is told to run"})
+    sha256 = fields.String(required=True)
 
 
 class RegisteredWorker(Worker):

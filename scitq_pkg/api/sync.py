@@ -7,7 +7,7 @@ import time
 from .. import wire
 from ..errors import NotFound
 from ..protocol import API, POLL_SECONDS, SyncAnswer, SyncRequest
-from ..store import Transaction, queue
+from ..store import Transaction, machines, queue, workers
 from .call import Call, known_id
 from .routes import WORKER, route
 from .shapes import Cached
@@ -28,6 +28,8 @@ def sync(call: Call, id: int) -> dict:
     service.monitor.contact(worker_id)
     if request.stats:
         service.history.note(worker_id, request.stats)
+    if request.evicted:
+        _note_eviction(call, worker_id, request.evicted)
     told = call.read(lambda tx: _idle_answer(tx, worker_id, request))
     if told is None:
         service.store.write(lambda tx: queue.apply(tx, worker_id, request, data))
@@ -46,6 +48,12 @@ def cached(call: Call, id: int, key: str) -> dict:
     if found is None:
         raise NotFound(f"nothing that succeeded has the key {key:.100}")
     return found
+
+
+def _note_eviction(call: Call, worker_id: int, why: str) -> None:
+    machine_id = call.read(lambda tx: workers.unaware_machine(tx, worker_id))
+    if machine_id is not None:
+        call.service.store.write(lambda tx: machines.evicted(tx, machine_id, why, call.who))
 
 
 def _idle_answer(tx: Transaction, worker_id: int, request: SyncRequest) -> SyncAnswer | None:

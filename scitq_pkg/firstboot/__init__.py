@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
+from ..address import server_url
 from ..cloud.provider import Start
 from ..errors import InvalidRequest
 from ..protocol import WORKER_NAME
@@ -61,7 +62,7 @@ def _own_files(start: Start, deployment: Mapping) -> list[dict]:
     made += [_file(f"/etc/systemd/system/{name}", (scripts / name).read_text("utf-8"), _PLAIN) for name in _UNITS]
     made.append(_file("/etc/scitq/boot.env", environment_file(_boot_values(start, deployment)), _PLAIN))
     made.append(_file("/etc/scitq/worker.env", environment_file(_worker_values(start)), _PLAIN))
-    identity = {"key": start.key, "token": start.token, "server": start.server}
+    identity = {"key": start.key, "token": start.token, "server": server_url(start.server)}
     made.append(_file("/etc/scitq/worker.json", json.dumps(identity) + "\n", _SECRET))
     if start.ca:
         made.append(_file(_CA_FILE, start.ca, _PLAIN))
@@ -78,7 +79,7 @@ def _boot_values(start: Start, deployment: Mapping) -> dict[str, str]:
     """What the steps are told."""
     return {
         "SCITQ_SCRATCH": start.scratch or SCRATCH,
-        "SCITQ_SERVER": start.server,
+        "SCITQ_SERVER": server_url(start.server),
         "SCITQ_SHA256": start.sha256,
         "SCITQ_WORKER": start.worker,
         "SCITQ_CA": _CA_FILE if start.ca else "",
@@ -92,7 +93,7 @@ def _boot_values(start: Start, deployment: Mapping) -> dict[str, str]:
 def _worker_values(start: Start) -> dict[str, str]:
     """The worker's own variables and the words of its command; its token and key are in its file."""
     values = {
-        "SCITQ_SERVER": start.server,
+        "SCITQ_SERVER": server_url(start.server),
         "SCITQ_CONCURRENCY": str(start.concurrency),
         "SCITQ_WORKER": start.worker,
         "SCITQ_BATCH": start.batch,

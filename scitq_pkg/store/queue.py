@@ -11,7 +11,7 @@ import json
 
 from ..errors import Conflict, NotFound
 from ..protocol import (
-    ACCEPTED, ASSIGNED, CANCEL, CANCELED, ENDED, FAILED, KILL, LIVE, LOST, PENDING, RETURN, RUN, RUNNING, SUCCEEDED,
+    ACCEPTED, ASSIGNED, BUILD_DIGITS, CANCEL, CANCELED, ENDED, FAILED, KILL, LIVE, LOST, PENDING, RETURN, RUN, RUNNING, SUCCEEDED,
     SUSPEND, TERM, UPLOADING, WAITING, Order, Report, SyncAnswer, SyncRequest,
 )  # fmt: skip
 from . import streams
@@ -63,6 +63,8 @@ def needs_apply(tx: Transaction, worker_id: int, request: SyncRequest) -> bool:
     worker = _worker(tx, worker_id)
     if worker["offline"] or worker["problem"] != request.problem or _incarnations(worker)[0] != request.incarnation:
         return True
+    if worker["upgrade"] is not None and _upgraded(worker["upgrade"], request) is not None:
+        return True
     rows = {row["id"]: row for row in _executions(tx, [report.id for report in request.executions])}
     return any(_differs(rows.get(report.id), report, worker_id) for report in request.executions)
 
@@ -104,9 +106,19 @@ def _note_worker(tx: Transaction, worker: dict, request: SyncRequest) -> bool:
     if worker["offline"]:
         changes["offline"] = False
         tx.wake()
+    if worker["upgrade"] is not None and (upgraded := _upgraded(worker["upgrade"], request)) is not None:
+        changes |= {"upgrade": None, "upgrade_problem": None if upgraded else request.upgrade_problem}
+        tx.touch(worker["id"])
     if changes:
         tx.update(Worker, worker["id"], {**changes, "contact_at": tx.now})
     return is_new
+
+
+def _upgraded(wanted: str, request: SyncRequest) -> bool | None:
+    """Whether a worker runs what it was told to go on as; False if it cannot, None while it says nothing of it."""
+    if request.build == wanted[:BUILD_DIGITS]:
+        return True
+    return False if request.not_upgraded == wanted else None
 
 
 def _executions(tx: Transaction, ids: list[int], lock: bool = False) -> list[dict]:
@@ -183,7 +195,7 @@ def answer(tx: Transaction, worker_id: int, request: SyncRequest) -> SyncAnswer:
         raise NotFound(f"no worker {worker_id}: it was deleted; register again")
     told = SyncAnswer(
         sequence=request.sequence, concurrency=worker["concurrency"], prefetch=worker["prefetch"],
-        batch=worker["batch"], draining=bool(worker["draining"]),
+        batch=worker["batch"], draining=bool(worker["draining"]), upgrade=worker["upgrade"],
     )  # fmt: skip
     live = tx.all(
         f"SELECT id, state, desired, stdout_size, stderr_size FROM execution WHERE worker_id = ? AND state IN {_LIVE_SQL} ORDER BY id",
@@ -203,7 +215,8 @@ def is_news(told: SyncAnswer, request: SyncRequest) -> bool:
 
 
 def _digest(told: SyncAnswer) -> str:
-    words = [told.concurrency, told.prefetch, told.batch, told.draining, *((order.id, order.desired) for order in told.orders)]
+    words = [told.concurrency, told.prefetch, told.batch, told.draining, told.upgrade]
+    words += [(order.id, order.desired) for order in told.orders]
     return hashlib.blake2b(repr(words).encode(), digest_size=8).hexdigest()
 
 

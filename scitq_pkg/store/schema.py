@@ -64,6 +64,8 @@ class Worker(Model):
     contact_at = DoubleField(null=True)
     deleted_at = DoubleField(null=True)
     machine_id = IntegerField(null=True)  # of one that was deployed
+    upgrade = TextField(null=True)  # sha256 of the one file that it is told to go on as
+    upgrade_problem = TextField(null=True)  # why it could not
 
 
 class Recruiter(Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 
+from .. import __version__
 from ..errors import Conflict, InvalidRequest, NotAllowed, NotFound, nearest
 from ..protocol import COMING, WORKER_STATES
 from . import batches, events, queue, stints, tokens
@@ -22,7 +23,8 @@ _OF_MACHINE = (  # most workers have none: nothing is looked for then
 _SELECT = (
     "SELECT worker.id, worker.name, hostname, batch.name AS batch, concurrency, prefetch, permanent, draining, offline, problem, "
     "version, cpus, memory_bytes, worker.flavor, worker.provider, worker.region, "
-    "(SELECT name FROM batch WHERE id = home_batch_id) AS home, stats, worker.created_at, contact_at, " + _OF_MACHINE +
+    "(SELECT name FROM batch WHERE id = home_batch_id) AS home, stats, worker.created_at, contact_at, "
+    "upgrade, upgrade_problem, " + _OF_MACHINE +
     f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {_LIVE}) AS held, "
     f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {_LIVE} AND state = 'running') AS running "
     "FROM worker JOIN batch ON batch.id = worker.batch_id LEFT JOIN machine ON machine.id = worker.machine_id "
@@ -156,10 +158,22 @@ def _shown(row: dict) -> dict:
     for flag in ("permanent", "draining"):
         row[flag] = bool(row[flag])
     row["state"] = _state(row, row.pop("offline"))
+    row["outdated"] = row["version"] not in (None, __version__)
+    row["upgrading"] = row.pop("upgrade") is not None
+    row["gpus"], row["gpu"] = _gpus(row["stats"])
     if row["machine"] is not None:
         row["hours"] = round(row["hours"] or 0.0, 2)
     row["cost"] = None if row["price"] is None else round(row["hours"] * row["price"], 4)
     return row
+
+
+def _gpus(stats: object) -> tuple[int | None, str | None]:
+    """How many GPUs a worker told of, and what the first is; None before it has measured."""
+    if not isinstance(stats, dict):
+        return None, None
+    found = stats.get("gpus")
+    cards = [card for card in found if isinstance(card, dict)] if isinstance(found, list) else []
+    return len(cards), str(cards[0]["name"]) if cards and cards[0].get("name") else None
 
 
 def _state(row: dict, offline: bool) -> str:
@@ -197,6 +211,24 @@ def check_free(tx: Transaction, name: str, worker_id: int | None = None) -> None
     other = tx.value("SELECT id FROM worker WHERE name = ? AND deleted_at IS NULL", (name,))
     if other not in (None, worker_id):
         raise Conflict(f"worker {other} has this name", field="name")
+
+
+def upgrade(tx: Transaction, worker_id: int, sha256: str, who: str) -> dict:
+    """Have a worker go on as the one file of this sum, when it is there; the worker. Raises NotFound."""
+    get(tx, worker_id)
+    tx.update(Worker, worker_id, {"upgrade": sha256, "upgrade_problem": None})
+    events.add(tx, who, "worker.upgrade", "worker", [worker_id], {"sha256": sha256})
+    tx.touch(worker_id)
+    tx.changed = True
+    return get(tx, worker_id)
+
+
+def unaware_machine(tx: Transaction, worker_id: int) -> int | None:
+    """The machine of a worker, unless it is known already that it is taken away."""
+    return tx.value(
+        "SELECT machine.id FROM worker JOIN machine ON machine.id = worker.machine_id WHERE worker.id = ? AND deleted_at IS NULL "
+        "AND machine.state NOT IN ('evicted', 'deleting', 'gone')", (worker_id,),
+    )  # fmt: skip
 
 
 def delete(tx: Transaction, worker_id: int, who: str) -> int | None:

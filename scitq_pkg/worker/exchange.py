@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable
 
-from .. import __version__
+from .. import __version__, program
 from ..errors import Conflict, NotAllowed, NotFound, ScitqError, TooLarge
 from ..keeper.processes import boot_seconds
 from ..machine import Meter
@@ -20,6 +20,7 @@ from ..protocol import API, POLL_SECONDS, START_LEASE_SECONDS, SYNC_OUTPUT_BYTES
 from ..transport import Connection, raise_for
 from ..wire import SYNC_CONTENT_TYPE, decode_answer, encode_request
 from .errand import Errand
+from .upgrade import Upgrade
 from .workload import Workload
 
 SOON_SECONDS = 0.02  # what is not urgent waits so long for company
@@ -35,8 +36,13 @@ _LEAST_OUTPUT_BYTES = 64 * 1024
 class Exchange:
     """Syncs with the server until `stop`; `fatal` is the answer that ends it."""
 
-    def __init__(self, url: str, worker_id: int, token: str, workload: Workload, meter: Meter, note: Callable[[str], None]):
+    def __init__(
+        self, url: str, worker_id: int, token: str, workload: Workload, meter: Meter, note: Callable[[str], None],
+        broken: str | None = None,
+    ):  # fmt: skip
+        """`broken`: an upgrade after which the worker ended before it had registered."""
         self.workload = workload
+        self.evicted: str | None = None  # why its machine is taken away
         self.fatal: Exception | None = None
         self.over = asyncio.Event()
         self._url, self._token, self._own_path = url, token, f"{API}/workers/{worker_id}"
@@ -44,7 +50,7 @@ class Exchange:
         self._polls, self._reports = (Connection(url, token), Errand("polls")), (Connection(url, token), Errand("reports"))
         self._measures = Errand("measures")
         self._meter, self._note = meter, note
-        self._incarnation = os.urandom(12).hex()
+        self._incarnation, self._build = os.urandom(12).hex(), program.build()
         self._sequence = self._newest = 0
         self._seen: str | None = None
         self._due = asyncio.Event()
@@ -57,6 +63,7 @@ class Exchange:
         self._stats_at = 0.0
         self._stopping = False
         self._tasks: list[asyncio.Task] = []
+        self.upgrade = Upgrade(lambda: Connection(url, token), lambda: self.changed(True), broken)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -184,7 +191,8 @@ class Exchange:
         self._sequence += 1
         request = SyncRequest(
             self._incarnation, self._sequence, __version__, wait=wait, seen=self._seen, problem=self.workload.trouble(),
-            executions=said.reports, output=said.chunks, stats=stats,
+            executions=said.reports, output=said.chunks, stats=stats, evicted=self.evicted,
+            build=self._build, not_upgraded=self.upgrade.failed, upgrade_problem=self.upgrade.why,
         )  # fmt: skip
         body = encode_request(request, said.data)
         said.data.clear()
@@ -195,6 +203,7 @@ class Exchange:
         if answer.sequence <= self._newest:
             return  # overtaken: a newer answer was taken already
         self._newest, self._seen = answer.sequence, answer.digest
+        self.upgrade.hear(answer.upgrade)
         news = self.workload.obey(answer, said)
         if wait:
             self._rest(answer, news, boot_seconds() - sent)

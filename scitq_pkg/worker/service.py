@@ -12,21 +12,25 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from .. import machine
+from .. import machine, program
+from ..address import server_url
 from ..auth import find_token
 from ..errors import NotAllowed, NotFound, ScitqError, Unavailable, Unreachable
-from ..protocol import API
+from ..protocol import API, BUILD_DIGITS
 from ..runner import KeeperGone, Runner
 from ..transport import Connection, not_ours, raise_for
+from . import eviction
 from .errand import Errand
 from .exchange import Exchange
 from .home import Home
+from .upgrade import children, reap
 from .workload import Workload
 
 LOOK_SECONDS = 1.0  # between looks at the output of what runs
 MEASURE_SECONDS = 10.0
 LAST_WORDS_SECONDS = 3.0
 KILL_SECONDS = 4.0  # for commands that are killed because the worker ends
+BECOMING = "becoming"  # in the worker's file, from when it goes on as another one file until that has registered
 
 
 @dataclass(slots=True)
@@ -54,12 +58,16 @@ class Service:
 
     def __init__(self, options: Options, home: Home):
         self.options, self.home = options, home
-        self.connection = Connection(options.server, find_token(options.server, options.token))
+        token = find_token(options.server, options.token)
+        self.connection = Connection(options.server, token or _own_token(home, server_url(options.server)))
         self.concurrency = machine.cpu_count() if options.concurrency is None else options.concurrency
         self.meter = machine.Meter(home.path, self._note)
         self.stop = asyncio.Event()
         self.kill = False
         self._errand = Errand("registers")
+        self.became: str | None = None  # the one file to go on as
+        self._broken: str | None = None
+        self._inherited = children() if program.was_upgraded() else []
         self.workload: Workload
         self.exchange: Exchange
 
@@ -74,15 +82,20 @@ class Service:
         self.workload = Workload(
             self.home.executions, self.concurrency, lambda now: self.exchange.changed(now), label, self.options.engine
         )
-        self.exchange = Exchange(self.connection.url, worker["id"], worker["token"], self.workload, self.meter, self._note)
+        self.exchange = Exchange(
+            self.connection.url, worker["id"], worker["token"], self.workload, self.meter, self._note, self._broken
+        )
         self.workload.cargo.lookup = self.exchange.cached
         self.workload.adopt()
         self.workload.runner = Runner(self.home.path, self.workload.hear)
         try:
             await self._unless_stopped(self._greet_keeper())
             print(self._ready(worker), flush=True)
+            watch = eviction.watch(self._evicted)
             self.exchange.start()
             await self._work()
+            if watch is not None:
+                watch.cancel()
             return await self._end()
         finally:
             self.workload.containers.close()
@@ -124,6 +137,8 @@ class Service:
         noted = self.home.read()
         noted.setdefault("key", os.urandom(24).hex())
         self.home.write(noted)
+        becoming = noted.pop(BECOMING, None)
+        self._broken = becoming if becoming and program.build() != becoming[:BUILD_DIGITS] else None
         pause, said = 0.25, False
         while True:
             try:
@@ -138,6 +153,8 @@ class Service:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret: it spreads the workers
             pause = min(2 * pause, 10.0)
         self._take_identity(noted, worker)
+        if why := program.settle_upgrade():
+            self._note(why)
         return worker
 
     def _ask_to_register(self, key: str) -> dict:
@@ -184,21 +201,28 @@ class Service:
 
     # --- work and end ---------------------------------------------------------------------------------------------
 
+    def _evicted(self, why: str) -> None:
+        self._note(f"{why}: nothing more is started")
+        self.exchange.evicted = self.workload.evicted = why
+        self.exchange.changed(True)
+
     async def _work(self) -> None:
         looks = 0
-        stopped = asyncio.ensure_future(self.stop.wait())
-        over = asyncio.ensure_future(self.exchange.over.wait())
-        while not (stopped.done() or over.done()):
-            await asyncio.wait((stopped, over), timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        ends = [asyncio.ensure_future(end.wait()) for end in (self.stop, self.exchange.over, self.exchange.upgrade.ready)]
+        while not any(end.done() for end in ends):
+            await asyncio.wait(ends, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             self.workload.look()
             looks += 1
             if looks % int(MEASURE_SECONDS / LOOK_SECONDS) == 0:
                 self.workload.measure()
                 self.workload.prune()
-        stopped.cancel()
-        over.cancel()
+                reap(self._inherited)
+        for end in ends:
+            end.cancel()
 
     async def _end(self) -> int:
+        if self.exchange.upgrade.path and not (self.stop.is_set() or self.exchange.over.is_set()):
+            return await self._make_way()
         self.workload.stopping = True
         fatal = await self._why_refused(self.exchange.fatal)
         if self.kill or isinstance(fatal, NotFound):
@@ -212,6 +236,15 @@ class Service:
             )
         if fatal is not None:
             raise fatal
+        return 0
+
+    async def _make_way(self) -> int:
+        """For itself, as another one file: like the end, but that nobody is told that it ends."""
+        self.became = self.exchange.upgrade.path
+        with contextlib.suppress(NotAllowed):  # the disk is full: one that ends at once would be tried again
+            self.home.write({**self.home.read(), BECOMING: self.exchange.upgrade.wanted})
+        await self.exchange.stop(LAST_WORDS_SECONDS)
+        self._note(f"goes on as {self.became}")
         return 0
 
     async def _why_refused(self, fatal: Exception | None) -> Exception | None:
@@ -247,12 +280,24 @@ def serve(options: Options) -> int:
         options.scratch or default_scratch(), socket.gethostname().partition(".")[0] if options.name is None else options.name
     )
 
-    async def main() -> int:
-        return await Service(options, home).run()
+    async def main(service: Service) -> int:
+        return await service.run()
 
-    try:
-        return asyncio.run(main())
-    except ScitqError:
-        raise
-    finally:
-        sys.stdout.flush()
+    while True:
+        service = Service(options, home)
+        try:
+            code = asyncio.run(main(service))
+        finally:
+            sys.stdout.flush()
+        if service.became is None:
+            return code
+        try:
+            program.upgrade(service.became)
+        except OSError as error:
+            print(f"scitq worker: {service.became} cannot be started: {error.strerror}", file=sys.stderr)
+
+
+def _own_token(home: Home, url: str) -> str | None:
+    """The token that this very worker was given, by this server or whoever made its machine."""
+    noted = home.read()
+    return noted.get("token") if noted.get("server") and server_url(noted["server"]) == url else None

@@ -60,6 +60,7 @@ class Workload:
         self.executions: dict[int, Execution] = {}
         self.start_until = 0.0  # boot_seconds(): the lease, no command starts after it
         self.problem: str | None = None
+        self.evicted: str | None = None  # why its machine is taken away
         self.stopping = False
         self.runner: Runner | None = None
         self.greeted = asyncio.Event()  # the keeper's hello is settled
@@ -435,7 +436,7 @@ class Workload:
         """Why no command can start, whatever it is."""
         if self.stopping:
             return "its process was stopped"
-        return self.problem or self._room_problem or machine.disk_problem(self.base)
+        return self.evicted or self.problem or self._room_problem or machine.disk_problem(self.base)
 
     # --- what there is to say -------------------------------------------------------------------------------------
 
