@@ -39,6 +39,13 @@ SERVICES = {  # Debian package: a program of it
     "fish": "/usr/bin/fish",
     "faketime": "/usr/bin/faketime",
     "chromium": "/usr/bin/chromium",
+    "openssh-client": "/usr/bin/scp",
+    "openssh-server": "/usr/sbin/sshd",
+    "tcsh": "/usr/bin/tcsh",
+    "munge": "/usr/sbin/munged",
+    "slurmctld": "/usr/sbin/slurmctld",
+    "slurmd": "/usr/sbin/slurmd",
+    "slurm-client": "/usr/bin/sbatch",
 }
 
 sys.path.insert(0, str(ROOT))

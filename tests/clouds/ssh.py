@@ -18,9 +18,10 @@ PLAIN = 'sh -c "$SSH_ORIGINAL_COMMAND"'
 
 class Rig(Base):
     kind, flavor, region = "ssh", "node1", "it"
+    shells = {"node1": PLAIN, "node2": PLAIN}
 
     def __init__(self, directory: Path):
-        self.sshd = Sshd(directory / "sshd", {"node1": PLAIN, "node2": PLAIN})
+        self.sshd = Sshd(directory / "sshd", self.shells)
         self.server = socket.create_server(("127.0.0.1", 0))  # takes calls and never answers
         self.environ = {"SCITQ_ONE_FILE": str(small_file(directory / "scitq.pyz"))}
         self.config = {"hosts": ["node1", "node2"], "options": self.sshd.options, "maximum": 100}
