@@ -24,6 +24,7 @@ from .api.livedata import LiveData
 from .api.polls import SPARE_THREADS, Bells, Seats
 from .api.readiness import Readiness
 from .api.trouble import Trouble
+from .cloud.config import checked
 from .errors import InvalidRequest, ScitqError, StorageFull, Unavailable
 from .settings import Settings
 from .store import Store, Transaction, tokens
@@ -101,6 +102,8 @@ class Server:
             settings=self.settings,
             store=self.store,
             monitor=self.monitor,
+            clouds=checked(self.settings),
+            url=self.url,
             callers=Callers(lambda: self.store.read(_callers), lambda key: self.store.read(lambda tx: _caller(tx, key))),
             bells=Bells(),
             seats=Seats(self.settings.threads),

@@ -73,7 +73,8 @@ def shape_of(store: Store) -> dict[str, list]:
 
 def make_schema_3(tx) -> None:
     """What schema 3 was."""
-    tx.run("ALTER TABLE worker DROP COLUMN machine_id")
+    for column in ("machine_id", "upgrade", "upgrade_problem"):
+        tx.run(f"ALTER TABLE worker DROP COLUMN {column}")
     tx.run("ALTER TABLE batch DROP COLUMN budget")
     tx.run("ALTER TABLE recruiter DROP COLUMN origin")
     for table in ("machine", "stint", "job", "joblog", "flavor", "provider", "notifier", "message"):
@@ -115,7 +116,7 @@ def test_a_database_of_an_older_schema_becomes_as_one_that_is_new(database_url, 
         old = later.read(lambda tx: workers.get(tx, 7))
         assert (old["flavor"], old["provider"], old["region"], old["home"], old["machine"]) == (None,) * 5
         later.write(lambda tx: recruiters.put(tx, {"batch": "b", "rank": 1, "tasks_per_worker": 1}, "ann"))
-        made = later.write(lambda tx: machines.plan(tx, SPEC, "ann"))
+        (made,) = later.write(lambda tx: machines.plan(tx, [SPEC], "ann"))
         assert later.write(lambda tx: machines.known(tx, made["machine"], "p-1"))
         assert later.write(lambda tx: flavors.replace(tx, "p", [{"region": "r", "name": "f"}], "ann")) == 1
         later.close()

@@ -13,8 +13,8 @@ import bottle
 from ..auth import permits
 from ..errors import NotAllowed, NotAuthenticated, ScitqError, Unavailable
 from . import (  # noqa: F401 - they fill the table
-    admin, attention, batches, events, executions, health, install, pages, recruiters, signin, stream, sync, tasks, tokens, ui,
-    upgrades, workers,
+    admin, attention, batches, events, executions, flavors, health, install, jobs, machines, notifiers, pages, providers,
+    recruiters, signin, stream, sync, tasks, tokens, ui, upgrades, workers,
 )  # fmt: skip
 from .answers import JSON, error_body, error_response, response
 from .call import Call, Service

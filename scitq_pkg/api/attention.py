@@ -12,7 +12,7 @@ from .shapes import Attention
     "GET",
     f"{API}/attention",
     USER,
-    "Failures that look alike, work that nobody does, silent workers, full disks",
+    "Failures that look alike, work that nobody does, silent workers, full disks, machines and budgets",
     answer=Attention,
 )
 def attention(call: Call) -> dict:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from ..batchtext import batch_text
 from ..errors import Conflict
 from ..protocol import API
-from ..store import Transaction, attempts, batches, reports, tasks
+from ..store import Transaction, attempts, batches, notifiers, recruiters, reports, tasks
 from ..store.filters import Filter, moment_of
 from .answers import Answer, iso, page, with_iso_times
 from .call import Call
+from .cloudforms import BatchChange
 from .routes import USER, route
 from .schemas import MAX_PAGE, BatchesQuery, Nothing, StopBody, TimelineQuery
 from .shapes import Batch, BatchPage, Report, Steps, Timeline
@@ -64,10 +65,16 @@ def steps(call: Call, name: str) -> dict:
     return {"items": call.read(lambda tx: reports.steps(tx, name, MOST_STEPS))}
 
 
-@route("GET", f"{PATH}/<name:path>/file", USER, "A batch file that makes its tasks again", answer="application/yaml")
+@route("GET", f"{PATH}/<name:path>/file", USER, "A batch file that makes it again", answer="application/yaml")
 def file(call: Call, name: str) -> Answer:
-    text = batch_text(name, call.read(lambda tx: _all_tasks(tx, name)))
+    text = batch_text(name, *call.read(lambda tx: (_all_tasks(tx, name), *_rules(tx, name))))
     return Answer(text.encode(), headers={"Content-Type": "application/yaml; charset=utf-8"})
+
+
+def _rules(tx: Transaction, name: str) -> tuple[list[dict], list[dict]]:
+    """Its recruiters, the first rank first, and its notifiers."""
+    found = recruiters.find(tx, {"batch": name}, MAX_PAGE, None, False)
+    return sorted(found, key=lambda row: row["rank"]), notifiers.find(tx, name, MAX_PAGE, None, False)
 
 
 def _all_tasks(tx: Transaction, name: str) -> list[dict]:
@@ -112,6 +119,17 @@ def go(call: Call, name: str) -> dict:
         return with_iso_times(batches.get(tx, name))
 
     return call.write(change)
+
+
+@route("PATCH", f"{PATH}/<name:path>", USER, "Changes its budget", body=BatchChange, answer=Batch)
+def change(call: Call, name: str) -> dict:
+    changes = call.body
+
+    def apply(tx: Transaction) -> dict:
+        batches.update(tx, name, changes, call.who)
+        return with_iso_times(batches.get(tx, name))
+
+    return call.write(apply)
 
 
 @route("DELETE", f"{PATH}/<name:path>", USER, "Deletes it with all its tasks; running ones are stopped first", status=204)

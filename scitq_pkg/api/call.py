@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ..cloud.config import Clouds
 from ..errors import InvalidRequest, NotFound, TooLarge, Unavailable
 from ..scheduler import Monitor
 from ..settings import Settings
@@ -33,6 +34,8 @@ class Service:
     """What all requests share."""
 
     settings: Settings
+    clouds: Clouds
+    url: str  # by which others reach this server, as far as it knows
     store: Store
     monitor: Monitor
     callers: Callers
@@ -81,6 +84,11 @@ class Call:
     def who(self) -> str:
         """The caller's name, for the event log."""
         return self.caller.name if self.caller else ""
+
+    @property
+    def token(self) -> str:
+        """The token of the header that the caller sent; empty if it came otherwise."""
+        return self.environ.get("HTTP_AUTHORIZATION", "").partition(" ")[2].strip()
 
     @property
     def you(self) -> dict[str, str]:

@@ -27,6 +27,7 @@ LINGER_SECONDS = 30.0  # without listeners
 FIRST_LOOK_SECONDS = 10.0  # that a new listener waits for
 KEPT = 300  # events
 KEPT_BYTES = 8 * 2**20
+KINDS = ("batches", "workers", "jobs")  # of rows
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Feed:
     """Snapshots, and the changes after them. An id is known to the process that gave it alone: others begin anew."""
 
     def __init__(self, look: Callable[[], dict], changes: Changes):
-        """`look()` is `version`, `batches` and `workers` by their keys, `server`; `changes` tells when to look again."""
+        """`look()` is `version`, the rows of KINDS by their keys, `server`; `changes` tells when to look again."""
         self._look, self._changes = look, changes
         self._name = secrets.token_hex(4)
         self._condition = threading.Condition()
@@ -96,7 +97,7 @@ class Feed:
 
     def _snapshot(self, you: dict) -> Event:
         picture = self._picture
-        rows = {kind: list(picture[kind].values()) for kind in ("batches", "workers")}
+        rows = {kind: list(picture[kind].values()) for kind in KINDS}
         told = {"version": picture["version"], **rows, "server": picture["server"] | {"you": you}}
         return Event(self._id(), "snapshot", _json(told))
 
@@ -162,7 +163,7 @@ class Feed:
 def difference(before: dict, after: dict) -> dict | None:
     """What a page that shows `before` must be told to show `after`; None when there is nothing."""
     found: dict = {}
-    for kind in ("batches", "workers"):
+    for kind in KINDS:
         found[kind] = [row for key, row in after[kind].items() if before[kind].get(key) != row]
         found[f"{kind}_gone"] = [key for key in before[kind] if key not in after[kind]]
     if any(before["server"][name] != after["server"][name] for name in ("counts", "decides")):

@@ -1,4 +1,4 @@
-"""The rows that a page which is open shows: batches with their pace, workers with what matters of their statistics."""
+"""The rows that a page which is open shows: batches with their pace, workers with what matters of their statistics, jobs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 import time
 
 from .. import __version__
-from ..store import Store, Transaction, batches, workers
+from ..store import Store, Transaction, batches, jobs, workers
 from .answers import iso, with_iso_times
 from .pace import Pace
 
 MOST_BATCHES = 5000  # the newest
 MOST_WORKERS = 10_000
+MOST_JOBS = 500  # the newest
 
 
 class LiveData:
@@ -21,17 +22,18 @@ class LiveData:
         self._store = store
         self._server_id = server_id
         self._pace = Pace()
-        self._counted: tuple[int, list[dict]] | None = None
+        self._counted: tuple[int, list[dict], list[dict]] | None = None
 
     def read(self) -> dict:
-        """`version`, `batches` by name, `workers` by id, `server`."""
+        """`version`, `batches` by name, `workers` and `jobs` by id, `server`."""
         version = self._store.changes.version
         return self._store.read(lambda tx: self._read(tx, version))
 
     def _read(self, tx: Transaction, version: int) -> dict:
         if self._counted is None or self._counted[0] != version:
-            self._counted = (version, batches.find(tx, MOST_BATCHES, None, descending=True))
-        rows = self._counted[1]
+            newest = jobs.find(tx, {}, MOST_JOBS, None, descending=True)
+            self._counted = (version, batches.find(tx, MOST_BATCHES, None, descending=True), newest)
+        rows, newest = self._counted[1:]
         present = workers.find(tx, {}, MOST_WORKERS, None, descending=False)
         if self._pace.is_due(tx.now):
             self._pace.look(tx, rows)
@@ -40,6 +42,7 @@ class LiveData:
             "version": version,
             "batches": {row["name"]: self._batch(row, slots.get(row["name"], 0), tx.now) for row in reversed(rows)},
             "workers": {row["id"]: worker_row(row) for row in present},
+            "jobs": {row["id"]: with_iso_times(row) for row in reversed(newest)},
             "server": about(self._store, self._server_id, _sum(rows)),
         }
 

@@ -144,6 +144,13 @@ class Worker(Thing):
     gpu = fields.String(allow_none=True, metadata={"description": "the model of the first"})
     held = fields.Integer(required=True, metadata={"description": "executions that it has"})
     running = fields.Integer(required=True, metadata={"description": "executions of which the command runs"})
+    machine = fields.Integer(required=True, allow_none=True, metadata={"description": "of one that was deployed"})
+    machine_state = fields.String(required=True, allow_none=True)
+    job = fields.Integer(required=True, allow_none=True, metadata={"description": "that deploys or destroys it now"})
+    price = fields.Float(required=True, allow_none=True, metadata={"description": "of an hour"})
+    currency = fields.String(required=True, allow_none=True)
+    hours = fields.Float(required=True, allow_none=True)
+    cost = fields.Float(required=True, allow_none=True, metadata={"description": "so far"})
     created_at = Moment()
     contact_at = Moment()
 
@@ -168,6 +175,10 @@ class Batch(Shape):
     stopped = fields.Boolean(required=True)
     counts = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True, metadata=_COUNTS)
     workers = fields.Integer(required=True)
+    cost = fields.Float(required=True, allow_none=True, metadata={"description": "of the machines that served it, so far"})
+    currency = fields.String(required=True, allow_none=True)
+    hours = fields.Float(required=True, metadata={"description": "in which machines of providers served it"})
+    budget = fields.Float(required=True, allow_none=True, metadata={"description": "once it is spent no machine is recruited"})
     created_at = Moment()
 
 
@@ -263,7 +274,7 @@ class ServerInfo(Shape):
 class FeedEvent(Shape):
     id = fields.String(required=True)
     event = fields.String(required=True, metadata={"description": "snapshot or changes"})
-    data = fields.Dict(required=True, metadata={"description": "version, batches, workers; of changes also batches_gone..."})
+    data = fields.Dict(required=True, metadata={"description": "version, batches, workers, jobs; of changes also batches_gone..."})
 
 
 class Changes(Shape):
@@ -396,3 +407,38 @@ class Attention(Shape):
     batches = fields.List(fields.Nested(Stuck), required=True, metadata={"description": "whose tasks wait, and nothing will start"})
     workers = fields.List(fields.Nested(Silent), required=True, metadata={"description": "offline, or not able to work"})
     disks = fields.List(fields.Nested(FullDisk), required=True, metadata={"description": "with hardly any room"})
+class TroubledJob(Thing):
+    kind = fields.String(required=True)
+    state = fields.String(required=True)
+    provider = fields.String(required=True)
+    worker = fields.String(required=True, allow_none=True)
+    batch = fields.String(required=True, allow_none=True)
+    attempt = fields.Integer(required=True)
+    message = fields.String(required=True, allow_none=True)
+    finished_at = Moment()
+
+
+class UnknownMachine(Thing):
+    name = fields.String(required=True)
+    provider = fields.String(required=True)
+    region = fields.String(required=True)
+    message = fields.String(required=True, allow_none=True)
+
+
+class Spent(Shape):
+    name = fields.String(required=True)
+    budget = fields.Float(required=True)
+    cost = fields.Float(required=True)
+    currency = fields.String(required=True, allow_none=True)
+
+
+class TroubledProvider(Shape):
+    name = fields.String(required=True)
+    trouble = fields.String(required=True)
+    trouble_at = Moment()
+
+
+    jobs = fields.List(fields.Nested(TroubledJob), required=True, metadata={"description": "deployments and others that failed, or try again"})
+    machines = fields.List(fields.Nested(UnknownMachine), required=True, metadata={"description": "ours by their tag, that nobody asked for"})
+    budgets = fields.List(fields.Nested(Spent), required=True, metadata={"description": "of batches, that are spent"})
+    providers = fields.List(fields.Nested(TroubledProvider), required=True, metadata={"description": "that cannot be used now"})

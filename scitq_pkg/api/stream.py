@@ -1,4 +1,4 @@
-"""News of batches and workers: as one open stream (server-sent events), or asked for again and again."""
+"""News of batches, workers and jobs: as one open stream (server-sent events), or asked for again and again."""
 
 from __future__ import annotations
 

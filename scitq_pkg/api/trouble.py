@@ -1,4 +1,6 @@
-"""What somebody should look at: failures that look alike, work that nobody does, workers that are silent, disks that are full."""
+"""What somebody should look at: failures that look alike, work that nobody does, workers that are silent, disks that are full,
+jobs that fail, machines that nobody asked for, budgets that are spent, providers that cannot be used.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,14 @@ import threading
 import time
 
 from ..explain import explain
-from ..store import Store, Transaction, batches, reports, workers
+from ..store import Store, Transaction, batches, costs, jobs, machines, providers, reports, workers
 from .answers import iso, with_iso_times
 from .livedata import MOST_BATCHES, MOST_WORKERS, slots_of
 
 FAILED_LOOKED_AT = 2000  # the newest
 GROUPS = 50
 NAMED = 20  # tasks of a group
+MOST_JOBS = 50  # and machines
 COST_SHARE = 0.05  # of a processor that the looking may take
 KEEPS_SECONDS = 20.0  # for which an answer will do when nothing changed: disks fill without a change
 FULL_SHARE, FULL_BYTES = 0.05, 20 * 10**9  # a disk is told with less free than both
@@ -30,7 +33,7 @@ class Trouble:
         self._looked = self._cost = float("-inf")
 
     def read(self) -> dict:
-        """`failures`, `batches`, `workers`, `disks`."""
+        """`failures`, `batches`, `workers`, `disks`, `jobs`, `machines`, `budgets`, `providers`."""
         with self._turn:
             began, version = time.monotonic(), self._store.changes.version
             age = began - self._looked
@@ -48,7 +51,26 @@ def _look(tx: Transaction) -> dict:
         "batches": _stuck(tx, slots_of(present)),
         "workers": [_silent(row) for row in present if row["state"] in ("offline", "unfit")],
         "disks": [disk for row in present if row["state"] != "offline" for disk in full_disks(row["name"], row["stats"])],
+        **_clouds(tx),
     }
+
+
+def _clouds(tx: Transaction) -> dict:
+    strange = machines.find(tx, {"unknown": True}, MOST_JOBS, None, descending=True)
+    told = (row for row in providers.all_of(tx).values() if row["trouble"])
+    return {
+        "jobs": [_part(row, _JOB) for row in jobs.troubled(tx, MOST_JOBS)],
+        "machines": [_part(row, ("id", "name", "provider", "region", "message")) for row in strange],
+        "budgets": list(costs.reached(tx).values()),
+        "providers": [_part(row, ("name", "trouble", "trouble_at")) for row in told],
+    }
+
+
+_JOB = ("id", "kind", "state", "provider", "worker", "batch", "attempt", "message", "finished_at")
+
+
+def _part(row: dict, names: tuple[str, ...]) -> dict:
+    return with_iso_times({name: row[name] for name in names})
 
 
 def _failures(tx: Transaction) -> list[dict]:

@@ -7,6 +7,8 @@ from ..protocol import API
 from ..store import workers
 from .answers import iso, page, with_iso_times
 from .call import Call, known_id
+from .callers import Caller
+from .machines import destroyed
 from .routes import USER, WORKER, route
 from .schemas import NewWorker, WorkerChange, WorkersQuery
 from .shapes import RegisteredWorker, Worker, WorkerHistory, WorkerPage
@@ -17,18 +19,31 @@ PATH = f"{API}/workers"
 @route(
     "POST",
     PATH,
-    USER,
+    USER + WORKER,
     "Registers a worker; its own token is shown this once",
     body=NewWorker,
     answer=RegisteredWorker,
     status=201,
 )
 def register(call: Call) -> dict:
-    """The same name and key again is the same worker with a new token, so no request id is needed."""
+    """The same name and key again is the same worker with a new token, so no request id is needed.
+
+    A worker that was deployed comes with its own token, which is kept.
+    """
+    caller = call.caller
+    if caller is not None and caller.role == "worker":
+        return _register_own(call, caller)
     given, token = call.body, auth.new_token()
     worker = call.service.store.write(lambda tx: workers.register(tx, given, auth.hash_token(token), call.who))
     call.service.callers.forget()
     return with_iso_times(worker) | {"token": token}
+
+
+def _register_own(call: Call, caller: Caller) -> dict:
+    given = call.body
+    worker = call.service.store.write(lambda tx: workers.register_own(tx, caller.worker_id, caller.token_id, given, call.who))
+    call.service.callers.forget()
+    return with_iso_times(worker) | {"token": call.token}
 
 
 @route("GET", PATH, USER, "Workers that pass the filter, a page of them", query=WorkersQuery, answer=WorkerPage)
@@ -67,7 +82,9 @@ def change(call: Call, id: int) -> dict:
     return call.write(apply)
 
 
-@route("DELETE", f"{PATH}/<id:id>", USER, "Forgets a worker; what it held goes back to the queue", status=204)
-def delete(call: Call, id: int) -> None:
-    call.write(lambda tx: workers.delete(tx, known_id(id, "worker"), call.who))
-    call.service.callers.forget()
+@route(
+    "DELETE", f"{PATH}/<id:id>", USER, "Forgets a worker; what it held goes back to the queue. 202: a job destroys its machine",
+    status=204,
+)  # fmt: skip
+def delete(call: Call, id: int) -> Answer:
+    return destroyed(call, call.write(lambda tx: workers.delete(tx, known_id(id, "worker"), call.who)))

@@ -68,6 +68,14 @@ def _words(text: str | None, name: str, known: Sequence[str]) -> list[str]:
     return words
 
 
+def troubled(tx: Transaction, limit: int) -> list[dict]:
+    """The newest jobs that failed, or wait because an attempt has."""
+    return tx.all(
+        f"{_SELECT} AND (job.state = 'failed' OR (job.state IN ('pending', 'running') AND job.message IS NOT NULL)) "
+        "ORDER BY job.id DESC LIMIT ?", (limit,),
+    )  # fmt: skip
+
+
 def log(tx: Transaction, job_id: int, after: int, limit: int) -> list[dict]:
     """Lines of its log past the number `after`, each `seq`, `at`, `line`. Raises NotFound."""
     lines = tx.all(
@@ -104,21 +112,17 @@ def cancel(tx: Transaction, job_id: int, who: str) -> None:
     )  # fmt: skip
     runs = tx.run("UPDATE job SET canceled_by = ? WHERE id = ? AND state = 'running' AND canceled_by IS NULL", (who, job_id))
     if waits or runs:
-        events.add(tx, who, "job.cancel", "job", [job_id])
         tx.wake()
 
 
-def requeue(tx: Transaction, job_id: int, who: str, machine_id: int | None, worker_id: int | None) -> bool:
-    """A job that failed or was canceled waits again, as new, for this machine. False if it is in another state."""
-    again_ = tx.run(
+def requeue(tx: Transaction, job_id: int, machine_id: int | None, worker_id: int | None) -> None:
+    """A job that failed or was canceled waits again, as new, for this machine."""
+    tx.run(
         "UPDATE job SET state = 'pending', attempt = 0, progress = 0, step = NULL, message = NULL, owner = NULL, not_before = NULL, "
         "canceled_by = NULL, machine_id = ?, worker_id = ?, started_at = NULL, finished_at = NULL "
         "WHERE id = ? AND state IN ('failed', 'canceled')", (machine_id, worker_id, job_id),
     )  # fmt: skip
-    if again_:
-        events.add(tx, who, "job.relaunch", "job", [job_id])
-        tx.wake()
-    return bool(again_)
+    tx.wake()
 
 
 # --- who runs them -------------------------------------------------------------------------------------------------------
@@ -128,7 +132,10 @@ def add(
     tx: Transaction, kind: str, provider: str, who: str, machine_id: int | None = None, worker_id: int | None = None,
     retry: int = RETRY,
 ) -> int:  # fmt: skip
-    """A new job, which waits; the one that waits or runs already if there is one of this kind for the same thing. Its id."""
+    """A new job, which waits; the one that waits or runs already if there is one of this kind for the same thing. Its id.
+
+    The event is the caller's.
+    """
     same = " AND machine_id = ?" if machine_id is not None else " AND machine_id IS NULL"
     of_it = (kind, provider, *((machine_id,) if machine_id is not None else ()))
     rows = tx.all(f"SELECT id, state, canceled_by FROM job WHERE kind = ? AND provider = ?{same} ORDER BY id", of_it)
@@ -140,7 +147,6 @@ def add(
     (job_id,) = tx.new_ids("job", 1)
     row = {"id": job_id, "kind": kind, "provider": provider, "machine_id": machine_id, "worker_id": worker_id, "retry": retry}
     tx.insert(Job, {**row, "state": "pending", "attempt": 0, "progress": 0, "asked_by": who, "created_at": tx.now})
-    events.add(tx, who, f"job.{kind}", "job", [job_id], {"provider": provider})
     tx.wake()
     return job_id
 
@@ -179,7 +185,7 @@ def take(tx: Transaction, owner: str, limit: int, per_provider: int | None = Non
 
 def _start(tx: Transaction, row: dict, owner: str) -> bool:
     started = tx.run(
-        "UPDATE job SET state = 'running', owner = ?, attempt = attempt + 1, not_before = NULL, message = NULL, "
+        "UPDATE job SET state = 'running', owner = ?, attempt = attempt + 1, not_before = NULL, "
         "started_at = COALESCE(started_at, ?) WHERE id = ? AND state = 'pending'", (owner, tx.now, row["id"]),
     )  # fmt: skip
     tx.changed = tx.changed or bool(started)
@@ -228,8 +234,9 @@ def again(
 ) -> bool:  # fmt: skip
     """The job that `owner` runs waits for another attempt, until `not_before`; `used`: this one counts. False: not its own."""
     waits = tx.run(
-        "UPDATE job SET state = 'pending', owner = NULL, not_before = ?, message = ?, step = NULL, attempt = attempt - ? "
-        "WHERE id = ? AND state = 'running' AND owner = ?", (not_before, why, 0 if used else 1, job_id, owner),
+        "UPDATE job SET state = 'pending', owner = NULL, not_before = ?, message = COALESCE(?, message), step = NULL, "
+        "attempt = attempt - ? WHERE id = ? AND state = 'running' AND owner = ?",
+        (not_before, why, 0 if used else 1, job_id, owner),
     )  # fmt: skip
     if waits:
         tx.wake()

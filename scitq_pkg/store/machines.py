@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import Conflict, InvalidRequest, nearest
 from ..protocol import COMING, MACHINE_STATES
@@ -18,6 +18,7 @@ from . import batches, events, jobs, queue, stints, workers
 from .schema import Machine, Worker
 from .transaction import Transaction, marks
 
+NAMED = 20  # workers in an event, at most
 SETTLES_SECONDS = 120.0  # a provider's list may be so old, and a machine so young that it is not in there
 _COMING = "('planned', 'creating', 'booting')"
 _THERE = "('planned', 'creating', 'booting', 'up', 'evicted', 'deleting')"
@@ -73,14 +74,21 @@ def _shown(row: dict) -> dict:
     return row
 
 
-def plan(tx: Transaction, spec: Mapping, who: str, job_id: int | None = None) -> dict:
-    """Write down a machine, the worker that it will be and the job that makes it (`job_id`: one that ended, which is tried anew).
+def plan(tx: Transaction, specs: Sequence[Mapping], who: str) -> list[dict]:
+    """Write down machines, the workers that they will be and the jobs that make them: their ids, `machine`, `worker`, `job`, and the
+    worker's `name` of each.
 
-    Their ids, `machine`, `worker`, `job`, and the worker's `name`.
-
-    `spec`: batch, concurrency, prefetch, permanent, provider, region, flavor; if known price, currency; name of the worker (else
-    one is made); `wish` (what was asked for: provider, region, flavor, as given); `retry`. Raises Conflict if the name is taken.
+    A spec: batch, concurrency, prefetch, permanent, provider, region, flavor; if known price, currency; name of the worker (else
+    one is made); `wish` (what was asked for: provider, region, flavor, as given); `retry`. Raises Conflict if a name is taken.
     """
+    made = [_plan(tx, spec, who) for spec in specs]
+    first = {key: specs[0].get(key) for key in ("batch", *_PLACE)} | {"names": [one["name"] for one in made][:NAMED]}
+    events.add(tx, who, "worker.deploy", "worker", [one["worker"] for one in made], first)
+    return made
+
+
+def _plan(tx: Transaction, spec: Mapping, who: str, job_id: int | None = None) -> dict:
+    """`job_id`: one that ended, which is tried anew."""
     (machine_id,) = tx.new_ids("machine", 1)
     (worker_id,) = tx.new_ids("worker", 1)
     name = spec.get("name") or f"{spec['provider']}-{machine_id}"
@@ -94,9 +102,7 @@ def plan(tx: Transaction, spec: Mapping, who: str, job_id: int | None = None) ->
     if job_id is None:
         job_id = jobs.add(tx, "deploy", spec["provider"], who, machine_id, worker_id, spec.get("retry", jobs.RETRY))
     else:
-        jobs.requeue(tx, job_id, who, machine_id, worker_id)
-    detail = {"name": name, "batch": spec["batch"], "machine": machine_id}
-    events.add(tx, who, "worker.deploy", "worker", [worker_id], detail | {key: spec.get(key) for key in _PLACE})
+        jobs.requeue(tx, job_id, machine_id, worker_id)
     tx.wake()
     return {"machine": machine_id, "worker": worker_id, "job": job_id, "name": name}
 
@@ -124,20 +130,26 @@ def destroy(tx: Transaction, machine_id: int, who: str) -> int | None:
 
     The id of the job that does it; None for one that is gone, or of which the provider never heard. Raises NotFound.
     """
+    machine = get(tx, machine_id)
+    if machine["state"] not in ("deleting", "gone"):
+        events.add(tx, who, "machine.destroy", "machine", [machine_id], {"name": machine["name"], "worker": machine["worker"]})
+    return unmake(tx, machine_id, who)
+
+
+def unmake(tx: Transaction, machine_id: int, who: str) -> int | None:
+    """As `destroy`, where it is part of another change."""
     machine = _locked(tx, machine_id)
     if machine is None:
-        get(tx, machine_id)
         return None
     deployment = jobs.unfinished_of(tx, machine_id, "deploy")
     if deployment is not None:
         jobs.cancel(tx, deployment["id"], who)
     if machine["asked_at"] is None and not machine["unknown"] and (deployment is None or deployment["state"] == "pending"):
-        gone(tx, machine_id, f"canceled by {who} before it was asked for")
+        _gone(tx, machine, f"canceled by {who} before it was asked for")
         return None
     if machine["state"] != "deleting":
         tx.update(Machine, machine_id, {"state": "deleting"})
         _close_worker(tx, machine, f"its machine is being destroyed (asked by {who})")
-        events.add(tx, who, "machine.destroy", "machine", [machine_id], {"name": machine["name"]})
     return jobs.add(tx, "destroy", machine["provider"], who, machine_id, machine["worker_id"])
 
 
@@ -151,6 +163,34 @@ def _close_worker(tx: Transaction, machine: dict, why: str) -> None:
         tx.wake()
 
 
+def cancel(tx: Transaction, job_id: int, who: str) -> None:
+    """End a job that has not ended; what a deployment has made is destroyed. Raises NotFound, Conflict."""
+    job = jobs.get(tx, job_id)
+    if job["state"] == "canceled" or job["canceled_by"] is not None:
+        return
+    if job["state"] not in jobs.UNFINISHED:
+        raise Conflict(f"job {job_id} has {job['state']}: there is nothing to cancel")
+    if job["kind"] == "destroy":
+        raise Conflict(f"job {job_id} destroys a machine, which costs money until it is gone")
+    if job["kind"] == "deploy":
+        unmake(tx, job["machine"], who)
+    jobs.cancel(tx, job_id, who)
+    events.add(tx, who, "job.cancel", "job", [job_id], {"kind": job["kind"], "worker": job["worker"]})
+
+
+def forget(tx: Transaction, machine_id: int, who: str) -> None:
+    """Take a machine for gone without asking its provider, which may be there no more; its jobs end. Raises NotFound."""
+    machine = _locked(tx, machine_id)
+    if machine is None:
+        get(tx, machine_id)
+        return
+    for kind in ("deploy", "destroy"):
+        if (job := jobs.unfinished_of(tx, machine_id, kind)) is not None:
+            jobs.cancel(tx, job["id"], who)
+    _gone(tx, machine, f"forgotten by {who}")
+    events.add(tx, who, "machine.forget", "machine", [machine_id], {"name": machine["name"]})
+
+
 def relaunch(tx: Transaction, job_id: int, who: str) -> dict:
     """A job that failed or was canceled is tried anew, a deployment with a new machine and a new worker like the one before.
 
@@ -159,12 +199,13 @@ def relaunch(tx: Transaction, job_id: int, who: str) -> dict:
     job = jobs.get(tx, job_id)
     if job["state"] not in ("failed", "canceled"):
         raise Conflict(f"job {job_id} is {job['state']}: only one that failed or was canceled can be relaunched")
-    if job["kind"] == "deploy":
-        plan(tx, _like(tx, job), who, job_id)
-        return jobs.get(tx, job_id)
     if job["kind"] == "destroy" and _locked(tx, job["machine"]) is None:
         raise Conflict(f"the machine of job {job_id} is gone")
-    jobs.requeue(tx, job_id, who, job["machine"], job["worker_id"])
+    if job["kind"] == "deploy":
+        _plan(tx, _like(tx, job), who, job_id)
+    else:
+        jobs.requeue(tx, job_id, job["machine"], job["worker_id"])
+    events.add(tx, who, "job.relaunch", "job", [job_id], {"kind": job["kind"]})
     return jobs.get(tx, job_id)
 
 
@@ -270,13 +311,17 @@ def gone(tx: Transaction, machine_id: int, why: str | None, who: str = "deployer
     machine = _locked(tx, machine_id)
     if machine is None:
         return False
+    _gone(tx, machine, why)
+    events.add(tx, who, "machine.gone", "machine", [machine_id], {"name": machine["name"], "message": why})
+    return True
+
+
+def _gone(tx: Transaction, machine: dict, why: str | None) -> None:
     _end(tx, machine, why)
     if machine["worker_id"] is not None:
         queue.declare_lost(tx, [machine["worker_id"]], f"its machine is gone{f': {why}' if why else ''}")
         workers.remove(tx, machine["worker_id"])
-    events.add(tx, who, "machine.gone", "machine", [machine_id], {"name": machine["name"], "message": why})
     tx.wake()
-    return True
 
 
 def _end(tx: Transaction, machine: dict, why: str | None) -> None:

@@ -241,7 +241,7 @@ def delete(tx: Transaction, worker_id: int, who: str) -> int | None:
     if worker["machine_state"] not in (None, "gone"):
         from . import machines  # which uses this module
 
-        return machines.destroy(tx, worker["machine"], who)
+        return machines.unmake(tx, worker["machine"], who)
     queue.declare_lost(tx, [worker_id], f"worker {worker['name']} was deleted by {who}")
     remove(tx, worker_id)
     return None

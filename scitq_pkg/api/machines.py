@@ -1,0 +1,72 @@
+"""Machines: what providers run for this server; and workers that are deployed on new ones."""
+
+from __future__ import annotations
+
+from ..protocol import API
+from ..store import Transaction, flavors, machines
+from .answers import Answer, page, with_iso_times
+from .call import Call, known_id
+from .choice import places
+from .cloudforms import DeployBody, Deployment, JobOf, Machine, MachineEnd, MachinePage, MachinesQuery
+from .routes import USER, route
+
+PATH = f"{API}/machines"
+
+
+@route(
+    "POST", f"{API}/workers/deploy", USER, "Deploys workers on new machines: all of them are written down, or none",
+    body=DeployBody, answer=Deployment, status=202,
+)  # fmt: skip
+def deploy(call: Call) -> dict:
+    """Their machines are made by jobs, a job each."""
+    asked, service = call.body, call.service
+
+    def change(tx: Transaction) -> dict:
+        found = places(service.clouds, service.url, flavors.find(tx), asked)
+        return {"items": machines.plan(tx, [_spec(asked, place, n) for n, place in enumerate(found, 1)], call.who)}
+
+    return call.write(change)
+
+
+def _spec(asked: dict, place: dict, number: int) -> dict:
+    name = asked["name"] if asked["number"] == 1 or asked["name"] is None else f"{asked['name']}-{number}"
+    kept = {key: asked[key] for key in ("batch", "prefetch", "permanent")}
+    where = {"provider": place["provider"], "region": place["region"], "flavor": place["name"]}
+    cost = {"price": place["price"], "currency": place["currency"]}
+    wish = {key: asked[key] for key in ("provider", "region", "flavor", "concurrency")}
+    return {**kept, **where, **cost, "concurrency": asked["concurrency"] or place["cpu"] or 1, "name": name, "wish": wish}
+
+
+@route("GET", PATH, USER, "Machines that are there, a page of them", query=MachinesQuery, answer=MachinePage)
+def find(call: Call) -> dict:
+    """Those that are gone are told of by `state=gone` alone."""
+    query = call.query
+    rows = call.read(lambda tx: machines.find(tx, query, query["limit"] + 1, query["after"], query["order"] == "-id"))
+    return page(rows, query["limit"])
+
+
+@route("GET", f"{PATH}/<id:id>", USER, "A machine", answer=Machine)
+def get(call: Call, id: int) -> dict:
+    return with_iso_times(call.read(lambda tx: machines.get(tx, known_id(id, "machine"))))
+
+
+@route(
+    "DELETE", f"{PATH}/<id:id>", USER, "Destroys a machine, by a job; 204 where there is nothing to destroy",
+    query=MachineEnd, answer=JobOf, status=202,
+)  # fmt: skip
+def delete(call: Call, id: int) -> Answer:
+    forget = call.query["forget"]
+
+    def change(tx: Transaction) -> int | None:
+        if forget:
+            machines.forget(tx, known_id(id, "machine"), call.who)
+            return None
+        return machines.destroy(tx, known_id(id, "machine"), call.who)
+
+    return destroyed(call, call.write(change))
+
+
+def destroyed(call: Call, job_id: int | None) -> Answer:
+    """The answer to an order to destroy something: its job, or that there is none to wait for."""
+    call.service.callers.forget()
+    return Answer(status=204) if job_id is None else Answer({"job": job_id}, status=202)
