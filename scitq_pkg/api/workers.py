@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import auth
 from ..protocol import API
 from ..store import workers
-from .answers import iso, page, with_iso_times
+from .answers import Answer, iso, page, with_iso_times
 from .call import Call, known_id
 from .callers import Caller
 from .machines import destroyed
