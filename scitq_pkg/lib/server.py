@@ -255,6 +255,10 @@ class Server:
         """Lets a worker end what it has and gives it nothing more; False reverses. The worker."""
         return self.worker_update(worker, draining=draining)
 
+    def worker_upgrade(self, worker):
+        """Has a worker go on as the server's version of scitq; what it runs goes on. The worker, and that version as `to_version`."""
+        return self._shown(self.client.send("POST", f"/workers/{self._worker_id(worker)}/upgrade"), "worker")
+
     def worker_delete(self, worker) -> None:
         """Forgets a worker."""
         self.client.send("DELETE", f"/workers/{self._worker_id(worker)}")

@@ -26,7 +26,7 @@ COLUMNS = (
     Column("running", "RUNNING", right=True),
     Column("held", "HELD", right=True),
     Column("contact_at", "SEEN", text=tables.ago, right=True),
-    Column("problem", "PROBLEM"),
+    Column("problem", "PROBLEM", text=lambda row: _trouble(row), whole=True),
     Column("prefetch", "PREFETCH", long=True, right=True),
     Column("draining", "DRAINING", long=True),
     Column("permanent", "PERMANENT", long=True),
@@ -34,6 +34,7 @@ COLUMNS = (
     Column("version", "VERSION", long=True),
     Column("cpus", "CPUS", long=True, right=True),
     Column("memory_bytes", "MEMORY", long=True, text=tables.byte_size, right=True),
+    Column("gpus", "GPUS", long=True, text=lambda row: _gpus(row), whole=True),
     Column("flavor", "FLAVOR", long=True),
     Column("provider", "PROVIDER", long=True),
     Column("region", "REGION", long=True),
@@ -43,6 +44,21 @@ COLUMNS = (
 MOST_SLOTS = 100_000
 _MACHINE = ("flavor", "provider", "region")
 LOOK_SECONDS = 0.5  # between two looks at what a draining worker still holds
+
+
+def _trouble(row: dict) -> str:
+    """What is wrong with a worker; with its version, when that is all."""
+    if row["problem"]:
+        return row["problem"]
+    if row["upgrade_problem"]:
+        return f"not upgraded: {row['upgrade_problem']}"
+    if row["upgrading"]:
+        return "is told to run the server's version"
+    return f"runs scitq {row['version']}, which is not the server's version" if row["outdated"] else ""
+
+
+def _gpus(row: dict) -> str:
+    return " ".join(filter(None, (f"{row['gpus']} x" if (row["gpus"] or 0) > 1 else "", row["gpu"]))) or tables.plain(row["gpus"])
 
 
 # --- which ones -----------------------------------------------------------------------------------------------------------
@@ -262,6 +278,40 @@ def _wait_until_empty(server: Server, ids: set[int]) -> None:
     print("they hold nothing any more" if len(ids) > 1 else "it holds nothing any more")
 
 
+# --- upgrade ----------------------------------------------------------------------------------------------------------------
+
+
+def _upgrade_options(parser: Parser) -> None:
+    _choice_options(parser)
+    parser.add_argument("--wait", action="store_true", help="until they run it, or have told why they cannot")
+
+
+def _upgrade(server: Server, arguments) -> int:
+    chosen = _chosen(server, arguments)
+    for row in chosen:
+        told = server.worker_upgrade(row["id"])
+        when = ", when it is back" if row["state"] == "offline" else ""
+        print(f"{_told([row])} runs {row['version'] or 'nothing yet'} and is told to run {told['to_version']}{when}", flush=True)
+    return _wait_until_upgraded(server, {row["id"] for row in chosen}) if arguments.wait else 0
+
+
+def _wait_until_upgraded(server: Server, ids: set[int]) -> int:
+    """Tells what has become of each; 1 when one could not be upgraded."""
+    failed = False
+    while True:
+        rows = _rows(server, ids)
+        for row in rows:
+            if row["upgrade_problem"]:
+                failed = True
+                print(f"scitq: {_told([row])} goes on as {row['version']}: {row['upgrade_problem']}", file=sys.stderr)
+            elif not row["upgrading"]:
+                print(f"{_told([row])} runs {row['version']}", flush=True)
+        ids = {row["id"] for row in rows if row["upgrading"]}
+        if not ids:
+            return int(failed)
+        time.sleep(LOOK_SECONDS)
+
+
 # --- delete -----------------------------------------------------------------------------------------------------------------
 
 
@@ -290,5 +340,6 @@ VERBS = (
     Verb("worker", "get", "everything about workers, what their machines measured too", _get_options, _get),
     Verb("worker", "update", "change workers while they work, at once", _update_options, _update),
     Verb("worker", "drain", "let workers end what they have and give them nothing more", _drain_options, _drain),
+    Verb("worker", "upgrade", "have workers run the server's version; what they run goes on", _upgrade_options, _upgrade),
     Verb("worker", "delete", "forget workers; what they hold goes back to the queue", _delete_options, _delete),
 )
