@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from .durations import EXAMPLES, seconds_of
@@ -23,7 +23,9 @@ def default_data() -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be chosen about a server. Each field is an option, a variable `SCITQ_NAME` and a key of the file."""
+    """Everything that can be chosen about a server. Each field is an option, a variable `SCITQ_NAME` and a key of the file; mappings are
+    keys of the file alone.
+    """
 
     host: str = "127.0.0.1"  # address to listen at
     port: int = DEFAULT_PORT  # 0: any that is free
@@ -42,6 +44,9 @@ class Settings:
     smtp_sender: str | None = None  # address that mail comes from
     smtp_user: str | None = None
     smtp_password_file: Path | None = None  # else its password is SCITQ_SMTP_PASSWORD
+    url: str | None = None  # by which machines that are deployed reach this server; default: the one that it serves
+    providers: Mapping = field(default_factory=dict)  # of machines, by name: `cloud.config` checks it
+    deployment: Mapping = field(default_factory=dict)  # how machines are made and kept: `cloud.config` checks it
 
     @property
     def tls(self) -> bool:
@@ -58,7 +63,7 @@ def load(given: Mapping[str, object], config: str | None = None, environ: Mappin
     values: dict[str, object] = {}
     for name, value in _from_file(config).items():
         values[name] = _converted(name, value, f"{config}: {name}")
-    for name in _KINDS:
+    for name in _KINDS.keys() - NESTED:
         variable = f"SCITQ_{name.upper()}"
         if environ.get(variable):
             values[name] = _converted(name, environ[variable], variable)
@@ -138,7 +143,16 @@ def _names(value: object) -> tuple[str, ...]:
 
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _KINDS = {f.name: str(f.type).replace(" | None", "") for f in fields(Settings)}
-_CONVERTERS = {"str": _text, "int": _int, "float": _seconds, "bool": _bool, "Path": _path, "tuple[str, ...]": _names}
+def _mapping(value: object) -> Mapping:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError
+    return value
+
+
+NESTED = frozenset(name for name, kind in _KINDS.items() if kind == "Mapping")  # of the file alone
+_CONVERTERS = {"str": _text, "int": _int, "float": _seconds, "bool": _bool, "Path": _path, "tuple[str, ...]": _names, "Mapping": _mapping}
 _WANTED = {
     "str": "text",
     "int": "a whole number",
@@ -146,6 +160,7 @@ _WANTED = {
     "bool": "true or false",
     "Path": "a path",
     "tuple[str, ...]": "names",
+    "Mapping": "lines of `name: value` below it",
 }
 
 

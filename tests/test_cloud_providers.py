@@ -123,7 +123,8 @@ def test_killed_between_the_question_and_its_answer(rig, then):
         until(lambda: rig.machine(order.name).state == UP, "it is up")
         assert rig.names() == [order.name]
     rig.provider().delete(rig.machine(order.name))
-    assert rig.names() == [] and rig.things() == set()
+    assert rig.names() == []
+    until(lambda: rig.things() == set(), "what was about to be made has found out")
 
 
 def test_deleted_while_it_is_made(rig):

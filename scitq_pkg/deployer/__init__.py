@@ -1,0 +1,202 @@
+"""The part of the deciding server that deals with providers: a thread that takes jobs, recruits, and compares what is there with what
+is written down. It never asks a provider itself: whatever hangs, scheduling and the other providers go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..cloud.config import Clouds
+from ..recruiting import Homesick
+from ..store import Store, Transaction, jobs, machines, providers
+from . import hiring, ordering
+from .context import WHO, Context
+from .deploying import Deploying
+from .destroying import Cataloguing, Destroying
+from .reconciling import Look, Rounds
+from .work import Work
+
+log = logging.getLogger(__name__)
+
+PASS_SECONDS = 0.3  # at least between two passes: under load the database changes all the time
+TICK_SECONDS = 1.0  # at most
+CATALOGUE_SECONDS = 86400.0  # after which a provider is asked again for its flavors
+_MOST_JOBS = 200  # that run at once; most of them wait for machines that boot
+_STOP_SECONDS = 1.0
+_KINDS = {"deploy": Deploying, "destroy": Destroying, "flavors": Cataloguing}
+
+
+class Deployer:
+    """One for each server process; it works while this process decides."""
+
+    def __init__(self, store: Store, clouds: Clouds, server_id: str, url: str, data: Path):
+        """`url`: by which the server is reached on its own machine."""
+        self.context = Context(store, clouds, f"scitq-{server_id}", url, data)
+        self._works: dict[int, Work] = {}
+        self._looks: dict[str, Look] = {}
+        self._rounds = Rounds(clouds.deployment.reconcile)
+        self._patience = hiring.Patience()
+        self._idle = Homesick(clouds.deployment.idle)
+        self._led = False
+        self._thread = threading.Thread(target=self._run, name="deployer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let go of everything; what was begun goes on when a server starts again."""
+        self.context.stopping.set()
+        self.context.store.changes.bump()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
+        self._let_go()
+
+    # --- what the API asks --------------------------------------------------------------------------------------------
+
+    def order(self, wish: Mapping, number: int) -> list[dict]:
+        """See `ordering.order`."""
+        return ordering.order(self.context, wish, number)
+
+    def check_provider(self, name: str) -> None:
+        """Raises InvalidRequest for a provider that is not configured."""
+        self.context.clouds.check_name(name)
+
+    def providers(self) -> list[dict]:
+        """Every provider: `name`, `kind`, `regions` of the configuration, `trouble` (why it cannot be used now, None: nothing is known)."""
+        clouds, known = self.context.clouds, self.context.store.read(providers.all_of)
+        return [
+            {"name": name, "kind": clouds.kind(name), "regions": list(clouds.regions(name)), **_state(known.get(name))}
+            for name in clouds.providers
+        ]
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        changes, stopping = self.context.store.changes, self.context.stopping
+        version = -1
+        while not stopping.is_set():
+            try:
+                if self.context.store.leads:
+                    self._pass()
+                elif self._led:
+                    self._led = False
+                    self._let_go()
+            except Exception as error:  # noqa: BLE001 - a database that is away must not end it
+                log.warning("the deployer goes on after: %s", error)
+            stopping.wait(PASS_SECONDS)
+            version = changes.wait(version, TICK_SECONDS - PASS_SECONDS)
+
+    def _pass(self) -> None:
+        context = self.context
+        if not self._led:
+            context.store.write(lambda tx: jobs.orphans(tx, context.owner))
+            self._led = True
+        now = time.monotonic()
+        self._works = {job_id: work for job_id, work in self._works.items() if work.thread.is_alive()}
+        sight = context.store.read(lambda tx: _Sight(tx, context, now))
+        self._take(sight)
+        self._heed(sight)
+        self._look(sight, now)
+        self._hire(sight, now)
+        self._clear(sight, now)
+
+    def _let_go(self) -> None:
+        for work in list(self._works.values()):
+            work.stop()
+        for look in list(self._looks.values()):
+            look.stop()
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    def _take(self, sight: _Sight) -> None:
+        room = _MOST_JOBS - len(self._works)
+        if not sight.due or room <= 0:
+            return
+        for job in self.context.store.write(lambda tx: jobs.take(tx, self.context.owner, room)):
+            work = _KINDS[job["kind"]](self.context, job)
+            self._works[work.id] = work
+            work.thread.start()
+
+    def _heed(self, sight: _Sight) -> None:
+        """Jobs learn what happened to them and to their machines."""
+        for job_id, work in self._works.items():
+            work.flush()
+            if job_id in sight.canceled:
+                work.stop()
+            if isinstance(work, Deploying) and sight.states.get(work.machine_id) not in ("creating", "booting"):
+                work.news.set()
+
+    # --- providers ----------------------------------------------------------------------------------------------------
+
+    def _look(self, sight: _Sight, now: float) -> None:
+        for provider in [name for name, look in self._looks.items() if not look.thread.is_alive()]:
+            if self._looks.pop(provider).failed:
+                self._rounds.failed(provider, now)
+        for provider, states in sight.watched.items():
+            self._rounds.hasten(provider, now, states)
+            if provider not in self._looks and self._rounds.due(provider, now):
+                self._rounds.began(provider, now, states)
+                look = self._looks[provider] = Look(self.context, provider, self._seen)
+                look.thread.start()
+
+    def _seen(self, provider: str, listed: dict[str, Mapping]) -> None:
+        """A look has ended: who waits for a machine is told how it stands with it. Called in its thread."""
+        for work in list(self._works.values()):
+            if isinstance(work, Deploying) and work.provider == provider:
+                work.see(listed)
+        if any(machine["state"] in ("stopped", "broken") for machine in listed.values()):
+            self._rounds.soon(provider, time.monotonic())
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def _hire(self, sight: _Sight, now: float) -> None:
+        batches = self._patience.over((want["recruiter"]["batch_id"] for want in sight.wants), now)
+        if batches:
+            self.context.store.write(lambda tx: hiring.recruit(tx, self.context, batches))
+
+    def _clear(self, sight: _Sight, now: float) -> None:
+        """Machines that nobody needs any more, and catalogues that are old."""
+        due = self._idle.due(sight.idle, now)
+        if due:
+            self.context.store.write(lambda tx: hiring.destroy_idle(tx, due))
+        if sight.left_behind:
+            self.context.store.write(lambda tx: [machines.destroy(tx, machine_id, WHO) for machine_id in sight.left_behind])
+        if sight.outdated:
+            self.context.store.write(lambda tx: [jobs.add(tx, "flavors", provider, WHO) for provider in sight.outdated])
+
+
+class _Sight:
+    """What a pass reads, in one snapshot."""
+
+    def __init__(self, tx: Transaction, context: Context, now: float):
+        due = jobs.next_due(tx)
+        self.due = due is not None and due <= tx.now
+        self.canceled = set(jobs.canceled_of(tx, context.owner))
+        there = tx.all("SELECT id, provider, state FROM machine WHERE state <> 'gone'")
+        self.states = {row["id"]: row["state"] for row in there}
+        self.watched: dict[str, list[str]] = {name: [] for name in context.clouds.providers if name not in context.clouds.implied}
+        for row in there:
+            self.watched.setdefault(row["provider"], []).append(row["state"])
+        self.wants = hiring.wants(tx, context)
+        self.idle = hiring.idle(tx) if there else []
+        self.left_behind = hiring.left_behind(tx) if "evicted" in self.states.values() else []
+        self.outdated = _outdated(tx, context)
+
+
+def _outdated(tx: Transaction, context: Context) -> list[str]:
+    """Configured providers whose flavors were not asked for lately, whether they answered or not."""
+    fresh = set(tx.column("SELECT DISTINCT provider FROM flavor WHERE updated_at > ?", (tx.now - CATALOGUE_SECONDS,)))
+    fresh |= set(tx.column("SELECT DISTINCT provider FROM job WHERE kind = 'flavors' AND created_at > ?", (tx.now - 3600.0,)))
+    return [name for name in context.clouds.providers if name not in fresh | context.clouds.implied]
+
+
+def _state(row: Mapping | None) -> dict:
+    return {"trouble": row and row["trouble"]}
+
+
+__all__ = ["Deployer"]

@@ -1,0 +1,133 @@
+"""Workers that recruiters deploy where none can be recycled, and machines that nobody needs any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from .. import choosing
+from ..cloud.config import AUTO
+from ..recruiting import counts_for, readable, wanted
+from ..store import Transaction, costs, flavors, jobs, machines, providers, queue, recruiters
+from .context import WHO, Context
+
+PATIENCE_SECONDS = 2.0  # for which a batch waits for an idle worker before one is deployed
+_MOST_AT_ONCE = 100  # machines that a pass plans for a batch
+_BUSY = "EXISTS (SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN ('assigned', 'accepted', 'running', 'uploading'))"
+
+
+# --- recruiting ----------------------------------------------------------------------------------------------------------
+
+
+def wants(tx: Transaction, context: Context) -> list[dict]:
+    """What recruiters want of providers now, a mapping for each: `recruiter`, `number`, in the order of batches and ranks.
+
+    Batches whose budget is spent want nothing.
+    """
+    standing = [r for r in recruiters.standing(tx) if r["provider"] is not None]
+    if not standing:
+        return []
+    spent = costs.reached(tx)
+    standing = [r for r in readable(standing) if r["batch_id"] not in spent]
+    present: dict[int, int] = machines.coming(tx)
+    for worker in filter(counts_for, queue.workers_with_load(tx)):
+        present[worker["batch_id"]] = present.get(worker["batch_id"], 0) + 1
+    most = max((_enough(r, present.get(r["batch_id"], 0) + _MOST_AT_ONCE) for r in standing), default=0)
+    pending = recruiters.pending(tx, sorted({r["batch_id"] for r in standing}), most)
+    found = [{"recruiter": r, "number": wanted(r, pending.get(r["batch_id"], 0), present.get(r["batch_id"], 0))} for r in standing]
+    return [want for want in found if want["number"]]
+
+
+def _enough(recruiter: Mapping, workers: int) -> int:
+    return max(recruiter["minimum_tasks"] or 0, recruiter["tasks_per_worker"] * workers)
+
+
+class Patience:
+    """Since when each batch wants workers, by a monotonic clock: idle ones of other batches go first."""
+
+    def __init__(self, seconds: float = PATIENCE_SECONDS):
+        self._seconds = seconds
+        self._since: dict[int, float] = {}
+
+    def over(self, batch_ids: Iterable[int], now: float) -> set[int]:
+        """Those of the batches that want workers now which have for so long."""
+        self._since = {batch_id: self._since.get(batch_id, now) for batch_id in batch_ids}
+        return {batch_id for batch_id, since in self._since.items() if now - since >= self._seconds}
+
+
+def recruit(tx: Transaction, context: Context, batch_ids: set[int]) -> list[int]:
+    """Plan the machines that recruiters of these batches want still, as far as there is room; their ids.
+
+    In a batch lower ranks go first; what they cannot have, the next ones may.
+    """
+    lacking: dict[int, int] = {}  # by batch: planned already in this pass
+    planned: list[int] = []
+    for want in wants(tx, context):
+        recruiter = want["recruiter"]
+        number = min(want["number"] - lacking.get(recruiter["batch_id"], 0), _MOST_AT_ONCE)
+        if recruiter["batch_id"] not in batch_ids or number <= 0:
+            continue
+        found = _places(tx, context, recruiter, number)
+        for flavor in found:
+            planned.append(machines.plan(tx, _spec(context, recruiter, flavor), WHO)["machine"])
+        lacking[recruiter["batch_id"]] = lacking.get(recruiter["batch_id"], 0) + len(found)
+    return planned
+
+
+def _places(tx: Transaction, context: Context, recruiter: Mapping, number: int) -> Sequence[Mapping]:
+    wish = wish_of(recruiter)
+    rows = known_flavors(tx, context, wish)
+    troubled = {name for name, row in providers.all_of(tx).items() if row["trouble"]}
+    rows = [row for row in rows if row["provider"] not in troubled]
+    if wish["provider"] != AUTO and wish["provider"] in context.clouds.providers and not rows and wish["provider"] not in troubled:
+        jobs.add(tx, "flavors", wish["provider"], WHO)
+    return choosing.dealt(choosing.candidates(wish, rows, context.clouds.regions, context.resting()), number)
+
+
+def known_flavors(tx: Transaction, context: Context, wish: Mapping) -> list[dict]:
+    """The catalogue, of the providers that the configuration has; of those that it only implies the one that is named."""
+    clouds = context.clouds
+    rows = flavors.find(tx, provider=None if wish.get("provider") in (None, AUTO) else wish["provider"])
+    named = wish.get("provider")
+    return [row for row in rows if row["provider"] in clouds.providers and (row["provider"] not in clouds.implied or row["provider"] == named)]
+
+
+def wish_of(asked: Mapping) -> dict:
+    """What was asked for, `auto` where nothing was."""
+    return {name: asked.get(name) or AUTO for name in ("provider", "region", "flavor")}
+
+
+def _spec(context: Context, recruiter: Mapping, flavor: Mapping) -> dict:
+    place = {name: flavor[name] for name in ("provider", "region", "price", "currency")}
+    return {
+        **place, "flavor": flavor["name"], "batch": recruiter["batch"], "concurrency": recruiter["concurrency"] or flavor["cpu"] or 1,
+        "prefetch": recruiter["prefetch"] or 0, "permanent": False, "wish": wish_of(recruiter), "retry": context.clouds.deployment.retry,
+    }  # fmt: skip
+
+
+# --- machines that nobody needs --------------------------------------------------------------------------------------------
+
+
+def idle(tx: Transaction) -> list[int]:
+    """Machines of workers that are not permanent, hold nothing, and could take nothing of what waits."""
+    return tx.column(
+        "SELECT machine.id FROM machine JOIN worker ON worker.id = machine.worker_id JOIN batch ON batch.id = worker.batch_id "
+        f"WHERE machine.state = 'up' AND NOT permanent AND deleted_at IS NULL AND NOT {_BUSY} AND (offline OR problem IS NOT NULL "
+        "OR draining OR concurrency = 0 OR batch.stopped OR NOT EXISTS (SELECT 1 FROM task WHERE task.batch_id = worker.batch_id "
+        "AND task.state = 'pending')) ORDER BY machine.id"
+    )
+
+
+def destroy_idle(tx: Transaction, machine_ids: Iterable[int]) -> None:
+    """Those of these machines that idle still are destroyed: nothing can be given to them between the look and the end."""
+    still = set(idle(tx))
+    for machine_id in machine_ids:
+        if machine_id in still:
+            machines.destroy(tx, machine_id, WHO)
+
+
+def left_behind(tx: Transaction) -> list[int]:
+    """Machines that are being taken away and hold nothing any more."""
+    return tx.column(
+        "SELECT machine.id FROM machine LEFT JOIN worker ON worker.id = machine.worker_id AND deleted_at IS NULL "
+        f"WHERE machine.state = 'evicted' AND (worker.id IS NULL OR NOT {_BUSY}) ORDER BY machine.id"
+    )
