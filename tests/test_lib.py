@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import threading
 import time
 from concurrent.futures import CancelledError, as_completed
@@ -190,7 +191,13 @@ def test_lists_are_whole_over_all_pages(server):
     assert [task["id"] for task in server.tasks(ids=scattered)] == scattered
     assert [task["id"] for task in server.tasks(ids=scattered, limit=3, order="-id")] == scattered[:-4:-1]
     assert server.tasks(ids=[]) == []
+    one, other, walk = server.tasks(batch="pages"), server.tasks(batch="pages"), iter(server.tasks(batch="pages"))
+    assert [next(walk)["id"] for _ in range(1000)] == ids[:1000]
+    assert [len(one), one[-1]["id"], len(one + one), len([0] + one)] == [2300, ids[-1], 4600, 2301]
+    assert len(json.loads(json.dumps([task["id"] for task in other]))) == 2300 and sorted(task["id"] for task in other) == ids
     server.batch_delete("pages")
+    assert next(walk, None) is None, "the second page is asked when the first one is over"
+    assert list(one) == one and list(other) == [] and not server.tasks(batch="pages")
     assert server.task_status([ids[0], ids[-1]]) == ["deleted", "deleted"]
 
 
