@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from urllib.parse import quote
 
@@ -11,6 +11,7 @@ from ..protocol import TaskSpec
 from ..uris import uris
 from .client import DAY_SECONDS, Client
 from .join import join
+from .listing import Listing
 from .objects import LONGEST_QUERY, NO_ID, check_style, id_of, ids_of, range_groups, ranges, shown
 from .output import pieces
 
@@ -65,8 +66,10 @@ class Server:
 
     # --- tasks --------------------------------------------------------------------------------------------------
 
-    def tasks(self, limit: int | None = None, order: str = "id", **filters) -> list:
+    def tasks(self, limit: int | None = None, order: str = "id", **filters) -> Listing:
         """The tasks that pass the filters, all of them or the first `limit`; `order` is 'id' or '-id'.
+
+        However many there are, iterating over them holds one page in memory at a time.
 
         Filters: batch, state (or status; one or several), name (a glob), ids, worker, exit_code, grep, since ('2h', ISO time).
         """
@@ -204,11 +207,11 @@ class Server:
 
     # --- executions -----------------------------------------------------------------------------------------------
 
-    def executions(self, task=None, limit: int | None = None, order: str = "id", **filters) -> list:
-        """The attempts to run tasks; of one `task` (or `task_id`), or those that pass the filters."""
+    def executions(self, task=None, limit: int | None = None, order: str = "id", **filters) -> Listing:
+        """The attempts to run tasks; of one `task` (or `task_id`), or those that pass the filters; a page in memory at a time."""
         task = filters.pop("task_id", None) if task is None else task
         filters = query(filters) | ({"task": id_of(task)} if task is not None else {})
-        return self._shown(list(self.client.pages("/executions", limit, order=order, **filters)), "execution")
+        return self._listing(lambda: self.client.pages("/executions", limit, order=order, **filters), "execution")
 
     def execution_get(self, execution):
         """An attempt to run a task."""
@@ -223,7 +226,7 @@ class Server:
 
     # --- workers --------------------------------------------------------------------------------------------------
 
-    def workers(self, limit: int | None = None, order: str = "id", **filters) -> list:
+    def workers(self, limit: int | None = None, order: str = "id", **filters) -> Listing:
         """The workers, all of them or those of a batch."""
         return self._list("workers", "worker", limit, order, filters)
 
@@ -384,8 +387,12 @@ class Server:
     def _shown(self, plain, noun: str | None = None):
         return shown(plain, self.style, noun)
 
-    def _list(self, path: str, noun: str, limit: int | None, order: str, filters: dict) -> list:
-        return self._shown(list(find(self.client, path, limit, order, query(filters))), noun)
+    def _list(self, path: str, noun: str, limit: int | None, order: str, filters: dict) -> Listing:
+        chosen = query(filters)
+        return self._listing(lambda: find(self.client, path, limit, order, chosen), noun)
+
+    def _listing(self, ask: Callable[[], Iterator[dict]], noun: str) -> Listing:
+        return Listing(ask, lambda item: self._shown(item, noun))
 
     def _bulk(self, verb: str, ids, filters: dict | None = None, **body):
         """One write for many tasks. Without ids and filters nothing is sent: forgetting them must not mean all tasks."""
