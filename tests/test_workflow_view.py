@@ -114,3 +114,54 @@ def test_destroyed_when_that_is_confirmed(lab, script, start, batch):
     view.press("y")
     assert view.end() == 130 and b"is destroyed" in view.seen and b"afterwards" not in view.seen
     assert states(lab, batch) == {} and not [row for row in lab.items("/batches") if row["name"].startswith(f"{batch}.")]
+
+
+# --- one at a time --------------------------------------------------------------------------------------------------------
+
+DEBUG = """
+import sys
+from scitq.workflow import Workflow
+
+wf = Workflow(sys.argv[1], shell=True, debug=True)
+one = wf.step("one", "echo first; echo aside >&2; exit $(cat exit)", name="1", workdir=sys.argv[2])
+two = wf.step("two", "echo second", name="2", required_tasks=one)
+three = wf.step("three", "echo third", name="3")
+print("summary", wf.run().counts)
+"""
+
+
+@pytest.fixture
+def debug(lab, batch, tmp_path):
+    """Starts the script with these answers; what it printed."""
+    (tmp_path / "script.py").write_text(DEBUG)
+
+    def starter(answers: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "script.py", batch, str(tmp_path)], input=answers, cwd=tmp_path, timeout=100, text=True,
+            env={**lab.variables, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        )  # fmt: skip
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stdout + done.stderr
+        return done.stdout
+
+    return starter
+
+
+def queued(lab, batch: str) -> dict[str, int]:
+    """The attempts of the tasks that are there, by their names."""
+    return {row["name"]: row["attempts"] for row in lab.items("/tasks") if row["batch"].startswith(f"{batch}.")}
+
+
+def test_debugging_runs_what_is_chosen_and_nothing_else(lab, debug, batch, tmp_path):
+    (tmp_path / "exit").write_text("7")
+    shown = debug("no\n\nq\n")  # not the first one, but the other that can run
+    assert "one/1: echo first" in shown and "two/2" not in shown and "third" in shown and "three/3: succeeded" in shown
+    assert queued(lab, batch) == {"3": 1}
+    shown = debug("y\nr\nc\n")
+    assert shown.count("first\n") >= 2 and "aside" in shown and shown.count("one/1: exit code 7") == 2
+    assert "1 of 3 steps are done" in shown and "nothing is left that could run" in shown
+    assert queued(lab, batch) == {"3": 1, "1": 2}
+    (tmp_path / "exit").write_text("0")
+    shown = debug("y\nc\nx\n")  # mended; the rest as usual
+    assert "one/1: succeeded" in shown and "two/2: echo second" in shown and "3 tasks: 3 succeeded" in shown
+    assert queued(lab, batch) == {"3": 1, "1": 3, "2": 1}
+    assert "3 of 3 steps are done" in debug("")
