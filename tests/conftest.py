@@ -107,7 +107,7 @@ def served(request, tmp_path_factory):
 
     url = request.getfixturevalue("postgres").new_database() if request.param == "postgresql" else None
     made = Env(tmp_path_factory.mktemp("served"), url)
-    made.server()
+    made.server(variables={"SCITQ_ONE_FILE": str(made.directory / "scitq.pyz")})  # where a test may make one
     yield made
     made.close()
 

@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import datetime, timezone
 
+import onefile
 import pytest
 from doors import TABLE
 from env import Env
@@ -97,6 +98,7 @@ CHANGES = {
     f"POST {API}/workers": lambda p: (1, _registration(p.new()), "worker.register", None),
     f"PATCH {API}/workers/<id:id>": lambda p: ((w := p.worker()), {"concurrency": 7, "batch": p.new()}, "worker.update", [w]),
     f"DELETE {API}/workers/<id:id>": lambda p: ((w := p.worker()), {}, "worker.delete", [w]),
+    f"POST {API}/workers/<id:id>/upgrade": lambda p: ((w := _upgradable(p)), {}, "worker.upgrade", [w]),
     f"POST {API}/recruiters": lambda p: (1, {"batch": p.new()}, "recruiter.create", None),
     f"PATCH {API}/recruiters/<id:id>": lambda p: ((r := p.recruiter()), {"flavor": "auto:cpu>=8"}, "recruiter.update", [r]),
     f"DELETE {API}/recruiters/<id:id>": lambda p: ((r := p.recruiter()), {}, "recruiter.delete", [r]),
@@ -110,6 +112,12 @@ def _canceled(people: People) -> int:
     task = people.task()
     people.env.api("POST", "/tasks/cancel", {"ids": [task]})
     return task
+
+
+def _upgradable(people: People) -> int:
+    """A worker of a server that has a one file to give out."""
+    onefile.make(people.env.directory / "scitq.pyz")
+    return people.worker()
 
 
 def _registration(name: str) -> dict:
