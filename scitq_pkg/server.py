@@ -25,6 +25,7 @@ from .api.polls import SPARE_THREADS, Bells, Seats
 from .api.readiness import Readiness
 from .api.trouble import Trouble
 from .cloud.config import checked
+from .deployer import Deployer
 from .errors import InvalidRequest, ScitqError, StorageFull, Unavailable
 from .settings import Settings
 from .store import Store, Transaction, tokens
@@ -98,11 +99,14 @@ class Server:
 
     def _make_service(self) -> Service:
         server_id = self.store.read(lambda tx: tx.value("SELECT value FROM setting WHERE name = 'server_id'"))
+        clouds = checked(self.settings)
+        self.deployer = Deployer(self.store, clouds, server_id, self.url, self.settings.data)
         return Service(
             settings=self.settings,
             store=self.store,
             monitor=self.monitor,
-            clouds=checked(self.settings),
+            clouds=clouds,
+            deployer=self.deployer,
             url=self.url,
             callers=Callers(lambda: self.store.read(_callers), lambda key: self.store.read(lambda tx: _caller(tx, key))),
             bells=Bells(),
@@ -120,6 +124,7 @@ class Server:
         self._started = True
         self.store.start(scheduler.decide, self.service.bells.ring)
         self.monitor.start()
+        self.deployer.start()
         _write_whole(self.settings.data / "server.json", {"url": self.url, "pid": os.getpid(), "version": __version__})
         self.http.start(SPARE_THREADS)
         log.info("serving %s", self.url)
@@ -132,6 +137,7 @@ class Server:
             (self.settings.data / "server.json").unlink()
         self.service.stopping.set()
         self.service.bells.close()
+        self.deployer.stop()
         self.store.changes.bump()
         self.service.feed.close()
         self.http.stop()

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from ..cloud.config import Clouds
+from ..deployer import Deployer
 from ..errors import InvalidRequest, NotFound, TooLarge, Unavailable
 from ..scheduler import Monitor
 from ..settings import Settings
@@ -35,6 +36,7 @@ class Service:
 
     settings: Settings
     clouds: Clouds
+    deployer: Deployer
     url: str  # by which others reach this server, as far as it knows
     store: Store
     monitor: Monitor

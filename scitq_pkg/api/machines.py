@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ..protocol import API
-from ..store import Transaction, flavors, machines
+from ..store import Transaction, machines
 from .answers import Answer, page, with_iso_times
 from .call import Call, known_id
-from .choice import places
 from .cloudforms import DeployBody, Deployment, JobOf, Machine, MachineEnd, MachinePage, MachinesQuery
 from .routes import USER, route
 
@@ -19,22 +18,18 @@ PATH = f"{API}/machines"
 )  # fmt: skip
 def deploy(call: Call) -> dict:
     """Their machines are made by jobs, a job each."""
-    asked, service = call.body, call.service
-
-    def change(tx: Transaction) -> dict:
-        found = places(service.clouds, service.url, flavors.find(tx), asked)
-        return {"items": machines.plan(tx, [_spec(asked, place, n) for n, place in enumerate(found, 1)], call.who)}
-
-    return call.write(change)
+    asked = call.body
+    found = call.service.deployer.order(asked, asked["number"])
+    specs = [_spec(asked, place, n) for n, place in enumerate(found, 1)]
+    return call.write(lambda tx: {"items": machines.plan(tx, specs, call.who)})
 
 
 def _spec(asked: dict, place: dict, number: int) -> dict:
     name = asked["name"] if asked["number"] == 1 or asked["name"] is None else f"{asked['name']}-{number}"
     kept = {key: asked[key] for key in ("batch", "prefetch", "permanent")}
-    where = {"provider": place["provider"], "region": place["region"], "flavor": place["name"]}
-    cost = {"price": place["price"], "currency": place["currency"]}
+    where = {key: place[key] for key in ("provider", "region", "flavor", "price", "currency")}
     wish = {key: asked[key] for key in ("provider", "region", "flavor", "concurrency")}
-    return {**kept, **where, **cost, "concurrency": asked["concurrency"] or place["cpu"] or 1, "name": name, "wish": wish}
+    return {**kept, **where, "concurrency": asked["concurrency"] or place["cpus"] or 1, "name": name, "wish": wish}
 
 
 @route("GET", PATH, USER, "Machines that are there, a page of them", query=MachinesQuery, answer=MachinePage)

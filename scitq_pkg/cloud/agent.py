@@ -32,10 +32,10 @@ def main(arguments: list[str]) -> int:
 
         return become(arguments[1])
     say = _Voice()
-    question = json.loads(sys.stdin.buffer.readline())
+    question = json.loads(_line())
     threading.Thread(target=_end_with_the_server, name="server", daemon=True).start()
     try:
-        with _alone(question.get("lock")):
+        with _alone(question.get("lock"), for_good=question["call"] == "delete"):
             say(result=answer(question, lambda line: say(log=line)))
     except Exception as error:  # whatever it is, the server is told
         say(error=_told(error))
@@ -56,17 +56,25 @@ class _Voice:
             self._out.flush()
 
 
+def _line() -> bytes:
+    """The first line of standard input, of which nothing is kept in a buffer: another thread waits for its end."""
+    read = b""
+    while not read.endswith(b"\n") and (piece := os.read(0, 65536)):
+        read += piece
+    return read
+
+
 def _end_with_the_server() -> None:
     """A server that was killed starts again and asks anew: nothing must go on being made for the old one."""
     with contextlib.suppress(OSError):  # as if it had ended
-        while sys.stdin.buffer.read1(4096):
+        while os.read(0, 4096):
             pass
     os._exit(1)
 
 
 @contextlib.contextmanager
-def _alone(path: str | None):
-    """One question about a machine at a time, over a restart of the server too."""
+def _alone(path: str | None, for_good: bool):
+    """One question about a machine at a time, over a restart of the server too; `for_good`: when it is answered there is no other."""
     if path is None:
         yield
         return
@@ -75,6 +83,9 @@ def _alone(path: str | None):
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+        if for_good:
+            with contextlib.suppress(FileNotFoundError):  # by another one that waited for it
+                os.unlink(path)
     finally:
         os.close(descriptor)
 

@@ -90,7 +90,7 @@ class Context:
             raise CloudRefused(f"provider {provider} is not in the configuration any more: put it back, or remove by hand what it has")
         question = {"provider": provider, "config": dict(self.clouds.providers[provider]), "tag": self.tag, "call": call}
         if about is not None:
-            question["lock"] = str(self.data / "machines" / f"{about}.lock")
+            question["lock"] = str(self.data / "asking" / f"{about}.lock")
         return Call({**question, "arguments": arguments}, tell, DEADLINES[call] if seconds is None else seconds)
 
     # --- the database -------------------------------------------------------------------------------------------------

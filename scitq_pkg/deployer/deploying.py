@@ -17,8 +17,9 @@ from ..cloud.provider import BROKEN, CREATING, EVICTED, STOPPED, CloudRefused, C
 from ..errors import Conflict, InvalidRequest
 from ..onefile import published
 from ..protocol import COMING
-from ..store import Transaction, flavors, jobs, machines, workers
+from ..store import Transaction, jobs, machines, workers
 from .context import WHO
+from .hiring import known_flavors
 from .work import FAULTS, Work, note_trouble
 
 _PAUSE_SECONDS = 5.0  # before the second attempt; before each later one three times as long
@@ -197,9 +198,8 @@ class Deploying(Work):
         if not any(word == AUTO or word.startswith(f"{AUTO}:") for word in words):
             return None
         tried = [*wish.get("tried", ()), (machine["provider"], machine["region"], machine["flavor"])]
-        rows = [row for row in flavors.find(tx) if wish.get("provider") == row["provider"] or row["provider"] not in self.context.clouds.implied]
-        found = choosing.candidates(wish, rows, self.context.clouds.regions, tried)
-        return place_of(found[0]) if found else None
+        found = choosing.candidates(wish, known_flavors(tx, self.context, wish), self.context.clouds.regions, tried)
+        return _place(found[0], wish) if found else None
 
     def _moved(self, machine: Mapping, place: Mapping, why: str) -> bool:
         new = self.context.write(lambda tx: machines.replan(tx, machine["id"], why, place))
@@ -235,7 +235,7 @@ def machine_of(row: Mapping) -> dict:
     return {**told, "flavor": row["flavor"], "address": row["address"]}
 
 
-def place_of(flavor: Mapping) -> dict:
+def _place(flavor: Mapping, wish: Mapping) -> dict:
     """Where a machine is to be made, of a flavor of the catalogue."""
     place = {name: flavor[name] for name in ("provider", "region", "price", "currency")}
-    return {**place, "flavor": flavor["name"]}
+    return {**place, "flavor": flavor["name"], "concurrency": wish.get("concurrency") or flavor["cpu"] or 1}

@@ -67,8 +67,9 @@ def recruit(tx: Transaction, context: Context, batch_ids: set[int]) -> list[int]
         if recruiter["batch_id"] not in batch_ids or number <= 0:
             continue
         found = _places(tx, context, recruiter, number)
-        for flavor in found:
-            planned.append(machines.plan(tx, _spec(context, recruiter, flavor), WHO)["machine"])
+        if found:
+            made = machines.plan(tx, [_spec(context, recruiter, flavor) for flavor in found], WHO)
+            planned += [one["machine"] for one in made]
         lacking[recruiter["batch_id"]] = lacking.get(recruiter["batch_id"], 0) + len(found)
     return planned
 
@@ -100,7 +101,8 @@ def _spec(context: Context, recruiter: Mapping, flavor: Mapping) -> dict:
     place = {name: flavor[name] for name in ("provider", "region", "price", "currency")}
     return {
         **place, "flavor": flavor["name"], "batch": recruiter["batch"], "concurrency": recruiter["concurrency"] or flavor["cpu"] or 1,
-        "prefetch": recruiter["prefetch"] or 0, "permanent": False, "wish": wish_of(recruiter), "retry": context.clouds.deployment.retry,
+        "prefetch": recruiter["prefetch"] or 0, "permanent": False,
+        "wish": {**wish_of(recruiter), "concurrency": recruiter["concurrency"]}, "retry": context.clouds.deployment.retry,
     }  # fmt: skip
 
 
