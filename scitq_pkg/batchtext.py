@@ -1,11 +1,11 @@
-"""Tasks become the text of a batch file that makes them again."""
+"""A batch becomes the text of a batch file that makes its tasks again, its recruiters, and who is told by mail."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields
 
 from .protocol import TaskSpec
@@ -18,15 +18,24 @@ _WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n", ".inf", "
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
 _KEYS = [known.name for known in fields(TaskSpec) if known.name not in ("batch", "require")]
 _LISTED = ("input", "resource")
+_RECRUITER = (
+    "rank", "flavor", "provider", "region", "tasks_per_worker", "minimum_tasks", "maximum_workers", "concurrency", "prefetch",
+)  # fmt: skip
 
 
-def batch_text(batch: str, tasks: list[dict]) -> str:
-    """A batch file of tasks as the API shows them. Where names are missing or not alone, the id is put in or after them."""
+def batch_text(batch: str, tasks: list[dict], recruiters: Iterable[dict] = (), notifiers: Iterable[dict] = ()) -> str:
+    """A batch file of what the API shows of a batch. Where tasks' names are missing or not alone, the id is put in or after them.
+
+    The addresses of webhooks are secrets that nobody is shown: they are not in it.
+    """
     names = _names(tasks)
     given = [_given(task, names) for task in tasks]
     shared = _shared(given)
     lines = ["# Passwords in URIs are not in here.\n"] if any("..." in str(task["input"]) for task in tasks) else []
-    lines += [f"batch: {_scalar(batch, '')}\n"]
+    lines += [f"batch: {_scalar(batch, '')}\n", *_rules("recruit", map(_recruiter, recruiters))]
+    hidden = any(row["kind"] == "webhook" for row in notifiers)
+    lines += ["# Webhooks are not in here: their addresses are secrets.\n"] if hidden else []
+    lines += _rules("notify", (_notifier(row) for row in notifiers if row["kind"] == "mail"))
     if shared:
         lines += ["defaults:\n", *_mapping(shared, "  ")]
     lines.append("tasks:\n" if given else "tasks: []\n")
@@ -34,6 +43,22 @@ def batch_text(batch: str, tasks: list[dict]) -> str:
         own = {key: value for key, value in keys.items() if key not in shared}
         lines += _item(own)
     return "".join(lines)
+
+
+def _rules(key: str, bodies: Iterable[dict]) -> list[str]:
+    items = [line for body in bodies for line in _item(body)]
+    return [f"{key}:\n", *items] if items else []
+
+
+def _recruiter(row: dict) -> dict:
+    """Its properties; a prefetch of nothing is written, since without the key it is 0."""
+    return {key: row[key] for key in _RECRUITER if row[key] is not None or key == "prefetch"}
+
+
+def _notifier(row: dict) -> dict:
+    keys: dict = {"mail": row["target"]}
+    keys |= {} if row["done"] else {"when": "failures"}
+    return keys | ({} if row["failures"] is None else {"failures": row["failures"]})
 
 
 def _names(tasks: list[dict]) -> dict[int, str]:

@@ -27,6 +27,7 @@ from .api.trouble import Trouble
 from .cloud.config import checked
 from .deployer import Deployer
 from .errors import InvalidRequest, ScitqError, StorageFull, Unavailable
+from .notifying import Notifying, Sender
 from .settings import Settings
 from .store import Store, Transaction, tokens
 
@@ -87,6 +88,7 @@ class Server:
             self.settings = settings
             self.url = join_url("https" if context else "http", _reachable(settings.host), bound.getsockname()[1])
             self.monitor = scheduler.Monitor(self.store, settings.lost_after)
+            self.notifying = Notifying(self.store, Sender(settings))
             self.service = self._make_service()
             self.http = serving.HttpServer(
                 Application(self.service), bound, f"scitq/{__version__}", settings.max_body, context, error_body
@@ -124,6 +126,7 @@ class Server:
         self._started = True
         self.store.start(scheduler.decide, self.service.bells.ring)
         self.monitor.start()
+        self.notifying.start()
         self.deployer.start()
         _write_whole(self.settings.data / "server.json", {"url": self.url, "pid": os.getpid(), "version": __version__})
         self.http.start(SPARE_THREADS)
@@ -138,6 +141,7 @@ class Server:
         self.service.stopping.set()
         self.service.bells.close()
         self.deployer.stop()
+        self.notifying.stop()
         self.store.changes.bump()
         self.service.feed.close()
         self.http.stop()

@@ -150,25 +150,47 @@ def post(
     host, port = _host(parts), parts.port or _PORTS[parts.scheme]
     address = _addresses(host, port, list(allowed))[0]
     connection = http.client.HTTPConnection(parts.hostname or "", port, timeout=wait_seconds)
-    ending = threading.Timer(whole_seconds, _cut, [connection])
-    ending.daemon = True
-    ending.start()
+    limit = _Limit(whole_seconds)
     try:
-        connection.sock = _connected(parts, address, port, wait_seconds)
+        connection.sock = limit.sock = _connected(parts, address, port, wait_seconds)
         if isinstance(connection.sock, ssl.SSLSocket):
             connection.sock.do_handshake()
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("POST", target, body, {"Content-Type": "application/json", **headers})
         answer = connection.getresponse()
         answer.read(_ANSWER_BYTES)
+        if limit.is_over:  # the end of headers that never ended
+            raise ConnectionError
     except TimeoutError:
         raise Unreachable(f"{host} does not answer within {wait_seconds:g} s") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Unreachable(f"{host} cannot be asked: {_reason(error, ending.is_alive(), whole_seconds)}") from None
+        why = f"it took longer than {whole_seconds:g} s" if limit.is_over else _reason(error)
+        raise Unreachable(f"{host} cannot be asked: {why}") from None
     finally:
-        ending.cancel()
+        limit.cancel()
         connection.close()
     _check_status(host, answer.status)
+
+
+class _Limit:
+    """Ends what takes too long: whoever sends a byte now and then would hold it for ever."""
+
+    def __init__(self, seconds: float):
+        self.sock: socket.socket | None = None
+        self.is_over = False
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """It is done in time."""
+        self._timer.cancel()
+
+    def _cut(self) -> None:
+        self.is_over = True
+        if self.sock is not None:
+            with contextlib.suppress(OSError):  # it was closed by the other side already
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not ssl's, which changes what the reading thread uses
 
 
 def _connected(parts: SplitResult, address: str, port: int, wait_seconds: float) -> socket.socket:
@@ -180,16 +202,7 @@ def _connected(parts: SplitResult, address: str, port: int, wait_seconds: float)
     return context.wrap_socket(bare, server_hostname=parts.hostname, do_handshake_on_connect=False)
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
-    """Ends what takes too long: whoever sends a byte now and then would hold it for ever."""
-    if connection.sock is not None:
-        with contextlib.suppress(OSError):  # it was closed by the other side already
-            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # not ssl's, which changes what the reading thread uses
-
-
-def _reason(error: Exception, in_time: bool, whole_seconds: float) -> str:
-    if not in_time:
-        return f"it took longer than {whole_seconds:g} s"
+def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

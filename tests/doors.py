@@ -35,11 +35,12 @@ BODIES = {
     f"PATCH {_API}/workers/<id:id>": {"concurrency": 77, "batch": "intruders"},
     f"POST {_API}/recruiters": {"batch": "intruders", "rank": 1},
     f"PATCH {_API}/recruiters/<id:id>": {"maximum_workers": 77},
+    f"POST {_API}/notifiers": {"batch": "intruders", "webhook": "https://hooks.example.org/x"},
     f"POST {_API}/tokens": {"name": "intruder", "role": "admin"},
     "POST /login": {"token": "scitq_intruder"},
 }
 QUERIES = {f"GET {_API}/stream": {"wait": 0}}  # which would last for an hour
-_LISTS = ("tasks", "executions", "batches", "workers", "recruiters", "tokens", "events")
+_LISTS = ("tasks", "executions", "batches", "workers", "recruiters", "notifiers", "tokens", "events")
 
 
 class Doors:

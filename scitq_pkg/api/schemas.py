@@ -164,6 +164,10 @@ class RecruitersQuery(PageQuery):
     rank = Number()
 
 
+class NotifiersQuery(PageQuery):
+    batch = Name(load_default=None)
+
+
 class EventsQuery(PageQuery):
     object = Name(metadata={"description": "task, batch, worker, token..."})
     who = Name()
@@ -242,6 +246,7 @@ class WorkerChange(Body):
     region = Name(allow_none=True)
 
 
+_ORIGIN = {"description": "the batch file that makes it, and removes it when it no longer names it"}
 _SLOTS_TAKEN = {"description": "of a worker that it takes; null: as it is"}
 
 
@@ -272,6 +277,18 @@ class NewRecruiter(RecruiterChange):
     maximum_workers = Whole(allow_none=True, load_default=None)
     concurrency = Whole(least=1, most=MAX_SLOTS, allow_none=True, load_default=None, metadata=_SLOTS_TAKEN)
     prefetch = Whole(most=MAX_SLOTS, allow_none=True, load_default=0, metadata=_SLOTS_TAKEN)
+    origin = Name(allow_none=True, load_default=None, metadata=_ORIGIN)
+
+
+class NewNotifier(Body):
+    """Who is told what of a batch: either a webhook or a mail address."""
+
+    batch = Name(load_default=DEFAULT_BATCH)
+    webhook = Line(allow_none=True, load_default=None, metadata={"description": "a URL that gets JSON; shown without its path"})
+    mail = Line(allow_none=True, load_default=None, metadata={"description": "an address"})
+    done = Flag(load_default=True, metadata={"description": "tell when the batch is done"})
+    failures = Whole(allow_none=True, load_default=None, metadata={"description": "tell when more tasks than this failed"})
+    origin = Name(allow_none=True, load_default=None, metadata=_ORIGIN)
 
 
 class NewToken(Body):

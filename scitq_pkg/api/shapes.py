@@ -193,6 +193,27 @@ class Recruiter(Thing):
     maximum_workers = fields.Integer(required=True, allow_none=True)
     concurrency = fields.Integer(required=True, allow_none=True)
     prefetch = fields.Integer(required=True, allow_none=True)
+    origin = fields.String(required=True, allow_none=True, metadata={"description": "the batch file that made it"})
+    created_at = Moment()
+
+
+class LastMessage(Shape):
+    event = fields.String(required=True, metadata={"description": "done or failures"})
+    attempts = fields.Integer(required=True)
+    error = fields.String(required=True, allow_none=True, metadata={"description": "why the last attempt failed"})
+    created_at = Moment()
+    sent_at = Moment()
+    given_up_at = Moment()
+
+
+class Notifier(Thing):
+    batch = fields.String(required=True)
+    kind = fields.String(required=True, metadata={"description": "webhook or mail"})
+    target = fields.String(required=True, metadata={"description": "of a webhook without its path"})
+    done = fields.Boolean(required=True)
+    failures = fields.Integer(required=True, allow_none=True)
+    origin = fields.String(required=True, allow_none=True, metadata={"description": "the batch file that made it"})
+    last = fields.Nested(LastMessage, required=True, allow_none=True)
     created_at = Moment()
 
 
@@ -242,6 +263,10 @@ class WorkerPage(Page):
 
 class RecruiterPage(Page):
     items = fields.List(fields.Nested(Recruiter), required=True)
+
+
+class NotifierPage(Page):
+    items = fields.List(fields.Nested(Notifier), required=True)
 
 
 class MatchPage(Page):

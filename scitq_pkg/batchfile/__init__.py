@@ -14,11 +14,12 @@ from ..yamlvalues import Value, compose, mapping
 from . import params as parameters
 from .model import BatchFile, schema, task_keys
 from .plan import Applied, apply
+from .rules import described, notifiers_of, recruiters_of
 from .steps import make_steps
 from .tasks import Making, make_tasks
 from .templates import templates
 
-__all__ = ["Applied", "BatchFile", "apply", "load", "schema"]
+__all__ = ["Applied", "BatchFile", "apply", "described", "load", "schema"]
 
 
 def load(
@@ -34,6 +35,9 @@ def load(
     named = _batch(Value(path, "batch", top.pop("batch"), given.values)) if "batch" in top else None
     making = Making(BatchFile(path, batch or named or DEFAULT_BATCH), given, workdir)
     label = os.path.splitext(os.path.basename(path))[0]
+    rules = {key: Value(path, key, top.pop(key), given.values) for key in ("recruit", "notify") if key in top}
+    making.file.recruiters = recruiters_of(rules["recruit"]) if "recruit" in rules else []
+    making.file.notifiers = notifiers_of(rules["notify"]) if "notify" in rules else []
     canary = Value(path, "canary", top.pop("canary"), given.values) if "canary" in top else None
     found = templates(path, top, label)
     if found[0].is_step:

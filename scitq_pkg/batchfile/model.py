@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import pkgutil
 from dataclasses import dataclass, field
 
@@ -19,13 +20,27 @@ class BatchFile:
     tasks: list[dict] = field(default_factory=list)
     steps: int = 0  # how many steps the tasks are of; 0: they are of none
     canaries: dict[str, list[str]] = field(default_factory=dict)  # what of `require` says only who goes first
+    recruiters: list[dict] | None = None  # of the batch, as the API takes them; None: those there are stay as they are
+    notifiers: list[dict] | None = None  # the same of who is told
+
+    @property
+    def name(self) -> str:
+        """By which the server knows what this file made."""
+        return os.path.basename(self.path)
 
     @property
     def summary(self) -> str:
-        """How many tasks in how many steps, in words."""
-        count = len(self.tasks)
-        steps = f" in {self.steps} step{'s' * (self.steps > 1)}" if self.steps else ""
-        return f"{count} task{'s' * (count > 1)}{steps}"
+        """How many tasks in how many steps, and what else the file makes, in words."""
+        steps = f" in {counted(self.steps, 'step')}" if self.steps else ""
+        found = [counted(len(self.tasks), "task") + steps]
+        found += [counted(len(self.recruiters), "recruiter")] if self.recruiters else []
+        found += [counted(len(self.notifiers), "notifier")] if self.notifiers else []
+        return ", ".join(found)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @functools.cache

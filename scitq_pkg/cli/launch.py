@@ -292,6 +292,8 @@ def _launch_file(given: dict, words: list[str]) -> int:
         print(f"{given['file']}: {file.summary}, fine")
         return 0
     if given.get("dry_run"):
+        for line in batchfile.described(file):
+            print(line, file=sys.stderr)  # stdout is the tasks, as JSON
         return _show(file.tasks)
     with _server(given) as server:
         applied = batchfile.apply(server, file)

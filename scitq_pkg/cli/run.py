@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.dry_run:
         return _show(file)
+    _leave_out_rules(file)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     with Embedded(Path(options.state)) as embedded:
@@ -131,7 +132,16 @@ def _command_line(words: list[str], shell: str | None) -> str:
     return words[0] if len(words) == 1 else shlex.join(words)
 
 
+def _leave_out_rules(file: BatchFile) -> None:
+    """The one worker is here, and so is who waits for the end."""
+    for key, found in (("recruit", file.recruiters), ("notify", file.notifiers)):
+        if found:
+            print(f"scitq: `{key}` is for servers, and left out here: scitq launch -f {shlex.quote(file.path)}", file=sys.stderr)
+    file.recruiters = file.notifiers = None
+
+
 def _show(file: BatchFile) -> int:
+    _leave_out_rules(file)
     for task in file.tasks:
         needs = f"   (needs {', '.join(map(str, task['require']))})" if task.get("require") else ""
         print(f"{task['name']}: {task['command'].rstrip()}{needs}")

@@ -330,6 +330,29 @@ class Server:
             raise NotFound(f"batch {batch!r:.80} has no recruiter of rank {rank}")
         return f"/recruiters/{found[0]['id']}"
 
+    # --- notifiers ------------------------------------------------------------------------------------------------
+
+    def notifiers(self, batch: str | None = None, limit: int | None = None) -> list:
+        """Who is told of batches; `last` says how its latest message fared."""
+        return self._shown(list(self.client.pages("/notifiers", limit, batch=batch)), "notifier")
+
+    def notifier_create(
+        self,
+        batch: str,
+        webhook: str | None = None,
+        mail: str | None = None,
+        done: bool = True,
+        failures: int | None = None,
+    ):
+        """Has the server tell a webhook (a URL) or an address when a batch is `done`, or more tasks than `failures` failed."""
+        body = dict(locals())
+        del body["self"]
+        return self._shown(self.client.send("POST", "/notifiers", body), "notifier")
+
+    def notifier_delete(self, notifier) -> None:
+        """Removes a notifier with what it has not sent yet."""
+        self.client.send("DELETE", f"/notifiers/{id_of(notifier)}")
+
     # --- batches ----------------------------------------------------------------------------------------------------
 
     def batches(self, limit: int | None = None) -> list:

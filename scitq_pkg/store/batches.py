@@ -112,7 +112,7 @@ def _running(tx: Transaction, batch_id: int) -> list[int]:
 
 
 def delete(tx: Transaction, name: str, who: str) -> None:
-    """Remove a batch, its tasks and its recruiters; what runs is ended, its workers go home or to the default batch.
+    """Remove a batch, its tasks, recruiters and notifiers, who still send what they had to tell; what runs is ended, its workers go home or to the default batch.
 
     Raises NotFound, Conflict.
     """
@@ -122,6 +122,7 @@ def delete(tx: Transaction, name: str, who: str) -> None:
     tx.column(f"SELECT id FROM batch WHERE id = ?{tx.for_update}", (batch_id,))  # what other servers put into it is there, or waits
     tasks.remove(tx, tx.column("SELECT id FROM task WHERE batch_id = ?", (batch_id,)))
     tx.run("DELETE FROM recruiter WHERE batch_id = ?", (batch_id,))
+    tx.run("DELETE FROM notifier WHERE batch_id = ?", (batch_id,))
     default = ensure(tx, "Default")
     recruiters.go_home(tx, tx.column("SELECT id FROM worker WHERE batch_id = ? AND home_batch_id IS NOT NULL", (batch_id,)))
     tx.run("UPDATE worker SET home_batch_id = ? WHERE home_batch_id = ?", (default, batch_id))

@@ -239,8 +239,13 @@ def next_at(tx: Transaction) -> float | None:
 def attempt(tx: Transaction, message_id: int, pause: float) -> bool:
     """Note that a message is being sent, and goes again after the pause if nobody says that it was; whether it is still to be sent."""
     return tx.run(
-        f"UPDATE message SET attempts = attempts + 1, next_at = ? WHERE id = ? AND {_OPEN}", (tx.now + pause, message_id)
+        f"UPDATE message SET attempts = attempts + 1, next_at = ?, error = NULL WHERE id = ? AND {_OPEN}", (tx.now + pause, message_id)
     ) > 0  # fmt: skip
+
+
+def resume(tx: Transaction) -> None:
+    """What a server was sending when it ended is sent again now."""
+    tx.run(f"UPDATE message SET next_at = ? WHERE {_OPEN} AND attempts > 0 AND error IS NULL", (tx.now,))
 
 
 def sent(tx: Transaction, message_id: int) -> None:

@@ -14,7 +14,7 @@ from .workers import AT_HOME
 
 _SELECT = (
     "SELECT recruiter.id, batch.name AS batch, rank, flavor, provider, region, tasks_per_worker, minimum_tasks, maximum_workers, "
-    "concurrency, prefetch, recruiter.created_at FROM recruiter JOIN batch ON batch.id = recruiter.batch_id WHERE 1 = 1"
+    "concurrency, prefetch, origin, recruiter.created_at FROM recruiter JOIN batch ON batch.id = recruiter.batch_id WHERE 1 = 1"
 )
 _LIVE = "('assigned', 'accepted', 'running', 'uploading')"
 _GB = 1e9

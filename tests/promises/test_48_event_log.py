@@ -56,6 +56,9 @@ class People:
     def recruiter(self) -> int:
         return self.env.api("POST", "/recruiters", {"batch": self.new()})["id"]
 
+    def notifier(self) -> int:
+        return self.env.api("POST", "/notifiers", {"batch": self.new(), "webhook": "https://hooks.example.org/x"})["id"]
+
     def batch(self) -> str:
         name = self.new()
         self.task(name)
@@ -102,6 +105,8 @@ CHANGES = {
     f"POST {API}/recruiters": lambda p: (1, {"batch": p.new()}, "recruiter.create", None),
     f"PATCH {API}/recruiters/<id:id>": lambda p: ((r := p.recruiter()), {"flavor": "auto:cpu>=8"}, "recruiter.update", [r]),
     f"DELETE {API}/recruiters/<id:id>": lambda p: ((r := p.recruiter()), {}, "recruiter.delete", [r]),
+    f"POST {API}/notifiers": lambda p: (1, {"batch": p.new(), "webhook": "https://h.example.org/x"}, "notifier.create", None),
+    f"DELETE {API}/notifiers/<id:id>": lambda p: ((n := p.notifier()), {}, "notifier.delete", [n]),
     f"POST {API}/tokens": lambda p: (1, {"name": p.new(), "role": "admin"}, "token.create", None),
     f"DELETE {API}/tokens/<id:id>": lambda p: ((t := p.env.api("POST", "/tokens", {"name": "x"})["id"]), {}, "token.revoke", [t]),
     f"POST {API}/backup": lambda p: (1, {}, "server.backup", None),

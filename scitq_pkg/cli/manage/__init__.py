@@ -16,6 +16,7 @@ OBJECTS = {
     "execution": (".execution", "attempts to run tasks, and what they wrote"),
     "worker": (".worker", "the machines that run them"),
     "recruiter": (".recruiter", "rules by which batches take idle workers"),
+    "notifier": (".notifier", "who is told when batches are done, or tasks failed"),
     "event": (".event", "who changed what, when"),
     "token": (".token", "who may do what"),
     "db": (".db", "the database: back it up, upgrade it"),
