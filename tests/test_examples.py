@@ -25,6 +25,7 @@ EXAMPLES = {  # file: words, and what files then hold
             "out/merge/p1/came.txt": "A:\nreads.txt\n\nB:\nreads.txt\n",
         },
     ),
+    "recruit.yaml": ([], {"primes-1.txt": "5\n13\n17\n29\n", "primes-2.txt": "3\n7\n11\n19\n23\n"}),
     "samples.yaml": ([], {"gut1.count": "4\n", "gut2.count": "2\n"}),
 }
 
