@@ -16,6 +16,7 @@ OLDER_NAMES = {
     "execution": {"execution_id": "id", "status": "state", "return_code": "exit_code"},
     "worker": {"worker_id": "id", "status": "state"},
     "batch": {"batch": "name"},
+    "job": {"job_id": "id", "status": "state", "action": "kind"},
     "recruiter": {
         "worker_flavor": "flavor", "worker_provider": "provider", "worker_region": "region",
         "worker_concurrency": "concurrency", "worker_prefetch": "prefetch",
@@ -36,7 +37,7 @@ def check_style(style: str) -> str:
 def shown(plain, style: str, noun: str | None = None):
     """JSON values of the server as users see them: `*_at` become aware datetimes; in style 'object' mappings become Namespaces.
 
-    Lists stay lists. A `noun` (task, execution, worker, batch, recruiter) adds the names that older scripts use.
+    Lists stay lists. A `noun` (task, execution, worker, batch, recruiter, job) adds the names that older scripts use.
     """
     if isinstance(plain, list):
         return [shown(item, style, noun) for item in plain]

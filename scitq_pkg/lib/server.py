@@ -10,6 +10,7 @@ from ..errors import InvalidRequest, NotFound, nearest
 from ..protocol import TaskSpec
 from ..uris import uris
 from .client import DAY_SECONDS, Client
+from .clouds import Clouds
 from .join import join
 from .listing import Listing
 from .objects import LONGEST_QUERY, NO_ID, check_style, id_of, ids_of, range_groups, ranges, shown
@@ -31,7 +32,7 @@ _FILTERS = ("batch", "state", "name", "ids", "worker", "exit_code", "grep", "sin
 _OLDER_FILTERS = {"status": "state", "task_id": "ids", "task_ids": "ids", "id": "ids", "states": "state", "task_name": "name"}
 
 
-class Server:
+class Server(Clouds):
     """A scitq server, as a Python program uses it.
 
     `server` is a host, `host:port` or a URL (default `$SCITQ_SERVER`, else this machine). With style 'object' answers are
@@ -262,9 +263,10 @@ class Server:
         """Has a worker go on as the server's version of scitq; what it runs goes on. The worker, and that version as `to_version`."""
         return self._shown(self.client.send("POST", f"/workers/{self._worker_id(worker)}/upgrade"), "worker")
 
-    def worker_delete(self, worker) -> None:
-        """Forgets a worker."""
-        self.client.send("DELETE", f"/workers/{self._worker_id(worker)}")
+    def worker_delete(self, worker) -> int | None:
+        """Forgets a worker; the machine of one that was deployed is destroyed: the id of the job that does it."""
+        told = self.client.send("DELETE", f"/workers/{self._worker_id(worker)}")
+        return told["job"] if told else None
 
     # --- recruiters -----------------------------------------------------------------------------------------------
 
@@ -362,6 +364,10 @@ class Server:
     def batch_get(self, batch: str):
         """A batch."""
         return self._shown(self.client.get(_batch_path(batch)), "batch")
+
+    def batch_update(self, batch: str, *, budget=None):
+        """Changes a batch; `budget`: money that its machines may cost before no more are recruited, RESET: none. The batch."""
+        return self._shown(self.client.send("PATCH", _batch_path(batch), _given({"budget": budget})), "batch")
 
     def batch_stop(self, batch: str, running: str | None = None):
         """Nothing of the batch starts any more; `running` also does 'suspend', 'term' or 'kill' to what runs."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+
 from ...errors import InvalidRequest, NotFound, nearest
 from ...lib.objects import ranges
-from ...lib.server import Server
+from ...lib.server import RESET, Server
 from ...protocol import LIVE, RUNNING
 from ..parser import OneOf, Parser
 from . import selection, tables
+from .flavor import money
 from .tables import Column
 from .task import end
 from .verbs import Verb
@@ -17,8 +20,12 @@ COLUMNS = (
     Column("stopped", "STATE", text=lambda stopped: "stopped" if stopped else "going"),
     Column("workers", "WORKERS", right=True),
     Column("counts", "TASKS", text=tables.counts),
+    Column("", "COST", text=lambda row: money(row["cost"], row["currency"]), whole=True, right=True),
+    Column("budget", "BUDGET", long=True, right=True),
+    Column("hours", "HOURS", long=True, right=True),
     Column("created_at", "CREATED", long=True, text=tables.moment),
 )
+MOST_MONEY = 1e12
 FAILURES = (
     Column("count", "TASKS", right=True),
     Column("exit_code", "END", text=end, whole=True),
@@ -98,6 +105,36 @@ def _go(server: Server, arguments) -> int:
     return 0
 
 
+def _update_options(parser: Parser) -> None:
+    _names(parser)
+    parser.add_argument(
+        "--budget", required=True, type=_budget, metavar="MONEY",
+        help="what its machines may cost before no more are recruited for it, in the currency of the providers; none: any",
+    )  # fmt: skip
+
+
+def _budget(text: str) -> object:
+    """A number of 0 or more, or RESET: the type of an argument."""
+    if text.lower() in ("none", ""):
+        return RESET
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = -1.0
+    if not 0 <= amount < MOST_MONEY:
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is no amount of money: give a number such as 50, or none")
+    return amount
+
+
+def _update(server: Server, arguments) -> int:
+    for batch in _chosen(server, arguments):
+        row = server.batch_update(batch["name"], budget=arguments.budget)
+        told = "no budget" if row["budget"] is None else f"a budget of {money(row['budget'], row['currency'])}"
+        spent = f", of which {money(row['cost'], row['currency'])} are spent" if row["cost"] and row["budget"] is not None else ""
+        print(f"batch {tables.safe(row['name'])} has {told}{spent}")
+    return 0
+
+
 def _delete_options(parser: Parser) -> None:
     _names(parser)
     selection.add_yes(parser)
@@ -169,6 +206,7 @@ VERBS = (
     Verb("batch", "get", "batches by name", _get_options, _get),
     Verb("batch", "stop", "nothing of a batch starts any more", _stop_options, _stop),
     Verb("batch", "go", "reverse stop; what was suspended goes on", _names, _go),
+    Verb("batch", "update", "change what batches may cost", _update_options, _update),
     Verb("batch", "delete", "delete batches with all their tasks and output", _delete_options, _delete),
     Verb("batch", "report", "durations, memory, and failures by exit code and last line", _report_options, _report),
 )

@@ -14,6 +14,9 @@ from ...lib.server import RESET, Server
 from ...protocol import WORKER_STATES
 from ..parser import Parser, SomeOf, number
 from . import selection, tables
+from .deploy import DEPLOY
+from .flavor import money
+from .machine import report
 from .tables import Column
 from .verbs import Verb
 
@@ -38,6 +41,11 @@ COLUMNS = (
     Column("flavor", "FLAVOR", long=True),
     Column("provider", "PROVIDER", long=True),
     Column("region", "REGION", long=True),
+    Column("machine_state", "MACHINE", long=True),
+    Column("job", "JOB", right=True, long=True),
+    Column("", "AN HOUR", text=lambda row: money(row["price"], row["currency"]), whole=True, right=True, long=True),
+    Column("hours", "HOURS", right=True, long=True),
+    Column("", "COST", text=lambda row: money(row["cost"], row["currency"]), whole=True, right=True, long=True),
     Column("home", "HOME", long=True),
     Column("created_at", "CREATED", long=True, text=tables.moment),
 )
@@ -317,6 +325,7 @@ def _wait_until_upgraded(server: Server, ids: set[int]) -> int:
 
 def _delete_options(parser: Parser) -> None:
     _choice_options(parser)
+    parser.add_argument("-w", "--wait", action="store_true", help="until the machines of those that were deployed are gone")
     selection.add_yes(parser)
 
 
@@ -326,13 +335,20 @@ def _delete(server: Server, arguments) -> int:
         if row["held"]:
             what = "what runs of it is killed" if row["state"] != "offline" else "what may run of it there does not count"
             print(f"{_told([row])} holds {_held(row)}, which go back to the queue; {what}", file=sys.stderr)
+    deployed = [row for row in chosen if row["machine"] is not None]
     question = f"delete {'worker' if len(chosen) == 1 else f'{len(chosen)} workers:'} {_told(chosen)}"
-    if not selection.agree(question, arguments):
+    if not selection.agree(question + (f", and destroy {_machines(len(deployed))}" if deployed else ""), arguments):
         return 0 if arguments.dry_run else 1
+    jobs = []
     for row in chosen:
-        server.worker_delete(row["id"])
-        print(f"deleted {_told([row])}, which held {_held(row)}", flush=True)
-    return 0
+        jobs.append(server.worker_delete(row["id"]))
+        if row not in deployed:
+            print(f"deleted {_told([row])}, which held {_held(row)}", flush=True)
+    return report(server, [job for job in jobs if job is not None], arguments.wait, _told(deployed)) if deployed else 0
+
+
+def _machines(count: int) -> str:
+    return "its machine" if count == 1 else f"the machines of {count} of them"
 
 
 VERBS = (
@@ -341,5 +357,6 @@ VERBS = (
     Verb("worker", "update", "change workers while they work, at once", _update_options, _update),
     Verb("worker", "drain", "let workers end what they have and give them nothing more", _drain_options, _drain),
     Verb("worker", "upgrade", "have workers run the server's version; what they run goes on", _upgrade_options, _upgrade),
+    DEPLOY,
     Verb("worker", "delete", "forget workers; what they hold goes back to the queue", _delete_options, _delete),
 )
