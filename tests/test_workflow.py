@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from env import ROOT
 from scitq.errors import InvalidRequest, NotFound
 from scitq.lib import Server
 from scitq.workflow import Workflow, shell_code
+
+PAGE = ROOT / "docs" / "workflows.md"
+DOCUMENTED = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
 
 
 @pytest.fixture
@@ -285,3 +291,35 @@ def test_one_sentence(server, declare, message):
 def test_a_step_tells_what_it_has_not(make):
     with pytest.raises(AttributeError, match=r"a step has no 'stat' \(did you mean 'state'\?\)"):
         make().step("a", "x").stat
+
+
+# --- what is shown to people ----------------------------------------------------------------------------------------------
+
+
+def run_script(lab, path: Path, cwd: Path) -> str:
+    variables = {**lab.variables, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, str(path)], cwd=cwd, env=variables, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("number", range(len(DOCUMENTED)))
+def test_what_the_page_shows_runs(lab, tmp_path, number):
+    (tmp_path / "script.py").write_text(DOCUMENTED[number])
+    shown = run_script(lab, tmp_path / "script.py", tmp_path)
+    assert "workflow" in shown or "run()" not in DOCUMENTED[number]
+
+
+def test_the_example(lab, tmp_path):
+    example = ROOT / "examples" / "workflow.py"
+    assert run_script(lab, example, tmp_path).endswith("p1 15\np2 4\np3 40\n")
+    assert (tmp_path / "squares" / "report" / "report.txt").read_text() == "p1 15\np2 4\np3 40\n"
+    assert "7 as they were" in run_script(lab, example, tmp_path)
+    assert lab.items("/tasks", batch="squares.square")[0]["attempts"] == 1
+
+
+def test_every_parameter_and_method_is_told():
+    text = PAGE.read_text()
+    names = {*inspect.signature(Workflow).parameters, *inspect.signature(Workflow.step).parameters} - {"self"}
+    names |= {name for name in vars(Workflow) if not name.startswith("_")} - {"send", "declared", "id_of", "adopt", "task_of", "values"}
+    assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()

@@ -65,6 +65,7 @@ class Workflow:
         self._batches: dict[str, Batch] = {}
         self._steps: list[Step] = []
         self._ids: dict[tuple[str, str], int] = {}  # of the steps that were sent
+        self._untold: list[Applied] = []
 
     def __enter__(self) -> Workflow:
         return self
@@ -149,6 +150,7 @@ class Workflow:
         if not steps:
             return Applied()
         applied = reconcile(self.server, self.declared(steps))
+        self._untold.append(applied)
         self._ids.update(applied.ids)
         self._recruit()
         return applied
@@ -224,7 +226,8 @@ class Workflow:
                 return self._end(self._watch())
             self.debug = False
             self._ids.clear()  # what failed there is queued again
-        self._tell(self.submit())
+        self.submit()
+        self._tell()
         watch = self._watch()
         try:
             left = View(watch, refresh, self._title(), self._act).show() if terminal.is_there() else follow_in_lines(watch, refresh)
@@ -241,14 +244,17 @@ class Workflow:
     def _watch(self) -> Watch:
         return Watch(self.server.client.another(), self.name, list(self._batches.values()), self._ids)
 
-    def _tell(self, applied: Applied) -> None:
-        """What was sent, in a line."""
-        words = {"queued": applied.created, "changed": applied.updated, "queued again": applied.relaunched, "as they were": applied.kept}
-        parts = [f"{len(tasks)} {word}" for word, tasks in words.items() if tasks]
-        if parts:
-            print(f"workflow {self.name}: {sum(map(len, words.values()))} tasks: {', '.join(parts)}", flush=True)
-        for (_, name), why in applied.skipped.items():
-            print(f"{name} stays as it was: it {why}", file=sys.stderr)
+    def _tell(self) -> None:
+        """What was sent since the last time, in a line."""
+        words = {"queued": "created", "changed": "updated", "queued again": "relaunched", "as they were": "kept"}
+        counts = {word: sum(len(getattr(applied, name)) for applied in self._untold) for word, name in words.items()}
+        if total := sum(counts.values()):
+            parts = [f"{count} {word}" for word, count in counts.items() if count]
+            print(f"workflow {self.name}: {total} tasks: {', '.join(parts)}", flush=True)
+        for applied in self._untold:
+            for (_, name), why in applied.skipped.items():
+                print(f"{name} stays as it was: it {why}", file=sys.stderr)
+        self._untold.clear()
 
     def _title(self) -> str:
         return f"workflow {self.name} on {self.server.url}"
