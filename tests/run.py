@@ -39,6 +39,7 @@ SERVICES = {  # Debian package: a program of it
     "fish": "/usr/bin/fish",
     "faketime": "/usr/bin/faketime",
     "chromium": "/usr/bin/chromium",
+    "cloud-init": "/usr/bin/cloud-init",
     "openssh-client": "/usr/bin/scp",
     "openssh-server": "/usr/sbin/sshd",
     "tcsh": "/usr/bin/tcsh",
