@@ -91,8 +91,9 @@ class Site:
         found = {}
         for pid, line in self.env.leftovers().items():
             words = line.split()
-            if "worker" in words and "--scratch" in words:
-                found[Path(words[words.index("--scratch") + 1]).parent.name] = pid
+            scratch = Path(words[words.index("--scratch") + 1]) if "worker" in words and "--scratch" in words else Path()
+            if scratch.name == "work":
+                found[scratch.parent.name] = pid
         return found
 
     @contextlib.contextmanager
