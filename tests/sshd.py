@@ -6,7 +6,6 @@ import os
 import subprocess
 from pathlib import Path
 
-import build_zipapp
 from services import free_port, needed, wait_for_port
 
 SFTP = "/usr/lib/openssh/sftp-server"
@@ -33,13 +32,6 @@ Host *
   ControlPath {folder}/%n.mux
   ControlPersist 30
 """
-
-
-def small_file(path: Path) -> Path:
-    """The one file without what a worker can do without: made in no time, and small."""
-    files = {f"scitq/{name}": data for name, data in build_zipapp.package_files().items()}
-    path.write_bytes(build_zipapp.one_file({**files, "__main__.py": build_zipapp.MAIN.encode()}))
-    return path
 
 
 class Sshd:

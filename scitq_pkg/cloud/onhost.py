@@ -1,14 +1,16 @@
-"""What is done on a host for the ssh provider. It is sent there as text and run by the host's own Python: standard library only.
+"""What is done on hosts for the ssh and Slurm providers. It is brought there as text and run by the host's own Python, by itself.
 
-    sent: a line of JSON {op, mark, ...}, then `size` bytes of a file     answered: a line `MARK{...}`, whatever else is printed
-
-A machine is a folder `~/.local/share/scitq/<name>/` (the one file, the token, the log, `machine.json`) and a folder
+ssh: `serve()`. Sent: a line of JSON {op, mark, ...}, then `size` bytes of a file. Answered: a line `MARK{...}`, whatever else is
+printed. A machine is a folder `~/.local/share/scitq/<name>/` (the one file, the token, the log, `machine.json`) and a folder
 `<scratch>/<name>/`, in which its worker has its own. `machine.json` says which host it is of, for homes may be shared by hosts.
+
+Slurm: `hold(folder)` is the job: a worker, ended in order when Slurm says so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -23,6 +25,7 @@ import sys
 import time
 
 RECORD = "machine.json"
+ORDER = "start.json"
 FILE = "scitq.pyz"
 LOG = "worker.log"
 TOKEN = "token"
@@ -32,6 +35,7 @@ GRACE_SECONDS = 13.0  # the keeper gives its commands 10 between SIGTERM and SIG
 KILL_SECONDS = 10.0
 LOOK_SECONDS = 0.1
 CONNECT_SECONDS = 10.0
+_PR_SET_CHILD_SUBREAPER = 36
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -79,7 +83,7 @@ def _gpus() -> list:
         return []
     words = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=True).stdout
+        said = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):  # a driver without a device, or a hanging one
         return []
     rows = [line.rpartition(",") for line in said.strip().splitlines()]
@@ -396,7 +400,7 @@ def _members(record: dict) -> dict[int, bool]:
     """The pids of a machine's processes; True: the worker or its keeper, who end the others."""
     mark = f"{TASK_MARK}={record['scratch']}/".encode()
     keeper = [b"keeper", os.path.join(record["scratch"], record.get("worker", "")).encode()]
-    table = {int(name): found for name in os.listdir("/proc") if name.isdigit() and (found := _process(int(name)))}
+    table = _table()
     leading = {pid for pid in table if _words(pid, "cmdline")[-3:-1] == keeper}
     if _runs(record):
         leading.add(record["pid"])
@@ -412,6 +416,73 @@ def _removed(path: str) -> str | None:
     return path if os.path.exists(path) else None
 
 
+# --- as a job -------------------------------------------------------------------------------------------------------------
+
+
+def hold(folder: str) -> int:
+    """The worker of a folder as a job of Slurm, from its start to its end; the exit code.
+
+    On SIGTERM, which comes before Slurm kills, the worker ends its tasks, tells the server, and ends.
+    """
+    ended: list = []
+    worker = None
+
+    def end(*_) -> None:
+        ended.append(True)
+        if worker is not None:
+            worker.stdin.close()
+
+    signal.signal(signal.SIGTERM, end)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    order = json.loads(_content(os.path.join(folder, ORDER)))
+    scratch = os.path.join(_node_scratch(order["scratch"]), order["name"])
+    try:
+        _refuse_unreachable(order["server"])
+        _introduce({"scratch": scratch}, {**order, "token": _content(os.path.join(folder, TOKEN)).decode()})
+        words = [sys.executable, order["file"], *order["words"], "--stop-with-parent", "--scratch", scratch]
+        variables = {**os.environ, "SCITQ_CA": os.path.join(folder, AUTHORITY)} if order["ca"] else None
+        worker = subprocess.Popen([*words, "--token-file", os.path.join(folder, TOKEN)], stdin=subprocess.PIPE, env=variables)
+        if ended:  # between the signal's handler and the worker
+            worker.stdin.close()
+        return worker.wait()
+    except Failure as failure:
+        print(f"{socket.gethostname()} does not reach the server at {':'.join(map(str, order['server']))}: {failure.args[1]}", flush=True)
+        return 1
+    finally:
+        _kill_descendants()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _node_scratch(given: str | None) -> str:
+    """`$VARIABLE`s are the job's own."""
+    return os.path.abspath(os.path.expandvars(given or os.environ.get("SLURM_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"))
+
+
+def _kill_descendants() -> None:
+    """Where Slurm follows parents, what has lost its own would stay."""
+    while pids := _below(os.getpid()):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):  # none of them is a child yet
+            os.waitpid(-1, os.WNOHANG)
+        time.sleep(LOOK_SECONDS / 10)
+
+
+def _below(root: int) -> set:
+    table = _table()
+    found, more = set(), {root}
+    while more:
+        more = {pid for pid, (parent, _, _) in table.items() if parent in more | found and pid not in found}
+        found |= more
+    return {pid for pid in found if table[pid][2] != "Z"}
+
+
 # --- processes ------------------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +491,10 @@ def _runs(record: dict) -> bool:
         return False
     found = _process(record["pid"])
     return found is not None and found[1] == record["start"] and found[2] != "Z"
+
+
+def _table() -> dict:
+    return {int(name): found for name in os.listdir("/proc") if name.isdigit() and (found := _process(int(name)))}
 
 
 def _process(pid: int) -> tuple | None:

@@ -24,16 +24,19 @@ from .provider import SILENT, UP, CloudRefused, CloudTrouble, Flavor, Machine, N
 
 AUTO = "auto"  # instead of a host: any that has room
 CONNECT_SECONDS = 10
-DEAD_SECONDS = 10  # between questions whether a host is still there; it is given up after three
-CALL_SECONDS = 60.0
+DEAD_SECONDS = 5  # between questions whether a host is still there; it is given up after three
+CALL_SECONDS = 30.0
+STOP_SECONDS = 600.0  # a scratch folder may hold much
 START_SECONDS = 120.0  # and COPY_SECONDS_A_MB for the one file
 COPY_SECONDS_A_MB = 10.0
 AT_ONCE = 32
 _GB = 1e9
-_PYTHONS = "python3 python3.13 python3.12 python3.11 python3.10"
+PYTHONS = "python3 python3.13 python3.12 python3.11 python3.10"
+TEST_PYTHON = (  # for sh: whether $p is one that does
+    'command -v "$p" >/dev/null 2>&1 && "$p" -c "import sys; sys.exit(sys.version_info < (3, 10))" </dev/null >/dev/null 2>&1'
+)
 _BOOT = (  # in single quotes for whatever shell the user has there; sh itself may read ahead on standard input, so it gets no script there
-    "exec sh -c 'for p in {pythons}; do "
-    'command -v "$p" >/dev/null 2>&1 && "$p" -c "import sys; sys.exit(sys.version_info < (3, 10))" </dev/null >/dev/null 2>&1 '
+    "exec sh -c 'for p in {pythons}; do {test} "
     '&& exec "$p" -I -c "import sys; exec(sys.stdin.buffer.read({size}))"; done; echo; echo {mark}nopython\''
 )
 _HOST_KEYS = ("user", "port", "scratch", "python", "maximum", "price", "group")
@@ -167,7 +170,7 @@ class Ssh:
     def _start(self, host: Host, order: Order) -> Machine:
         """Told what to bring, brings it by scp, and where scp is of no use through the question itself."""
         url = self._url or order.start.server
-        file = _one_file()
+        file = one_file()
         asked = self._order(host, order, url, file.sha256)
         answer = self._ask(host, START_SECONDS, op="start", **asked)
         patience = START_SECONDS + COPY_SECONDS_A_MB * file.size / 1e6
@@ -206,7 +209,7 @@ class Ssh:
         return done.returncode == 0
 
     def _stop(self, host: Host, name: str) -> None:
-        left = self._ask(host, CALL_SECONDS, op="stop", name=name).get("left")
+        left = self._ask(host, STOP_SECONDS, op="stop", name=name).get("left")
         if left:
             self._tell(f"{host.name}: {left} holds files of other users and stays there")
 
@@ -229,7 +232,7 @@ class Ssh:
         mark = secrets.token_hex(8)
         question = {"host": host.name, "tag": self._tag, "maximum": host.maximum, "mark": mark, "scratch": host.scratch, **asked}
         program = resources.files(__package__).joinpath("onhost.py").read_bytes() + b"\nserve()\n"
-        boot = _BOOT.format(pythons=host.python or _PYTHONS, size=len(program), mark=mark)
+        boot = _BOOT.format(pythons=host.python or PYTHONS, test=TEST_PYTHON, size=len(program), mark=mark)
         words = ["ssh", "-T", "-x", *self._ssh_options(host), "--", host.name, boot]
         out, err, code = _run(words, program + json.dumps(question).encode() + b"\n" + file, seconds)
         answer = next((line[len(mark) :] for line in reversed(out.split("\n")) if line.startswith(mark)), None)
@@ -286,7 +289,7 @@ class Ssh:
         return kind(f"{host.name}: {sentence}")
 
 
-def _one_file() -> OneFile:
+def one_file() -> OneFile:
     try:
         return published()
     except Conflict as error:

@@ -8,10 +8,11 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
+import onefile
 from clouds.rig import Rig as Base
 from scitq.cloud.provider import Order
 from services import free_port
-from sshd import Sshd, small_file
+from sshd import Sshd
 
 PLAIN = 'sh -c "$SSH_ORIGINAL_COMMAND"'
 
@@ -23,7 +24,7 @@ class Rig(Base):
     def __init__(self, directory: Path):
         self.sshd = Sshd(directory / "sshd", self.shells)
         self.server = socket.create_server(("127.0.0.1", 0))  # takes calls and never answers
-        self.environ = {"SCITQ_ONE_FILE": str(small_file(directory / "scitq.pyz"))}
+        self.environ = {"SCITQ_ONE_FILE": str(onefile.make(directory / "scitq.pyz"))}
         self.config = {"hosts": ["node1", "node2"], "options": self.sshd.options, "maximum": 100}
         nobody = ["-oHostName=127.0.0.1", f"-oPort={free_port()}"]
         self.unreachable = {"hosts": ["node1"], "options": nobody}
