@@ -3,15 +3,17 @@
 import { get } from "./api.js";
 import { el, replace, show } from "./dom.js";
 import { addressOf, ending } from "./failures.js";
+import { money } from "./flavors.js";
 import { bytes, count, when } from "./format.js";
 import { named } from "./hidden.js";
+import { titleOf } from "./jobparts.js";
 import { refresher } from "./refresh.js";
 import { go, link } from "./router.js";
 import { glyph } from "./states.js";
 import { table } from "./table.js";
 
 const LEAST_MS = 3000; // between two looks
-const FIRST = { machine: 4, batch: 3, failure: 5 }; // lines that are shown before one asks for all
+const FIRST = { machine: 4, cloud: 4, batch: 3, failure: 5 }; // lines that are shown before one asks for all
 
 /**
  * The block "needs attention".
@@ -38,7 +40,7 @@ export function attention(ctx) {
     show(wrong, Boolean(error));
     wrong.textContent = error ? error.message : "";
   }, LEAST_MS);
-  for (const kind of ["tasks", "workers", "batches"]) ctx.listen(kind, again);
+  for (const kind of ["tasks", "workers", "batches", "jobs"]) ctx.listen(kind, again);
   const node = el("section", { class: "section", "aria-labelledby": "attention-title" });
   return replace(node, el("h2", { id: "attention-title" }, "Needs attention"), wrong, shown.node);
 }
@@ -51,8 +53,28 @@ const columns = [
 ];
 
 /** Machines first: they are few, and hold up the rest. */
-function linesOf({ failures = [], batches = [], workers = [], disks = [] }) {
-  return [...workers.map(ofWorker), ...disks.map(ofDisk), ...batches.map(ofBatch), ...failures.map(ofFailure)];
+function linesOf({ failures, batches, workers, disks, jobs, machines, budgets, providers }) {
+  const ofClouds = [...providers.map(ofProvider), ...machines.map(ofMachine), ...jobs.map(ofJob), ...budgets.map(ofBudget)];
+  return [...workers.map(ofWorker), ...disks.map(ofDisk), ...ofClouds, ...batches.map(ofBatch), ...failures.map(ofFailure)];
+}
+
+function ofProvider({ name, trouble, trouble_at: at }) {
+  return { kind: "cloud", key: `provider ${name}`, state: "unfit", title: `${named(name)} is in trouble`, where: "provider", detail: trouble, at, url: "/jobs" };
+}
+
+function ofMachine({ id, name, provider, region, message }) {
+  const detail = message ?? "It carries the tag of this server, nobody here asked for it, and it may cost.";
+  return { kind: "cloud", key: `machine ${id}`, state: "unfit", title: `Unknown machine ${named(name)}`, where: `${provider} ${region}`, detail, url: "/jobs" };
+}
+
+function ofJob(job) {
+  const title = job.state === "failed" ? `Failed: ${titleOf(job)}` : `In trouble: ${titleOf(job)}`;
+  return { kind: "cloud", key: `job ${job.id}`, state: job.state === "failed" ? "failed" : "unfit", title, where: job.batch ?? job.provider, detail: job.message ?? "It does not say why.", at: job.finished_at, url: `/jobs/${job.id}` };
+}
+
+function ofBudget({ name, budget, cost, currency }) {
+  const detail = `${money(cost, currency)} of ${money(budget, currency)}: nothing more is deployed for it, what is there goes on.`;
+  return { kind: "cloud", key: `budget ${name}`, state: "stopped", title: "The budget is spent", where: name, detail, url: `/batches/${encodeURIComponent(name)}` };
 }
 
 function ofWorker(worker) {

@@ -5,11 +5,14 @@ import { get } from "./api.js";
 import { histogram, meter, timeline } from "./chart.js";
 import { el, replace, show } from "./dom.js";
 import { confirm } from "./dialogs.js";
+import { askBudget, spending } from "./budget.js";
 import { bytes, count, duration, many, range, rate, total } from "./format.js";
 import { deleteBatch, exports, fetchBatch, goBatch, pathOf, stopBatch } from "./batchactions.js";
+import { deploy } from "./deploy.js";
 import { editAndRelaunch } from "./edit.js";
 import { failureTable } from "./failures.js";
 import { named } from "./hidden.js";
+import { recruiters } from "./recruiters.js";
 import { live } from "./live.js";
 import { drawing, refresher } from "./refresh.js";
 import { go, link, query, setQuery } from "./router.js";
@@ -37,6 +40,7 @@ class View {
     Object.assign(this, { ctx, name, row });
     this.parts = {};
     this.failures = failureTable(name, editAndRelaunch);
+    this.recruiters = recruiters(ctx, name, this.toldBy("recruiters"));
   }
 
   start() {
@@ -77,13 +81,15 @@ class View {
       return (this.parts[`${name}-section`] = el("section", { class: `panel part-${name}`, "aria-labelledby": `h-${name}` }, el("div", { class: "panel-head" }, heading, beside), error, part(name, "div", { class: "part" })));
     };
     replace(this.ctx.main,
-      el("header", { class: "page-head" }, el("h1", { text: named(this.name) }), part("stopped", "span"), el("div", { class: "actions" }, part("stopgo", "span"), this.exportMenu(), this.deleteButton())),
+      el("header", { class: "page-head" }, el("h1", { text: named(this.name) }), part("stopped", "span"), el("div", { class: "actions" }, part("stopgo", "span"), this.budgetButton(), this.exportMenu(), this.deleteButton())),
       el("section", { class: "summary", "aria-label": "Progress" }, part("bar"), part("facts", "p", { class: "fact-line" })),
       part("cards", "ul", { class: "cards state-cards", "aria-label": "Tasks by state" }),
       section("report", "What failed"),
       el("div", { class: "side-by-side" }, section("durations", "How long tasks took"), section("memory", "Memory")),
       section("timeline", "What ran when", this.spanChoice()),
-      el("div", { class: "side-by-side" }, section("steps", "Steps"), section("workers", "Workers")));
+      el("div", { class: "side-by-side" }, section("steps", "Steps"), section("workers", "Workers", this.deployButton())),
+      section("recruiters", "Recruiters", this.recruiters.button));
+    replace(this.parts.recruiters, this.recruiters.node);
     replace(this.parts.report, this.failures.node);
     this.draw = { timeline: drawing(this.ctx, this.parts.timeline), durations: drawing(this.ctx, this.parts.durations) };
     for (const name of ["report", "steps"]) show(this.parts[`${name}-section`], false);
@@ -91,6 +97,14 @@ class View {
 
   exportMenu() {
     return el("span", { class: "row export", role: "group", "aria-label": "Export" }, el("span", { class: "muted", text: "Export" }), exports(() => this.row));
+  }
+
+  budgetButton() {
+    return el("button", { type: "button", text: "Budget…", title: "What machines that are deployed for it may cost", on: { click: () => askBudget(this.row) } });
+  }
+
+  deployButton() {
+    return el("button", { type: "button", class: "small", text: "Deploy…", title: "New machines of a provider, for this batch", on: { click: () => deploy(this.name) } });
   }
 
   deleteButton() {
@@ -111,6 +125,7 @@ class View {
   toldBy(name) {
     return (error) => {
       const node = this.parts[`${name}-error`];
+      if (!node) return;
       node.textContent = error && error.status ? error.message : "";
       show(node, node.textContent !== "");
     };
@@ -184,6 +199,7 @@ function facts(row) {
   if (row.throughput_per_hour) parts.push([el("b", { text: rate(row.throughput_per_hour) }), " lately"]);
   if (done < all) parts.push(timeLeft(row));
   parts.push(workersInWords(row));
+  if (row.cost !== undefined && (row.cost !== null || row.budget !== null)) parts.push(spending(row));
   return parts;
 }
 

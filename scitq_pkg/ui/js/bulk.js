@@ -97,11 +97,10 @@ export async function move(target) {
   try {
     const plan = await post("/tasks/edit", { ...selection(target), set: {}, dry_run: true });
     if (!plan.ids.length) return nothing("Move", plan.skipped);
-    const names = el("datalist", { id: "move-batches" }, [...live.batches.keys()].sort().map((name) => el("option", { value: name })));
     const values = await form({
       title: `Move ${these(plan.ids)} to another batch`,
-      body: el("div", null, told("The workers of that batch take over. A batch that does not exist yet is made.", plan), names),
-      fields: [{ name: "batch", label: "Batch", required: true, list: names.id }],
+      body: el("div", null, told("The workers of that batch take over. A batch that does not exist yet is made.", plan)),
+      fields: [{ name: "batch", label: "Batch", required: true, list: [...live.batches.keys()].sort() }],
       verb: "Move",
     });
     const batch = values?.batch.trim();

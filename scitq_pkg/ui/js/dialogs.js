@@ -1,10 +1,11 @@
 /** Questions and answers: native dialogs, and toasts that a screen reader says. */
 
-import { el, replace } from "./dom.js";
+import { el, replace, show } from "./dom.js";
 
 const SHOWN = 6000; // milliseconds of a toast
 const SHOWN_FAILED = 15_000;
 const PREVIEW_AFTER = 250;
+const MANY = 5; // fields: more stand beside each other
 let serial = 0;
 
 /**
@@ -17,15 +18,17 @@ export async function confirm({ title, body, verb, danger = false, no = "Cancel"
 
 /**
  * Asks for values. A field: `{name, label, type, value, options, hint, required}`; types: text, number, textarea, select, checkbox, password...;
- * `options` are texts or [value, label]. `preview(values)` gives a node (or a promise of one) that shows what would be done.
- * @returns {Promise<object|null>} null when nothing shall be done
+ * `options` are texts or [value, label]. `preview(values)` gives a node (or a promise of one) that shows what would be done. `work(values)` does it
+ * while the dialog is there: what it refuses stands in it, to be mended.
+ * @returns {Promise<any>} the values, or what `work` gave; null when nothing shall be done
  */
-export async function form({ title, body, fields, verb, danger = false, preview = null }) {
+export async function form({ title, body, fields, verb, danger = false, preview = null, work = null }) {
   const made = fields.map((field) => ({ field, ...control(field) }));
   const values = () => Object.fromEntries(made.map(({ field, input }) => [field.name, valueOf(field, input)]));
   const shown = preview ? el("div", { class: "preview", "aria-live": "polite" }) : null;
-  const content = [typeof body === "string" ? el("p", null, body) : body, made.map(({ node }) => node), shown];
-  return ask({ title, content, verb, danger, values, changed: preview ? refresher(shown, preview, values) : null, wide: Boolean(preview) });
+  const controls = made.map(({ node }) => node);
+  const content = [typeof body === "string" ? el("p", null, body) : body, controls.length > MANY ? el("div", { class: "form-grid" }, controls) : controls, shown];
+  return ask({ title, content, verb, danger, values, work, changed: preview ? refresher(shown, preview, values) : null, wide: Boolean(preview) || controls.length > MANY });
 }
 
 /** Says something in the corner for some seconds, and until somebody is there again. `kind`: "ok", "info", "failed"; `undo`: what takes it back. */
@@ -47,22 +50,33 @@ export function toast(text, { kind = "ok", undo = null } = {}) {
 export function failed(error) {
   if (error.name === "AbortError") return;
   if (!error.code) console.error(error);
-  toast(error.field && !error.message.includes(error.field) ? `${error.field}: ${error.message}` : error.message, { kind: "failed" });
+  toast(wording(error), { kind: "failed" });
 }
 
-function ask({ title, content, verb, danger, values, no = "Cancel", changed = null, wide = false }) {
+const wording = ({ field, message }) => (field && !message.includes(field) ? `${field}: ${message}` : message);
+
+function ask({ title, content, verb, danger, values, no = "Cancel", changed = null, wide = false, work = null }) {
   const id = `dialog-${++serial}`;
   const cancel = el("button", { type: "button", autofocus: danger, hidden: no === null }, no ?? "");
   const ok = el("button", { type: "submit", class: danger ? "danger" : "primary" }, verb);
-  const inner = el("form", { method: "dialog" }, el("h2", { id }, title), content, el("div", { class: "dialog-buttons" }, cancel, ok));
+  const wrong = el("p", { class: "field-error", role: "alert", hidden: true });
+  const inner = el("form", { method: "dialog" }, el("h2", { id }, title), content, wrong, el("div", { class: "dialog-buttons" }, cancel, ok));
   const dialog = el("dialog", { class: wide ? "dialog wide" : "dialog", "aria-labelledby": id }, inner);
   return new Promise((resolve) => {
     let answer = null;
     cancel.addEventListener("click", () => dialog.close());
-    inner.addEventListener("submit", (event) => {
+    inner.addEventListener("submit", async (event) => {
       event.preventDefault();
-      answer = values();
-      dialog.close();
+      ok.disabled = true;
+      try {
+        answer = work ? await work(values()) : values();
+        dialog.close();
+      } catch (error) {
+        if (!error.code) console.error(error);
+        show(wrong, true).textContent = wording(error);
+      } finally {
+        ok.disabled = false;
+      }
     });
     if (changed) inner.addEventListener("input", changed);
     dialog.addEventListener("close", () => (dialog.remove(), resolve(answer)));
@@ -90,10 +104,11 @@ function control(field) {
   const id = `field-${++serial}`;
   const hint = field.hint ? el("small", { id: `${id}-hint`, class: "hint" }, field.hint) : null;
   const common = { id, name: field.name, required: field.required, "aria-describedby": hint?.id, autocomplete: "off" };
-  const input = inputOf(field, common);
+  const list = field.list && el("datalist", { id: `${id}-list` }, field.list.map((value) => el("option", { value })));
+  const input = inputOf(field, { ...common, list: list?.id });
   const label = el("label", { for: id }, field.label);
   const parts = field.type === "checkbox" ? [el("div", { class: "check" }, input, label)] : [label, input];
-  return { input, node: el("div", { class: "field" }, ...parts, hint) };
+  return { input, node: el("div", { class: "field" }, ...parts, list, hint) };
 }
 
 function inputOf(field, common) {

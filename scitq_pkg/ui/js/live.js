@@ -12,7 +12,7 @@ const POLL_LIMIT = 35_000;
 const STREAM_AGAIN = 300_000; // after so long with polls alone a stream is tried again
 const TASKS_EVERY = 1000;
 
-const listeners = { batches: new Set(), workers: new Set(), tasks: new Set(), connection: new Set() };
+const listeners = { batches: new Set(), workers: new Set(), jobs: new Set(), tasks: new Set(), connection: new Set() };
 let source = null;
 let polling = null; // AbortController of the polls
 let last = null; // the id of the newest event
@@ -26,6 +26,7 @@ let tasksAt = 0;
 export const live = {
   batches: new Map(),
   workers: new Map(),
+  jobs: new Map(),
   server: null,
   version: null,
   connected: "lost",
@@ -175,7 +176,9 @@ function take(kind, news) {
   const whole = kind === "snapshot";
   const batches = merge(live.batches, news.batches, whole ? null : news.batches_gone, "name");
   const workers = merge(live.workers, news.workers, whole ? null : news.workers_gone, "id");
+  const jobs = merge(live.jobs, news.jobs, whole ? null : news.jobs_gone, "id");
   if (batches) tell("batches");
+  if (jobs) tell("jobs");
   if (workers) tell("workers");
   if (whole || news.version !== live.version) tellTasks();
   live.version = news.version ?? live.version;

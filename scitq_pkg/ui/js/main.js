@@ -5,6 +5,8 @@ import { page as batch } from "./batch.js";
 import { failed } from "./dialogs.js";
 import { el, replace, show } from "./dom.js";
 import { duration } from "./format.js";
+import { page as job } from "./job.js";
+import { page as jobs } from "./jobs.js";
 import { help, keys } from "./keys.js";
 import { live } from "./live.js";
 import { page as overview } from "./overview.js";
@@ -22,12 +24,15 @@ const PAGES = {
   "/tasks/:id": task,
   "/workers": workers,
   "/workers/:id": worker,
+  "/jobs": jobs,
+  "/jobs/:id": job,
   "/settings": settings,
 };
 const NAVIGATION = [
   ["/", "Overview", "o"],
   ["/tasks", "Tasks", "t"],
   ["/workers", "Workers", "w"],
+  ["/jobs", "Jobs", "j"],
   ["/settings", "Settings", "s"],
 ];
 const THEMES = { auto: "light", light: "dark", dark: "auto" };

@@ -5,6 +5,7 @@ import { root } from "./api.js";
 import { attention } from "./attention.js";
 import { deleteBatch, goBatch, stopBatch } from "./batchactions.js";
 import { el, replace, show } from "./dom.js";
+import { spending } from "./budget.js";
 import { count, range, rate } from "./format.js";
 import { named } from "./hidden.js";
 import { live } from "./live.js";
@@ -78,6 +79,7 @@ function batchTable(ctx) {
     const rows = [...live.batches.values()].reverse();
     const passing = rows.filter((row) => row.name.toLowerCase().includes(wanted));
     const more = passing.length > most ? async () => ((most += PAGE), update(true)) : null;
+    shown.node.classList.toggle("costs", rows.some((row) => row.cost || row.budget));
     shown.update(passing.slice(0, most), { force, more, note: more ? `of ${count(passing.length)}` : "" });
   };
   const readQuery = (query) => {
@@ -96,6 +98,7 @@ const columns = [
   { key: "throughput_per_hour", label: "Throughput", class: "num", narrow: "hide", sort: true, cell: (row) => rate(row.throughput_per_hour) },
   { key: "eta", label: "Time left", class: "num", sort: (row) => row.eta_seconds?.[1], cell: timeLeft },
   { key: "workers", label: "Workers", class: "num", sort: true, cell: workersOf },
+  { key: "cost", label: "Cost", class: "num col-cost", narrow: "hide", sort: (row) => row.cost ?? -1, cell: (row) => (row.cost || row.budget ? spending(row) : null) },
   { key: "actions", label: "Actions", class: "row-actions", cell: actions },
 ];
 

@@ -10,7 +10,7 @@ export const HELD = new Set(["assigned", "accepted", "running", "uploading"]);
 /** States of a task that nothing but a person will change. */
 export const FINAL = new Set(["succeeded", "failed", "canceled"]);
 /** States of workers. */
-export const WORKER_ORDER = ["online", "draining", "unfit", "offline"];
+export const WORKER_ORDER = ["online", "draining", "unfit", "offline", "deploying", "destroying"];
 
 const RING = "M8 2.5a5.5 5.5 0 1 1 0 11a5.5 5.5 0 1 1 0-11";
 const SHAPES = {
@@ -29,6 +29,8 @@ const SHAPES = {
   draining: [{ d: "M8 2.5v10M3.8 8.4 8 12.6l4.2-4.2" }],
   unfit: [{ d: "M8 2.2 14.2 13.4H1.8z" }, { d: "M8 6.4v3.4M8 11.4v.6" }],
   offline: [{ d: RING }, { d: "M5.6 5.6l4.8 4.8M10.4 5.6l-4.8 4.8" }],
+  deploying: [{ d: RING, dash: "1.6 2.72" }, { d: "M8 11V5.4M5.6 7.6 8 5.2l2.4 2.4" }],
+  destroying: [{ d: RING, dash: "1.6 2.72" }, { d: "M6 6l4 4M10 6l-4 4" }],
   stopped: [{ d: "M4 4h8v8H4z", fill: true }],
 };
 

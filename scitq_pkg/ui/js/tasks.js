@@ -110,8 +110,11 @@ class Tasks {
     const mine = (this.#newest += 1);
     this.#forced ||= force; // also when a later load overtakes this one
     const { state, ...others } = this.filter;
-    const [found, counted] = await Promise.all([get("/tasks", { ...this.filter, limit: PAGE, order: this.order }), get("/tasks/counts", others)]);
+    const rows = get("/tasks", { ...this.filter, limit: PAGE, order: this.order });
+    if (!this.isStarted) rows.then(({ items }) => this.isStarted || this.table.update(items), () => {}); // what is wrong is told below
+    const [found, counted] = await Promise.all([rows, get("/tasks/counts", others)]);
     if (mine !== this.#newest) return;
+    this.isStarted = true;
     this.#first = found.items;
     const last = found.items.at(-1)?.id;
     this.#further = last === undefined ? [] : this.#further.filter(({ id }) => (this.order === "id" ? id > last : id < last));

@@ -3,19 +3,22 @@
 import { get } from "./api.js";
 import { meter, sparkline } from "./chart.js";
 import { el, replace, show } from "./dom.js";
+import { money, placeOf, spent } from "./flavors.js";
 import { failed } from "./dialogs.js";
 import { ago, bytes, count, duration, when } from "./format.js";
 import { ending } from "./failures.js";
 import { named } from "./hidden.js";
 import { Histories, MEASURES, thin } from "./history.js";
+import { jobInShort } from "./jobparts.js";
+import { jobLog } from "./joblog.js";
 import { keys } from "./keys.js";
 import { live } from "./live.js";
 import { refresher } from "./refresh.js";
 import { go, link } from "./router.js";
-import { batchSelect, slots, slotsInWords, stepper, versionNode } from "./workerparts.js";
+import { batchSelect, slots, slotsInWords, stepper, upgradeNote, versionNode } from "./workerparts.js";
 import { badge } from "./states.js";
 import { table } from "./table.js";
-import { askName, changeOne, drain, moveTo, onAsked, removeWorkers, withAsked } from "./workeredit.js";
+import { askName, changeOne, drain, moveTo, onAsked, removeWorkers, upgrade, withAsked } from "./workeredit.js";
 
 const POINTS = 180; // of a line
 const HELD = ["running", "uploading", "accepted", "assigned"];
@@ -51,6 +54,7 @@ class View {
     this.more = () => ((this.wanted += PAGE), attempts());
     this.ctx.listen("workers", () => (this.show(), look()));
     this.ctx.listen("tasks", attempts);
+    this.ctx.listen("jobs", () => this.show());
     this.ctx.onLeave(onAsked(() => this.show()));
     this.ctx.every(5, () => this.show());
     this.bindKeys();
@@ -93,6 +97,7 @@ class View {
       part("problem", "p", { class: "notice", data: { kind: "failed" }, role: "status" }),
       el("section", { class: "controls", "aria-label": "Settings" }, this.controls.nodes),
       part("facts", "dl", { class: "facts-list" }),
+      section("job", "Its machine", part("log")),
       section("running", "Runs now"),
       section("charts", "The last hour"),
       el("div", { class: "side-by-side" }, section("disks", "Disks"), section("gpus", "GPUs")),
@@ -105,10 +110,12 @@ class View {
   buttons() {
     const button = (props, work) => el("button", { type: "button", ...props, on: { click: work } });
     this.drainButton = button({}, () => drain([this.row], !this.row.draining));
+    this.upgradeButton = button({ text: "Upgrade", title: "It goes on as the server's version, with what runs" }, () => upgrade([this.row]));
     return [
+      this.upgradeButton,
       this.drainButton,
       button({ text: "Rename…" }, () => askName(this.row)),
-      button({ text: "Delete…", class: "danger" }, async () => (await removeWorkers([this.row])) && go("/workers")),
+      button({ text: "Delete…", class: "danger" }, async () => (await removeWorkers([this.row])) && !this.row.machine && go("/workers")),
     ];
   }
 
@@ -140,6 +147,8 @@ class View {
     show(parts.problem, Boolean(row.problem));
     this.drainButton.textContent = row.draining ? "Undrain" : "Drain";
     this.drainButton.title = row.draining ? "Let it have tasks again" : "What is there ends, nothing more comes";
+    show(this.upgradeButton, Boolean(row.outdated && row.version && !row.upgrading));
+    this.showJob(row.job);
     controls.concurrency.set(row.concurrency);
     controls.prefetch.set(row.prefetch);
     controls.batch.set(row.batch, [...live.batches.keys()].sort());
@@ -155,6 +164,14 @@ class View {
       el("div", { class: "empty" }, el("p", { text: "This worker does not exist any more: somebody deleted it." }), link("/workers", "To all workers")));
   }
 
+  /** What comes or goes has a job, with a log. */
+  showJob(id) {
+    const job = id && live.jobs.get(id);
+    show(this.parts["job-section"], Boolean(id));
+    this.once("job", JSON.stringify(job ?? null), () => job && jobInShort(job));
+    this.once("log", id, () => id && jobLog(this.ctx, id));
+  }
+
   /** Makes a part anew when what it depends on has changed. */
   once(name, key, make) {
     this.shown ??= {};
@@ -167,13 +184,14 @@ class View {
     const server = live.server?.version;
     const facts = [
       ["Machine", row.hostname || "–"],
+      ...(row.machine ? [["Deployed as", placeOf(row)], ["An hour", money(row.price, row.currency)], ["So far", spent(row)]] : []),
       ["Processors", count(row.cpus)],
       ["Memory", bytes(row.memory_bytes)],
-      ["Version", versionNode(row.version, server)],
+      ["Version", [versionNode(row.version, server), " ", upgradeNote(row)]],
       ["Last contact", el("span", { title: row.contact_at }, ago(row.contact_at))],
       ["Registered", when(row.created_at)],
     ];
-    this.once("facts", JSON.stringify([row.hostname, row.cpus, row.memory_bytes, row.version, server, ago(row.contact_at), row.created_at]),
+    this.once("facts", JSON.stringify([row.hostname, row.cpus, row.memory_bytes, row.version, server, ago(row.contact_at), row.created_at, row.cost, row.hours, row.upgrading, row.upgrade_problem]),
       () => facts.map(([name, value]) => el("div", null, el("dt", { text: name }), el("dd", null, value))));
   }
 

@@ -1,8 +1,7 @@
 /** Changing workers: what was asked for shows at once, and is taken back when the server refuses. */
 
-import { del, patch } from "./api.js";
+import { del, patch, post } from "./api.js";
 import { confirm, failed, form, toast } from "./dialogs.js";
-import { el } from "./dom.js";
 import { many } from "./format.js";
 import { live } from "./live.js";
 
@@ -32,7 +31,7 @@ export function withAsked(row) {
 }
 
 function stateOf(row) {
-  if (row.state === "offline" || row.state === "unfit") return row.state;
+  if (row.state !== "online" && row.state !== "draining") return row.state;
   return row.draining ? "draining" : "online";
 }
 
@@ -114,6 +113,8 @@ export function consequence(rows) {
   if (running) sentences.push(`${many(running, "task")} running ${there} ${running === 1 ? "is" : "are"} killed and ${goesBack(running)}`);
   if (held > running) sentences.push(`${many(held - running, "task that waits", "tasks that wait")} ${there} ${goesBack(held - running)}`);
   if (!held) sentences.push(`${rows.length === 1 ? "It holds" : "They hold"} no task.`);
+  const machines = rows.filter((row) => row.machine).length;
+  if (machines) sentences.push(`${machines === rows.length ? "" : "Of "}${many(machines, "machine is", "machines are")} destroyed, with all that lies on ${machines === 1 ? "it" : "them"}: what tasks have uploaded stays.`);
   sentences.push(`The worker ${rows.length === 1 ? "program ends" : "programs end"}; no retry is used up, and what already ran is remembered.`);
   return sentences.join(" ");
 }
@@ -128,6 +129,14 @@ export async function removeWorkers(rows) {
   const errors = await inTurns(rows, (row) => del(`/workers/${row.id}`).then(() => null, (error) => error));
   report(errors, rows.length, `Deleted ${named(rows)}.`);
   return !errors.some(Boolean);
+}
+
+/** Workers of another version go on as that of the server, without ending what runs. */
+export async function upgrade(rows) {
+  const outdated = rows.filter((row) => row.outdated);
+  if (!outdated.length) return toast(`Of the same version as the server: ${named(rows)}.`, { kind: "info" });
+  const errors = await inTurns(outdated, (row) => post(`/workers/${row.id}/upgrade`).then(() => null, (error) => error));
+  return report(errors, outdated.length, `${many(outdated.length, "worker goes", "workers go")} on as version ${live.server?.version}, with what runs.`);
 }
 
 /** Drains workers, or lets them have tasks again. */
@@ -169,12 +178,10 @@ export async function askNumber(rows, name) {
 
 /** Asks for the batch that workers shall work for; a new name makes a new batch. */
 export async function askBatch(rows) {
-  const list = "batches-known";
   const hint = "What they hold they still end. A name that does not exist becomes a new batch.";
   const values = await form({
     title: `Batch of ${named(rows)}`,
-    body: el("datalist", { id: list }, [...live.batches.keys()].map((value) => el("option", { value }))),
-    fields: [{ name: "batch", label: "Batch", type: "text", value: rows[0].batch, list, required: true, hint }],
+    fields: [{ name: "batch", label: "Batch", value: rows[0].batch, list: [...live.batches.keys()], required: true, hint }],
     verb: "Move",
   });
   if (values) await changeMany(rows, { batch: values.batch }, `${named(rows)}: works for ${values.batch}.`, (row) => ({ batch: row.batch }));

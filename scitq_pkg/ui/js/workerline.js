@@ -2,13 +2,16 @@
 
 import { sparkline } from "./chart.js";
 import { el, replace } from "./dom.js";
+import { placeOf, spent } from "./flavors.js";
 import { ago } from "./format.js";
 import { named } from "./hidden.js";
 import { MEASURES, pointOf, thin } from "./history.js";
+import { jobInShort } from "./jobparts.js";
+import { live } from "./live.js";
 import { link } from "./router.js";
-import { batchSelect, slots, slotsInWords, stepper, versionNode } from "./workerparts.js";
+import { batchSelect, slots, slotsInWords, stepper, upgradeNote, versionNode } from "./workerparts.js";
 import { badge, glyph } from "./states.js";
-import { changeOne, drain, moveTo } from "./workeredit.js";
+import { changeOne, drain, moveTo, upgrade } from "./workeredit.js";
 
 const POINTS = 60; // of a line
 const NAMED = 2; // tasks
@@ -25,7 +28,7 @@ export class WorkerLine {
   constructor(id, histories, remove) {
     Object.assign(this, { id, histories, remove, row: null, isSeen: false });
     const node = (name) => [name, el("div", { class: `cell-${name}` })];
-    this.nodes = Object.fromEntries(["worker", "state", "slots", "concurrency", "prefetch", "batch", "runs", "actions", ...MEASURES.map(({ key }) => key)].map(node));
+    this.nodes = Object.fromEntries(["worker", "state", "slots", "concurrency", "prefetch", "batch", "cost", "runs", "actions", ...MEASURES.map(({ key }) => key)].map(node));
   }
 
   /** Shows a row; only what is another than before is made anew. */
@@ -33,10 +36,11 @@ export class WorkerLine {
     const isFirst = this.row === null;
     this.row = row;
     if (isFirst) this.#makeControls();
-    this.#once("worker", [row.name, row.hostname, row.version, server], () => this.#who(server));
+    this.#once("worker", [row.name, row.hostname, row.version, server, row.provider, row.region, row.flavor, row.upgrading, row.upgrade_problem], () => this.#who(server));
     this.#once("slots", [row.running, row.concurrency, row.held, tasks], () => [slots(row, tasks), el("small", { class: "muted nowrap", title: slotsInWords(row), text: inShort(row) })]);
     this.#once("runs", [tasks, row.name], () => this.#runs(tasks));
-    this.#once("actions", [row.draining, row.name], () => this.#actions());
+    this.#once("actions", [row.draining, row.name, row.outdated, row.upgrading], () => this.#actions());
+    this.#once("cost", [row.cost, row.hours, row.price], () => (row.machine ? spent(row) : el("span", { class: "muted", text: "–" })));
     this.steppers.concurrency.set(row.concurrency);
     this.steppers.prefetch.set(row.prefetch);
     this.batch.set(row.batch, batches);
@@ -55,11 +59,13 @@ export class WorkerLine {
   /** The time since the last contact goes on without any news. */
   showContact() {
     const { state, problem, contact_at: at, permanent } = this.row;
+    const job = this.row.job ? live.jobs.get(this.row.job) : null;
     const words = state === "online" && Date.now() - Date.parse(at) < FRESH_MS ? "in contact" : ago(at);
-    this.#once("state", [state, problem, words, permanent], () => [
+    this.#once("state", [state, problem, at ? words : "", permanent, job], () => [
       badge(state),
       problem ? el("small", { class: "problem", text: problem }) : null,
-      el("small", { class: "muted", title: `last contact: ${at ?? "never"}` }, words, permanent ? null : el("span", { title: "its machine is not kept when idle" }, ", not permanent")),
+      job ? el("small", { class: "job-short" }, jobInShort(job)) : null,
+      at && el("small", { class: "muted", title: `last contact: ${at ?? "never"}` }, words, permanent ? null : el("span", { title: "its machine is not kept when idle" }, ", not permanent")),
     ]);
   }
 
@@ -89,11 +95,13 @@ export class WorkerLine {
   }
 
   #who(server) {
-    const { name, hostname, version } = this.row;
+    const { name, hostname, version, machine } = this.row;
     const isElsewhere = hostname && hostname !== name && !hostname.startsWith(`${name}.`);
     return [
       el("span", { title: hostname || null }, link(`/workers/${this.id}`, name)),
-      el("small", { class: "muted" }, isElsewhere ? `${hostname} · ` : "", versionNode(version, server)),
+      machine ? el("small", { class: "muted clip", text: placeOf(this.row) }) : null,
+      version || !machine ? el("small", { class: "muted" }, isElsewhere ? `${hostname} · ` : "", versionNode(version, server)) : null,
+      upgradeNote(this.row),
     ];
   }
 
@@ -107,12 +115,13 @@ export class WorkerLine {
   }
 
   #actions() {
-    const { name, draining } = this.row;
+    const { name, draining, outdated, upgrading, version } = this.row;
     const button = (text, label, work, kind) => el("button", { type: "button", class: `small ${kind ?? ""}`.trim(), "aria-label": `${label} ${name}`, title: `${label} ${name}`, text, on: { click: work } });
     return el("span", { class: "row" },
       draining
         ? button("Undrain", "Let tasks come again to", () => drain([this.row], false))
         : button("Drain", "Let end what is there, and nothing more come to", () => drain([this.row], true)),
+      outdated && version && !upgrading ? button("Upgrade", "Go on as the server's version, with what runs:", () => upgrade([this.row])) : null,
       button("✕", "Delete", () => this.remove([this.row]), "danger"));
   }
 }

@@ -103,5 +103,11 @@ export function batchSelect(label, onChange) {
 /** A worker's version; that it is another than the server's is told. */
 export function versionNode(version, server) {
   if (!version || !server || version === server) return version ?? "–";
-  return el("span", { class: "warn", title: `This worker is of version ${version}, the server of ${server}: start it anew with the same file` }, `${version}, not ${server}`);
+  return el("span", { class: "warn", title: `This worker is of version ${version}, the server of ${server}: upgrade it, or start it anew with the same file` }, `${version}, not ${server}`);
+}
+
+/** How the upgrade of a worker goes. */
+export function upgradeNote({ upgrading, upgrade_problem: problem }) {
+  if (problem) return el("small", { class: "problem", text: `not upgraded: ${problem}` });
+  return upgrading ? el("small", { class: "muted", text: "is being upgraded" }) : null;
 }

@@ -4,6 +4,7 @@ import { pages } from "./api.js";
 import { el, replace, show } from "./dom.js";
 import { count, many } from "./format.js";
 import { addWorker } from "./addworker.js";
+import { deploy } from "./deploy.js";
 import { Histories, MEASURES } from "./history.js";
 import { keys } from "./keys.js";
 import { live } from "./live.js";
@@ -11,7 +12,7 @@ import { refresher } from "./refresh.js";
 import { go, setQuery } from "./router.js";
 import { WORKER_ORDER } from "./states.js";
 import { table } from "./table.js";
-import { askBatch, askNumber, drain, keepMachines, onAsked, removeWorkers, withAsked } from "./workeredit.js";
+import { askBatch, askNumber, drain, keepMachines, onAsked, removeWorkers, upgrade, withAsked } from "./workeredit.js";
 import { WorkerLine } from "./workerline.js";
 
 const TASKS_EVERY_MS = 5000; // at most, the names of what runs
@@ -28,6 +29,7 @@ class View {
   constructor(ctx) {
     this.ctx = ctx;
     this.lines = new Map(); // id -> WorkerLine
+    this.most = FIRST; // rows that are drawn
     this.tasks = new Map(); // name of a worker -> what runs there
     this.histories = new Histories((id) => this.lines.get(id)?.showMeasures());
     this.seen = new IntersectionObserver((entries) => this.cameIntoView(entries));
@@ -48,7 +50,7 @@ class View {
     this.build();
     this.readQuery(this.ctx.query);
     const again = () => this.showSoon();
-    for (const kind of ["workers", "batches"]) this.ctx.listen(kind, again);
+    for (const kind of ["workers", "batches", "jobs"]) this.ctx.listen(kind, again);
     this.ctx.listen("tasks", refresher(this.ctx, () => this.loadTasks(), () => {}, TASKS_EVERY_MS));
     this.ctx.onLeave(onAsked(again));
     this.ctx.onLeave(() => this.seen.disconnect());
@@ -69,6 +71,7 @@ class View {
       part("prefetch", "Prefetch", { sort: (row) => row.prefetch }),
       part("batch", "Batch", { sort: (row) => row.batch }),
       ...measures,
+      part("cost", "Cost", { class: "num col-cost", narrow: "hide", sort: (row) => row.cost ?? -1 }),
       part("runs", "Runs"),
       part("actions", "Actions"),
     ];
@@ -82,7 +85,8 @@ class View {
     this.total = el("span", { class: "muted" });
     this.bulk = el("div", { class: "bulk", role: "region", "aria-label": "Selected workers", hidden: true });
     replace(this.ctx.main,
-      el("header", { class: "page-head" }, el("h1", { text: "Workers" }), this.total),
+      el("header", { class: "page-head" }, el("h1", { text: "Workers" }), this.total,
+        el("button", { type: "button", text: "Deploy…", title: "New machines of a provider", on: { click: () => deploy(this.filter.batch || undefined) } })),
       el("search", { class: "filters" }, this.name, this.state, this.batch),
       this.bulk, this.table.node, this.add.node);
   }
@@ -130,17 +134,30 @@ class View {
     const all = [...live.workers.values()].map(withAsked).sort(byName);
     const pattern = this.filter.name ? patternOf(this.filter.name) : null;
     const passing = all.filter((row) => this.passes(row, pattern));
-    const rows = this.isStarted ? passing : passing.slice(0, FIRST);
+    const rows = passing.slice(0, this.most);
     const context = { batches: [...live.batches.keys()].sort(), server: live.server?.version };
     for (const row of rows) this.line(row.id).show(row, this.tasks.get(row.name) ?? [], context);
     this.forget(all);
     this.table.update(rows, { force });
     this.total.textContent = inWords(all);
+    this.table.node.classList.toggle("costs", all.some((row) => row.machine));
     this.showFilter(all);
     this.showBulk();
     this.add.show(all.length === 0, context.batches);
-    if (!this.isStarted) setTimeout(() => this.showSoon(), 0);
-    this.isStarted = true;
+    if (rows.length < passing.length) this.showMore();
+  }
+
+  /** Further rows, once those that are there are on the screen. */
+  showMore() {
+    if (this.isGrowing) return;
+    this.isGrowing = true;
+    requestAnimationFrame(() =>
+      setTimeout(() => {
+        this.isGrowing = false;
+        this.most *= 2;
+        this.show();
+      }),
+    );
   }
 
   line(id) {
@@ -181,7 +198,7 @@ class View {
 
   nothing() {
     if (live.workers.size) return "No worker passes this filter.";
-    return "No worker yet: tasks wait until there is one. How to add one is below.";
+    return "No worker yet: tasks wait until there is one. How to add one is below; Deploy… has a provider make machines.";
   }
 
   // --- many at once
@@ -207,6 +224,7 @@ class View {
       button("Concurrency…", (rows) => askNumber(rows, "concurrency")),
       button("Prefetch…", (rows) => askNumber(rows, "prefetch")),
       button("Batch…", askBatch),
+      button("Upgrade", upgrade),
       button("Permanent", (rows) => keepMachines(rows, true)),
       button("Not permanent", (rows) => keepMachines(rows, false)),
       button("Delete…", (rows) => this.remove(rows), true),
@@ -217,7 +235,7 @@ class View {
   /** What somebody deleted here goes at once, the pointer over it or not. */
   async remove(rows) {
     if (!(await removeWorkers(rows))) return;
-    for (const row of rows) live.workers.delete(row.id);
+    for (const row of rows) if (!row.machine) live.workers.delete(row.id); // the others go with their machines
     this.table.clear();
     this.show(true);
   }

@@ -1,0 +1,65 @@
+/** Providers, the sizes of machines that they have, and money. */
+
+import { get } from "./api.js";
+import { el } from "./dom.js";
+import { count, many } from "./format.js";
+import { named } from "./hidden.js";
+
+const SHOWN = 12; // flavors
+
+/** An amount as "€0.13", "0.0042 XYZ"; nothing known is "–". */
+export function money(amount, currency) {
+  if (amount === null || amount === undefined) return "–";
+  const digits = { minimumFractionDigits: 2, maximumFractionDigits: amount !== 0 && Math.abs(amount) < 1 ? 4 : 2 };
+  const isCode = /^[A-Z]{3}$/.test(currency ?? "");
+  const text = new Intl.NumberFormat("en", isCode ? { style: "currency", currency, currencyDisplay: "narrowSymbol", ...digits } : digits).format(amount);
+  return currency && !isCode ? `${text} ${named(currency)}` : text;
+}
+
+/** Choices of a provider: what is always there, those that are configured, the one that is chosen. */
+export async function providerOptions(first, chosen) {
+  const { items } = await get("/providers");
+  const made = [...first, ...items.map(({ name, trouble }) => [name, `${named(name)}${trouble ? ": in trouble now" : ""}`])];
+  return !chosen || made.some(([name]) => name === chosen) ? made : [...made, [chosen, chosen]];
+}
+
+/**
+ * The flavors that pass, the cheapest first; a click on one chooses it alone.
+ * @param {{provider?: string, region?: string, flavor?: string}} wish `auto` or empty: any
+ * @param {(flavor: object) => void} choose
+ * @returns {Promise<HTMLElement>}
+ */
+export async function passing({ provider, region, flavor }, choose) {
+  const any = (value) => (!value || value === "auto" ? null : value);
+  const { items } = await get("/flavors", { provider: any(provider), region: any(region), filter: flavor || null, limit: SHOWN + 1 });
+  if (!items.length) return el("p", { class: "notice", data: { kind: "warn" } }, "No known flavor passes. What providers have is asked for on the page of jobs.");
+  const more = items.length > SHOWN ? el("p", { class: "muted", text: `The ${SHOWN} cheapest; there are more.` }) : null;
+  const rows = items.slice(0, SHOWN).map((item) => el("tr", null, COLUMNS.map(([, cell, kind]) => el("td", { class: kind }, cell(item, choose)))));
+  return el("div", null, el("table", { class: "plain" }, el("caption", { class: "unseen", text: "Flavors that pass, the cheapest first" }),
+    el("thead", null, el("tr", null, COLUMNS.map(([label, , kind]) => el("th", { scope: "col", class: kind, text: label })))), el("tbody", null, rows)), more);
+}
+
+const size = (gigabytes) => (gigabytes === null ? "–" : `${count(gigabytes)} GB`);
+
+const COLUMNS = [
+  ["Flavor", (item, choose) => el("button", { type: "button", class: "as-link", title: "Choose this one", on: { click: () => choose(item) } }, named(item.name))],
+  ["Where", ({ provider, region }) => named(`${provider} ${region}`)],
+  ["CPUs", ({ cpu }) => count(cpu), "num"],
+  ["Memory", ({ ram }) => size(ram), "num"],
+  ["Disk", ({ disk }) => size(disk), "num"],
+  ["GPU", ({ gpus, gpu }) => (gpus ? named(`${gpus} ${gpu ?? "GPU"}`) : "")],
+  ["An hour", ({ price, currency }) => money(price, currency), "num"],
+  ["Evicted", ({ eviction }) => (eviction ? `${eviction} %` : ""), "num"],
+  ["Left", ({ available, planned }) => (available === null ? "" : count(Math.max(0, available - planned))), "num"],
+];
+
+/** "b3-8 of ovh in GRA11". */
+export function placeOf({ provider, region, flavor }) {
+  return [flavor, provider && `of ${provider}`, region && `in ${region}`].filter(Boolean).map(named).join(" ");
+}
+
+/** "€0.42 in 3.2 h", with the price of an hour. */
+export function spent({ cost, hours, price, currency }) {
+  if (cost === null || cost === undefined) return hours ? many(hours, "hour") : "–";
+  return el("span", { title: price ? `${money(price, currency)} an hour` : null }, `${money(cost, currency)} in ${hours < 10 ? hours.toFixed(1) : count(Math.round(hours))} h`);
+}
