@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from .errors import InvalidRequest
 from .protofilter import is_met, is_protofilter, parse
-from .store import Transaction, recruiters
+from .store import Transaction, costs, recruiters
 
 log = logging.getLogger(__name__)
 
@@ -157,10 +157,12 @@ def needs_statistics(standing: Iterable[dict]) -> bool:
 def recycle(tx: Transaction, workers: list[dict], who: str) -> set[int]:
     """Move idle workers to the batches whose recruiters want them; the ids of those that moved. Their rows are renewed.
 
-    What is wanted beyond them is for a provider to deploy: `wanted` says how many those are.
+    A batch whose budget is spent gets none. What is wanted beyond them is for a provider to deploy: `wanted` says how many those are.
     """
     free = idle(workers, set())
     standing = readable(recruiters.standing(tx)) if free else []
+    if standing and (spent := costs.reached(tx)):
+        standing = [recruiter for recruiter in standing if recruiter["batch_id"] not in spent]
     if not standing:
         return set()
     present: dict[int, int] = {}

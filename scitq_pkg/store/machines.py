@@ -69,8 +69,8 @@ def _states(text: str | None) -> list[str]:
 
 def _shown(row: dict) -> dict:
     row["unknown"] = bool(row["unknown"])
-    row["hours"] = round(row["hours"] or 0.0, 2)
-    row["cost"] = None if row["price"] is None else round(row["hours"] * row["price"], 4)
+    hours = row["hours"] or 0.0
+    row["hours"], row["cost"] = round(hours, 2), None if row["price"] is None else round(hours * row["price"], 4)
     return row
 
 

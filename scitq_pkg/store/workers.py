@@ -161,9 +161,9 @@ def _shown(row: dict) -> dict:
     row["outdated"] = row["version"] not in (None, __version__)
     row["upgrading"] = row.pop("upgrade") is not None
     row["gpus"], row["gpu"] = _gpus(row["stats"])
+    row["cost"] = None if row["price"] is None else round((row["hours"] or 0.0) * row["price"], 4)
     if row["machine"] is not None:
         row["hours"] = round(row["hours"] or 0.0, 2)
-    row["cost"] = None if row["price"] is None else round(row["hours"] * row["price"], 4)
     return row
 
 
