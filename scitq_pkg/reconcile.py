@@ -1,5 +1,5 @@
-"""The server is brought in line with what a file or a script declares: what is new is created, what changed is changed, what failed
-is queued again."""
+"""The server is brought in line with what a file or a script declares: new tasks are created, changed ones changed, failed ones
+queued again."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Plan:
         return found
 
     def _alike_but_for_order(self, row: dict, require: Iterable[int], before: Iterable[int]) -> bool:
-        """Whether two lists of needs differ only in tasks of the own step, which go first but are no part of what it is made of."""
+        """Whether two lists of needs differ only in tasks of the own step, which go first and are no part of its making."""
         step = row["name"].partition(":")[0]
         of_others = [{one for one in ids if self.names.get(one, "").partition(":")[0] != step} for ids in (require, before)]
         return self.declared.in_steps and of_others[0] == of_others[1]
@@ -143,8 +143,9 @@ class Plan:
             for need in self.wanted[key].get("require", ()) if need not in first
         ]  # fmt: skip
         return any(
-            row["id"] in self.again or row["state"] != SUCCEEDED or (row.get("execution_id") or 0) > latest for row in needs if row
-        )
+            row["id"] in self.again or row["state"] != SUCCEEDED or (row.get("execution_id") or 0) > latest
+            for row in needs if row
+        )  # fmt: skip
 
     def _send(self, verb: str, keys: list[Key], done: dict[Key, int], **body) -> None:
         by_id = {self.rows[key]["id"]: key for key in keys}

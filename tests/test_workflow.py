@@ -33,7 +33,11 @@ def make(server, batch):
 
 def tasks(lab, batch: str) -> dict[str, dict]:
     """What the server has of a workflow, by batch and name."""
-    return {f"{row['batch']}/{row['name']}".removeprefix(f"{batch}."): row for row in lab.items("/tasks") if row["batch"].startswith(f"{batch}.")}
+    return {
+        f"{row['batch']}/{row['name']}".removeprefix(f"{batch}."): row
+        for row in lab.items("/tasks")
+        if row["batch"].startswith(f"{batch}.")
+    }
 
 
 def chain(wf: Workflow, names: str = "ab", command: str = "echo {}") -> None:
@@ -49,8 +53,15 @@ def chain(wf: Workflow, names: str = "ab", command: str = "echo {}") -> None:
 def test_a_plain_worker_serves_all_steps(lab, make, batch, tmp_path, capfd):
     with make(shell=True, base_storage=f"{tmp_path}/store", retry=1) as wf:
         for name in ("a", "b"):
-            made = wf.step("make", f"echo {name} > $OUTPUT/x; mkdir $OUTPUT/sub; echo sub > $OUTPUT/sub/y", name=name, rel_output=f"make/{name}")
-            used = wf.step("use", "cat $INPUT/x > $OUTPUT/used", name=name, input=made.output, rel_output=f"use/{name}", required_tasks=made)
+            made = wf.step(
+                "make",
+                f"echo {name} > $OUTPUT/x; mkdir $OUTPUT/sub; echo sub > $OUTPUT/sub/y",
+                name=name,
+                rel_output=f"make/{name}",
+            )
+            used = wf.step(
+                "use", "cat $INPUT/x > $OUTPUT/used", name=name, input=made.output, rel_output=f"use/{name}", required_tasks=made
+            )
         wf.step("sum", "cat $INPUT/*/used $INPUT/sub/y", input=used.gather("output|mv:{name}") + made.gather("output/sub|mv:sub"),
                 required_tasks=[used.gather(), made])  # fmt: skip
         assert tasks(lab, batch) == {}, "nothing is sent before the end"
@@ -221,7 +232,10 @@ def test_download(lab, make, tmp_path):
     wf.download(destination=tmp_path / "all")
     wf.download(f"{tmp_path}/store/two/b/two", tmp_path / "file")
     one.download(tmp_path / "one")
-    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} - {"store/one/one", "store/two/b/two"}
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} - {
+        "store/one/one",
+        "store/two/b/two",
+    }
     assert found == {"all/a/a_1/one", "all/a/2/b/two", "file/two", "one/one"}
 
 
@@ -251,7 +265,11 @@ def test_scripts():
 def test_a_script_is_a_command(server):
     wf = Workflow("scripts", server=server, shell=True)
     code = shell_code("[[ a == a ]]\necho b", "bash")
-    assert (wf.step("a", code).shell, wf.step("a", shell_code("x")).shell, wf.step("a", code).command) == ("bash", "sh", "[[ a == a ]]\necho b")
+    assert (wf.step("a", code).shell, wf.step("a", shell_code("x")).shell, wf.step("a", code).command) == (
+        "bash",
+        "sh",
+        "[[ a == a ]]\necho b",
+    )
     assert (wf.step("a", "x", shell=None).shell, wf.step("a", "x", shell="bash").shell) == (None, "bash")
 
 
@@ -321,5 +339,12 @@ def test_the_example(lab, tmp_path):
 def test_every_parameter_and_method_is_told():
     text = PAGE.read_text()
     names = {*inspect.signature(Workflow).parameters, *inspect.signature(Workflow.step).parameters} - {"self"}
-    names |= {name for name in vars(Workflow) if not name.startswith("_")} - {"send", "declared", "id_of", "adopt", "task_of", "values"}
+    names |= {name for name in dir(Workflow) if not name.startswith("_")} - {
+        "send",
+        "declared",
+        "id_of",
+        "adopt",
+        "task_of",
+        "values",
+    }
     assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()

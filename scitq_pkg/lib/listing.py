@@ -58,8 +58,8 @@ def _of_the_whole(name: str):
 
 
 for _name in (
-    "__len__", "__getitem__", "__setitem__", "__delitem__", "__contains__", "__reversed__", "__eq__", "__ne__", "__lt__", "__le__",
-    "__gt__", "__ge__", "__add__", "__iadd__", "__mul__", "__rmul__", "__imul__", "__repr__", "append", "extend", "insert", "pop",
-    "remove", "clear", "copy", "count", "index", "reverse", "sort",
+    "__len__", "__getitem__", "__setitem__", "__delitem__", "__contains__", "__reversed__", "__eq__", "__ne__", "__lt__",
+    "__le__", "__gt__", "__ge__", "__add__", "__iadd__", "__mul__", "__rmul__", "__imul__", "__repr__", "append", "extend",
+    "insert", "pop", "remove", "clear", "copy", "count", "index", "reverse", "sort",
 ):  # fmt: skip
     setattr(Listing, _name, _of_the_whole(_name))

@@ -69,7 +69,7 @@ class Crew:
     def recruiters(self, batch: str, left: int | None) -> list[dict]:
         """The recruiters of a batch, while the workflow may deploy so many workers more (None: any number).
 
-        The first one deploys, if it has a provider; what is beyond the workflow's limit comes by a second one, from workers that idle.
+        The first one deploys, if it has a provider; what is beyond the workflow's limit comes by a second one, from idle workers.
         """
         common = {
             "batch": batch, "flavor": self.flavor, "concurrency": self.concurrency, "prefetch": self.prefetch,

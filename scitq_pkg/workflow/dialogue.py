@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ..escapes import safe
@@ -15,10 +14,8 @@ from ..lib.ends import exit_words
 from ..lib.follow import follow
 from ..protocol import ENDED, FINAL, PENDING, RUNNING, SUCCEEDED, WAITING
 from ..reconcile import Plan
+from .declaring import Declaration
 from .steps import Step
-
-if TYPE_CHECKING:
-    from .workflow import Workflow
 
 _LOOK_SECONDS = 1.0
 _EXPLAIN_SECONDS = 10.0  # that it has not started: then it is told why
@@ -37,7 +34,7 @@ class _Away(Exception):
 class Dialogue:
     """Asks for each step that could run whether it should. What is not chosen is not queued."""
 
-    def __init__(self, workflow: Workflow):
+    def __init__(self, workflow: Declaration):
         self.workflow, self.client = workflow, workflow.server.client
         plan = Plan(workflow.server, workflow.declared(workflow.steps))
         self.known = {key: row["id"] for key, row in plan.rows.items()}  # the tasks that were there before

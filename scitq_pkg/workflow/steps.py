@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 import textwrap
+from argparse import Namespace
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from .. import fetch
 from ..errors import InvalidRequest, nearest
+from ..lib import Server
 from ..lib.objects import id_of
 from ..lib.server import task_spec
 from ..protocol import TaskSpec
 from ..uris import folder_names, uris
 from .crew import Crew
-
-if TYPE_CHECKING:
-    from .workflow import Workflow
 
 _PLAIN = {known.name: getattr(TaskSpec(command=""), known.name) for known in fields(TaskSpec)}
 _OWN = {*_PLAIN, "id", "key", "label"}  # attributes that need no question for each step
@@ -38,8 +37,8 @@ class ShellCode:
 def shell_code(text: str, shell: str | None = None) -> ShellCode:
     """A script of several lines as the command of a step; its common indentation goes.
 
-    `shell` is 'sh' or 'bash'; without, the first line says it (`#!/bin/bash`), or the step, or it is sh. The script travels in the
-    task itself: nothing is uploaded. Raises InvalidRequest for another interpreter, and for more than 128 KiB.
+    `shell` is 'sh' or 'bash'; without, the first line says it (`#!/bin/bash`), or the step, or it is sh. The script travels in
+    the task itself: nothing is uploaded. Raises InvalidRequest for another interpreter, and for more than 128 KiB.
     """
     script = textwrap.dedent(text).strip("\n")
     if not script.strip():
@@ -53,6 +52,19 @@ def shell_code(text: str, shell: str | None = None) -> ShellCode:
     if shell is not None and shell not in _SHELLS:
         raise InvalidRequest(f"{shell!r} is no shell{nearest(shell, _SHELLS)}: there are sh and bash", field="shell_code")
     return ShellCode(script, None if shell is None else _SHELLS[shell])
+
+
+class Owner(Protocol):
+    """What a step asks of its workflow."""
+
+    name: str
+    server: Server
+
+    def id_of(self, step: Step) -> int: ...
+
+    def task_of(self, step: Step) -> Namespace: ...
+
+    def values(self, steps: list[Step], name: str) -> list: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +84,7 @@ class Step:
     `batch` is the name by which the server knows its batch. `output` ends in `/`: it is a folder.
     """
 
-    def __init__(self, workflow: Workflow, group: Batch, options: dict, required: object):
+    def __init__(self, workflow: Owner, group: Batch, options: dict, required: object):
         self.workflow, self.group = workflow, group
         self.spec = task_spec(options | {"batch": group.full_name})
         if "output" in self.spec:
@@ -119,8 +131,8 @@ class Step:
     def gather(self, attr: str = "step") -> list:
         """An attribute of all steps of its batch that are declared by now: themselves, or `'output'`, `'id'`...
 
-        `'output/sub'` is a folder of each output. After a bar comes an action (docs/fetch.md): `'output|mv:x'` puts all that comes
-        into the folder `x`, `'output|mv:{name}'` each into one of its own, `'output|only:*.bam'` takes some files.
+        `'output/sub'` is a folder of each output. After a bar comes an action (docs/fetch.md): `'output|mv:x'` puts all that
+        comes into the folder `x`, `'output|mv:{name}'` each into one of its own, `'output|only:*.bam'` takes some files.
         """
         head, bar, action = attr.partition("|")
         name, slash, below = head.partition("/")

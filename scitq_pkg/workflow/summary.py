@@ -20,7 +20,7 @@ def told(counts: dict[str, int]) -> str:
 
 @dataclass
 class Summary:
-    """How many tasks are in each state, of all and of each batch (`batches`, by its name in the script); true if all succeeded."""
+    """How many tasks are in each state, of all and of each of `batches`, by its name in the script. True if all went well."""
 
     name: str
     batches: dict[str, dict[str, int]] = field(default_factory=dict)

@@ -179,7 +179,8 @@ class View:
         lines = ["", f"nothing starts: {safe(self.watch.why)}"] if self.watch.why else []
         failures = self.watch.summary.failures
         if failures:
-            lines += ["", *(_colored(f"failed: {safe(step)} (task {task}): {safe(words)}", "31") for step, task, words in failures)]
+            lines.append("")
+            lines += [_colored(f"failed: {safe(step)} (task {task}): {safe(words)}", "31") for step, task, words in failures]
         return lines[:room]
 
     def _footer(self) -> str:
