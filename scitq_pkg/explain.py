@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 
 from .durations import short_duration
-from .protocol import ACCEPTED, ASSIGNED, CANCELED, FAILED, FINAL, PENDING, RUNNING, SUCCEEDED, UPLOADING, WAITING
+from .protocol import ACCEPTED, ASSIGNED, CANCELED, COMING, FAILED, FINAL, PENDING, RUNNING, SUCCEEDED, UPLOADING, WAITING
 from .recruiting import ANY, counts_for, wanted
-from .store import Transaction, recruiters
+from .store import Transaction, costs, providers, recruiters
+from .store.transaction import marks
 
 NAMED = 5  # tasks or workers named in a sentence, at most
 
@@ -42,9 +43,16 @@ def _pending(tx: Transaction, task: dict) -> str:
     batch = task["batch"]
     if task["stopped"]:
         return f"Batch {batch} is stopped: start it with `scitq manage batch go -n {shlex.quote(batch)}`."
-    workers = tx.all("SELECT * FROM worker WHERE batch_id = ? AND deleted_at IS NULL ORDER BY id", (task["batch_id"],))
+    found = tx.all(
+        "SELECT worker.*, machine.state AS machine_state FROM worker LEFT JOIN machine ON machine.id = machine_id "
+        "WHERE batch_id = ? AND deleted_at IS NULL ORDER BY worker.id", (task["batch_id"],),
+    )  # fmt: skip
+    coming = [worker for worker in found if worker["machine_state"] in COMING]
+    workers = [worker for worker in found if worker["machine_state"] not in COMING]
     usable = [worker for worker in workers if counts_for(worker)]
-    sought = _sought(tx, task, len(usable))
+    sought = _sought(tx, task, len(usable) + len(coming))
+    if coming:
+        sought = "; ".join(filter(None, [_coming(tx, coming), sought]))
     if not workers and sought:
         return f"It waits for a worker: {sought}."
     if not workers:
@@ -64,18 +72,32 @@ def _pending(tx: Transaction, task: dict) -> str:
     return f"All {slots} slots of batch {batch} are busy; {queued}.{sought}"
 
 
+def _coming(tx: Transaction, workers: list[dict]) -> str:
+    """Workers that are being deployed, and what holds that up, in half a sentence."""
+    rows = tx.all(
+        "SELECT job.id, job.message FROM job WHERE kind = 'deploy' AND state IN ('pending', 'running') "
+        f"AND worker_id IN ({marks(workers)}) ORDER BY id", [worker["id"] for worker in workers],
+    )  # fmt: skip
+    jobs = ", ".join(str(row["id"]) for row in rows[:NAMED]) + (f" and {len(rows) - NAMED} more" if len(rows) > NAMED else "")
+    told = f"deploying {len(workers)} worker{'s' if len(workers) > 1 else ''}"
+    told += f" (job{'s' if len(rows) > 1 else ''} {jobs})" if rows else ""
+    why = next((row["message"] for row in rows if row["message"]), None)
+    return f"{told}, of which an attempt has failed: {why}" if why else told
+
+
 def _sought(tx: Transaction, task: dict, workers: int) -> str:
     """What the recruiters of its batch are about, in half a sentence; nothing without any."""
     told = []
+    spent = costs.reached(tx).get(task["batch_id"])
     for recruiter in recruiters.of_batch(tx, task["batch_id"]):
         most = max(recruiter["minimum_tasks"] or 0, recruiter["tasks_per_worker"] * (workers + 1)) + 1
         pending = recruiters.pending(tx, [task["batch_id"]], most).get(task["batch_id"], 0)
-        told.append(f"recruiter {recruiter['rank']} of batch {task['batch']} {_outlook(recruiter, pending, workers)}")
+        told.append(f"recruiter {recruiter['rank']} of batch {task['batch']} {_outlook(tx, recruiter, pending, workers, spent)}")
     return "; ".join(told[:NAMED])
 
 
-def _outlook(recruiter: dict, pending: int, workers: int) -> str:
-    """What one does about so many pending tasks. Whatever it could take it has taken when they came."""
+def _outlook(tx: Transaction, recruiter: dict, pending: int, workers: int, spent: dict | None) -> str:
+    """What one does about so many pending tasks. Whatever it could take it has taken when they came; `spent`: a budget that is."""
     least, most = recruiter["minimum_tasks"] or 0, recruiter["maximum_workers"]
     if pending < least:
         return f"takes no worker for less than {least} pending tasks"
@@ -86,11 +108,28 @@ def _outlook(recruiter: dict, pending: int, workers: int) -> str:
         return f"takes a worker for every {f'{each} pending tasks' if each > 1 else 'pending task'}, and the batch has {workers}"
     where = "".join(f", {name} {recruiter[name]}" for name in ("provider", "region") if recruiter[name] not in (None, ANY))
     flavor = f"a worker of flavor {recruiter['flavor']}" if recruiter["flavor"] else "any worker"
-    return f"looks for {flavor}{where}, and none idles"
+    deploys = f"; {_deploys(tx, recruiter, spent)}" if recruiter["provider"] else ""
+    return f"looks for {flavor}{where}, and none idles{deploys}"
+
+
+def _deploys(tx: Transaction, recruiter: dict, spent: dict | None) -> str:
+    """Whether one that has a provider makes a worker there, or what keeps it from that."""
+    if spent is not None:
+        money = f"{spent['budget']:g} {spent['currency'] or ''}".rstrip()
+        name = shlex.quote(spent["name"])
+        return f"the budget of {money} is reached: raise it with `scitq manage batch update -n {name} --budget {2 * spent['budget']:g}`"
+    trouble = {name: row["trouble"] for name, row in providers.all_of(tx).items() if row["trouble"]}
+    if recruiter["provider"] in trouble:
+        return f"provider {recruiter['provider']} cannot be used now: {trouble[recruiter['provider']]}"
+    return "it deploys one as soon as a provider has room: `scitq manage flavor list` shows what they have"
 
 
 def _why_not(workers: list[dict]) -> str:
     def why(worker: dict) -> str:
+        if worker["machine_state"] == "deleting":
+            return "is being destroyed"
+        if worker["machine_state"] == "evicted":
+            return "is being taken away by its provider"
         if worker["offline"]:
             return "is offline"
         return f"says: {worker['problem']}" if worker["problem"] else "is draining"

@@ -32,6 +32,8 @@ BODIES = {
     f"POST {_API}/tasks/delete": {"filter": {"name": "*"}},
     f"POST {_API}/tasks/signal": {"filter": {"name": "*"}, "action": "kill"},
     f"POST {_API}/workers": {"name": "intruder", "key": "i" * 40, "hostname": "h", "concurrency": 100},
+    f"POST {_API}/workers/deploy": {"flavor": "local", "region": "local", "provider": "local", "batch": "intruders"},
+    f"PATCH {_API}/batches/<name:path>": {"budget": 77},
     f"PATCH {_API}/workers/<id:id>": {"concurrency": 77, "batch": "intruders"},
     f"POST {_API}/recruiters": {"batch": "intruders", "rank": 1},
     f"PATCH {_API}/recruiters/<id:id>": {"maximum_workers": 77},

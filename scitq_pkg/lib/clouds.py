@@ -36,8 +36,8 @@ class Clouds:
         `flavor` is a name, or a protofilter ('auto:cpu>=8:ram>=30'); provider and region may be 'auto'. `concurrency` is by default
         as many tasks as the flavor has processors. It answers at once: the machines are made by jobs (see `job_wait`).
         """
-        wish = {"region": region, "flavor": flavor, "provider": provider, "concurrency": concurrency}
-        body = {"number": number, "batch": batch or DEFAULT_BATCH, **wish, "prefetch": prefetch, "permanent": permanent, "name": name}
+        body = dict(locals(), batch=batch or DEFAULT_BATCH)
+        del body["self"]
         return self._made(self.client.send("POST", "/workers/deploy", body)["items"])
 
     # --- jobs -------------------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ def _value(flavor: Mapping, name: str) -> object:
 
 def find(tx: Transaction, provider: str | None = None, region: str | None = None, name: str | None = None) -> list[dict]:
     """Flavors, cheapest first, those without a price last; `planned`: how many machines of it are coming."""
-    chosen = {column: value for column, value in (("provider", provider), ("region", region), ("name", name)) if value is not None}
+    given = (("provider", provider), ("region", region), ("name", name))
+    chosen = {column: value for column, value in given if value is not None}
     tests = "".join(f" AND flavor.{column} = ?" for column in chosen)
     return tx.all(
         "SELECT flavor.*, (SELECT COUNT(*) FROM machine WHERE machine.provider = flavor.provider AND machine.region = flavor.region "

@@ -59,6 +59,17 @@ class People:
     def notifier(self) -> int:
         return self.env.api("POST", "/notifiers", {"batch": self.new(), "webhook": "https://hooks.example.org/x"})["id"]
 
+    def machine(self, provider: str) -> dict:
+        """What is being deployed there: `local` for ever, for its worker never calls; at `broken` that fails."""
+        wish = {"provider": provider, "flavor": "local", "region": "local", "concurrency": 1}
+        return self.env.api("POST", "/workers/deploy", wish)["items"][0]
+
+    def failed(self) -> int:
+        """A job that failed."""
+        job = self.machine("broken")["job"]
+        self.env.until(lambda: self.env.api("GET", f"/jobs/{job}")["state"] == "failed")
+        return job
+
     def batch(self) -> str:
         name = self.new()
         self.task(name)
@@ -73,19 +84,30 @@ class People:
             return connection.request(method, path, {} if body is None else body, headers=named)
 
     def lines(self, after: int) -> list[dict]:
-        return self.env.api("GET", "/events", after=after, limit=5000)["items"]
+        """What people did since then; providers and machines go on by themselves meanwhile."""
+        return [line for line in self.env.api("GET", "/events", after=after, limit=5000)["items"] if line["who"] in self.tokens]
 
     def last(self) -> int:
         return self.env.api("GET", "/events", order="-id", limit=1)["items"][0]["id"]
 
 
-@pytest.fixture(scope="module")
-def people(served):
-    return People(served)
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def people(request, tmp_path_factory):
+    """On each database; with providers of which no machine ever comes up."""
+    url = request.getfixturevalue("postgres").new_database() if request.param == "postgresql" else None
+    env = Env(tmp_path_factory.mktemp("people"), url)
+    config = env.directory / "config.yaml"
+    config.write_text("url: http://127.0.0.1:9\nproviders: {broken: {kind: local, scratch: /proc/nowhere}}\n")
+    env.server("--config", str(config), variables={"SCITQ_ONE_FILE": str(env.directory / "scitq.pyz")})  # where a test may make one
+    yield People(env)
+    for machine in env.items("/machines"):
+        env.answer("DELETE", f"/machines/{machine['id']}")
+    env.until(lambda: env.items("/machines") == [], what="all machines are gone")
+    env.close()
 
 
 # One change for each route that changes anything: to what (its number or name), the body, and the line that must be there.
-# `None` as the ids: they are in the answer.
+# `None` as the ids: they are in the answer; a noun: they are so called in the items of the answer.
 CHANGES = {
     f"POST {API}/tasks": lambda p: (1, {"tasks": [{"command": "true", "batch": "nobody"}] * 3}, "task.create", None),
     f"PATCH {API}/tasks/<id:id>": lambda p: ((t := p.task()), {"name": "x"}, "task.edit", [t]),
@@ -107,6 +129,13 @@ CHANGES = {
     f"DELETE {API}/recruiters/<id:id>": lambda p: ((r := p.recruiter()), {}, "recruiter.delete", [r]),
     f"POST {API}/notifiers": lambda p: (1, {"batch": p.new(), "webhook": "https://h.example.org/x"}, "notifier.create", None),
     f"DELETE {API}/notifiers/<id:id>": lambda p: ((n := p.notifier()), {}, "notifier.delete", [n]),
+    f"POST {API}/workers/deploy": lambda p: (1, {"flavor": "local", "region": "local", "provider": "broken"}, "worker.deploy", "worker"),
+    f"DELETE {API}/machines/<id:id>": lambda p: ((m := p.machine("local")["machine"]), {}, "machine.destroy", [m]),
+    f"POST {API}/jobs/<id:id>/cancel": lambda p: ((j := p.machine("local")["job"]), {}, "job.cancel", [j]),
+    f"POST {API}/jobs/<id:id>/relaunch": lambda p: ((j := p.failed()), {}, "job.relaunch", [j]),
+    f"DELETE {API}/jobs/<id:id>": lambda p: ((j := p.failed()), {}, "job.delete", [j]),
+    f"POST {API}/flavors/update": lambda p: (1, {"provider": "broken"}, "flavor.ask", ["broken"]),
+    f"PATCH {API}/batches/<name:path>": lambda p: ((b := p.batch()), {"budget": 50}, "batch.update", [b]),
     f"POST {API}/tokens": lambda p: (1, {"name": p.new(), "role": "admin"}, "token.create", None),
     f"DELETE {API}/tokens/<id:id>": lambda p: ((t := p.env.api("POST", "/tokens", {"name": "x"})["id"]), {}, "token.revoke", [t]),
     f"POST {API}/backup": lambda p: (1, {}, "server.backup", None),
@@ -144,13 +173,15 @@ def test_a_change_is_one_line(people, route):
     assert answer.status < 300, answer.body
     (line,) = people.lines(before)
     assert (line["who"], line["action"], line["object"]) == (who, action, action.partition(".")[0])
-    assert _expanded(line["ids"]) == (_ids_in(answer) if ids is None else ids)
+    assert _expanded(line["ids"]) == (_ids_in(answer, ids) if ids in (None, "worker") else ids)
     at = datetime.fromisoformat(line["at"].replace("Z", "+00:00"))
     assert at.tzinfo == timezone.utc and began - 1 <= at.timestamp() <= time.time() + 1
 
 
-def _ids_in(answer) -> list:
+def _ids_in(answer, noun: str | None) -> list:
     told = answer.json()
+    if noun is not None:
+        return [item[noun] for item in told["items"]]
     return told["ids"] if "ids" in told else [told["id"]] if "id" in told else [told["path"].rpartition("/")[2]]
 
 

@@ -44,7 +44,8 @@ def _deploy(server: Server, arguments) -> int:
         return 0
     for one in made:
         tell(server, one["job"], follow=True, before=f"{one['name']}: " if len(made) > 1 else "")
-    return 0 if all([_is_up(server, one) for one in made]) else 1
+    up = [_is_up(server, one) for one in made]
+    return 0 if all(up) else 1
 
 
 def _is_up(server: Server, one: dict) -> bool:

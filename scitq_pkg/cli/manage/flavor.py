@@ -78,6 +78,6 @@ def _update(server: Server, arguments) -> int:
 
 
 VERBS = (
-    Verb("flavor", "list", "flavors, cheapest first; by a protofilter the first one is what a deployment takes", _list_options, _list),
+    Verb("flavor", "list", "flavors, cheapest first; of a protofilter in the order they are taken", _list_options, _list),
     Verb("flavor", "update", "ask the providers what they have, at what price", _update_options, _update),
 )

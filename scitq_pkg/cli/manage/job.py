@@ -128,7 +128,8 @@ def succeeded(server: Server, job_ids: Iterable[int]) -> bool:
     for row in _rows(server, job_ids):
         if row["state"] != "succeeded":
             well = False
-            print(f"scitq: job {row['id']} {row['state']}: {tables.safe(row['message'] or 'it does not say why')}", file=sys.stderr)
+            why = tables.safe(row["message"] or "it does not say why")
+            print(f"scitq: job {row['id']} {row['state']}: {why}", file=sys.stderr)
     return well
 
 

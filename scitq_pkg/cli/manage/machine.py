@@ -51,7 +51,9 @@ def _list_options(parser: Parser) -> None:
 def _list(server: Server, arguments) -> int:
     chosen = {"state": arguments.state, "provider": arguments.provider, "unknown": "true" if arguments.unknown else None}
     order = "-id" if arguments.reverse else "id"
-    return tables.show(server, lambda: server.client.pages("/machines", arguments.limit, order=order, **chosen), COLUMNS, arguments)
+    return tables.show(
+        server, lambda: server.client.pages("/machines", arguments.limit, order=order, **chosen), COLUMNS, arguments
+    )
 
 
 def _delete_options(parser: Parser) -> None:
