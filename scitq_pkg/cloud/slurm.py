@@ -3,7 +3,7 @@
     <directory>/<machine>/machine.json   whose it is, its flavor, its job       job.log
                           start.json, token, ca.pem    0600: how its worker is started
                           job.py                       what runs as the job (`onhost.hold`)
-    <directory>/scitq-<sum>.pyz          the one file
+    <directory>/files/<sum>/scitq.pyz    the one file
 
 A job is known by its name, the machine's, and its comment, the tag. Of jobs of one name Slurm runs one at a time (`singleton`), so a
 kill between a question to Slurm and its answer never makes two workers. A machine is there as long as its folder or its job is.
@@ -38,6 +38,7 @@ CALL_SECONDS = 60.0
 GONE_SECONDS = 600.0
 POLL_SECONDS = 0.2
 NOTICE_SECONDS = 60  # before the time limit the worker is told to end
+FILES = "files"
 QUEUED = "queued"  # in a machine's `extra`: why its job waits in the queue
 _KEYS = {
     "kind": str, "directory": str, "flavors": dict, "options": list, "scratch": str, "python": str, "maximum": int, "url": str,
@@ -284,8 +285,9 @@ class Slurm:
     def _fill(self, folder: Path, order: Order, url: str) -> None:
         """All that the job needs."""
         start, file = order.start, one_file()
-        copy = self._folder / f"scitq-{file.sha256[:32]}.pyz"
+        copy = self._folder / FILES / file.sha256[:32] / "scitq.pyz"
         if not copy.exists() or copy.stat().st_size != file.size:
+            copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(copy, Path(file.path).read_bytes(), 0o644)
         words = {"name": order.name, "worker": start.worker, "key": start.key, "words": worker_words(start, url), "file": str(copy)}
         words |= {"server": split_url(url)[1:3], "scratch": self._config.get("scratch") or start.scratch, "ca": bool(start.ca)}
@@ -299,9 +301,9 @@ class Slurm:
     def _prune(self) -> None:
         """One files that no machine uses."""
         used = {record.get("file") for record in self._records()}
-        for copy in self._folder.glob("scitq-*.pyz"):
+        for copy in self._folder.glob(f"{FILES}/*/scitq.pyz"):
             if str(copy) not in used:
-                copy.unlink()
+                shutil.rmtree(copy.parent)
 
     # --- Slurm --------------------------------------------------------------------------------------------------------
 

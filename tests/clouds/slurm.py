@@ -29,7 +29,8 @@ class Rig(Base):
 
     def things(self) -> set[str]:
         """Folders of machines on the shared disk and the node's, jobs, and processes that name them."""
-        folders = {str(path) for top in (self.folder, self.scratch) for path in top.glob("*/")}
+        folders = {str(path) for top in (self.folder, self.scratch) for path in top.glob("*/") if path.name != "files"}
+        folders |= {str(path) for path in self.folder.glob("files/*")}
         jobs = {f"job {line}" for line in self.cluster.said("squeue", "-h", "-o", "%i").split()}
         return folders | jobs | self._processes()
 
@@ -45,3 +46,7 @@ class Rig(Base):
                 if state != "Z" and any(f"{top}/".encode() in line for top in (self.folder, self.scratch)):
                     found.add(f"process {entry.name}")
         return found
+
+    def job(self, order) -> str:
+        """The id of a machine's job."""
+        return self.cluster.said("squeue", "-h", "-n", order.name, "-o", "%i").strip()
