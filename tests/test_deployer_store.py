@@ -1,0 +1,246 @@
+"""What the deployer makes of what it is told, in a store, on each database."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from scitq.cloud.config import Clouds, Deployment
+from scitq.deployer import hiring
+from scitq.deployer.context import Context
+from scitq.deployer.reconciling import Rounds, reconcile
+from scitq.protocol import Report
+from scitq.store import batches, flavors, jobs, machines, providers, recruiters
+
+WHO = "ann"
+SPEC = {
+    "batch": "b", "concurrency": 1, "prefetch": 0, "permanent": False, "provider": "ovh", "region": "GRA", "flavor": "b3",
+    "price": 1.0, "currency": "EUR",
+}  # fmt: skip
+
+
+@pytest.fixture
+def context(house, tmp_path):
+    clouds = Clouds({"ovh": {"kind": "local"}, "azure": {"kind": "local"}, "local": {"kind": "local"}}, Deployment(), implied=frozenset(["local"]))
+    return Context(house.store, clouds, "scitq-test", "http://127.0.0.1:5000", tmp_path)
+
+
+def machine(house, state: str = "up", **spec) -> dict:
+    """A machine that was asked for long ago, in this state; its worker calls if it is up."""
+    (made,) = house.write(machines.plan, [{**SPEC, **spec}], WHO)
+    house.write(machines.asked, made["machine"])
+    if state != "creating":
+        house.write(machines.known, made["machine"], "id-1")
+    if state in ("up", "evicted"):
+        house.write(machines.up, made["machine"])
+        house.write(lambda tx: tx.run("UPDATE worker SET offline = ?, contact_at = ? WHERE id = ?", (False, tx.now, made["worker"])))
+    if state == "evicted":
+        house.write(machines.evicted, made["machine"], "spot")
+    house.write(lambda tx: tx.run("UPDATE machine SET asked_at = asked_at - 1000 WHERE id = ?", (made["machine"],)))
+    house.sequences[made["worker"]] = 0
+    return {**made, "machine_name": house.read(machines.get, made["machine"])["name"]}
+
+
+def state(house, made: dict) -> str:
+    return house.read(machines.get, made["machine"])["state"]
+
+
+def listed(made: dict, told: str, **more) -> dict:
+    return {"name": made["machine_name"], "region": "GRA", "state": told, "id": "id-1", "flavor": "b3", "address": None, **more}
+
+
+def told(house, *rows: dict, destroy_unknown: bool = False) -> None:
+    house.write(reconcile, "ovh", rows, time.time(), destroy_unknown)
+
+
+# --- reconciliation --------------------------------------------------------------------------------------------------------
+
+
+def test_what_vanished_is_gone_and_what_does_not_answer_is_not(house):
+    hidden, lost, there = machine(house), machine(house, region="SBG"), machine(house)
+    told(house, listed(there, "up"), {"name": "", "region": "GRA", "state": "silent", "id": None, "message": "GRA does not answer"})
+    assert [state(house, made) for made in (hidden, lost, there)] == ["up", "gone", "up"]
+    assert house.read(providers.all_of)["ovh"]["trouble"] == "GRA does not answer"
+    told(house, listed(there, "up"))
+    assert [state(house, made) for made in (hidden, lost, there)] == ["gone", "gone", "up"]
+    assert house.read(providers.all_of)["ovh"]["trouble"] is None
+
+
+def test_a_silent_host_hides_its_own_machines_alone(house):
+    hidden, lost = machine(house, flavor="node1"), machine(house, flavor="node2")
+    told(house, {"name": "", "region": "GRA", "flavor": "node1", "state": "silent", "id": None, "message": "node1"})
+    assert [state(house, hidden), state(house, lost)] == ["up", "gone"]
+
+
+def test_what_stands_still_is_given_up_unless_its_worker_calls_or_is_permanent(house):
+    quiet, calling, permanent = machine(house), machine(house), machine(house, permanent=True)
+    for made in (quiet, permanent):
+        house.write(lambda tx, worker=made["worker"]: tx.run("UPDATE worker SET contact_at = contact_at - 100 WHERE id = ?", (worker,)))
+    told(house, *(listed(made, "stopped", message="halted") for made in (quiet, calling, permanent)))
+    assert [state(house, made) for made in (quiet, calling, permanent)] == ["deleting", "up", "up"]
+    assert [job["machine"] for job in house.read(jobs.find, {"kind": "destroy"}, 10, None, False)] == [quiet["machine"]]
+    told(house, *(listed(made, "broken") for made in (quiet, calling, permanent)))
+    assert state(house, calling) == "up"
+
+
+def test_an_evicted_machine_gives_its_tasks_back_when_it_is_gone(house):
+    made = machine(house)
+    (task,) = house.add({"command": "x", "batch": "b", "retry": 0})
+    house.run(made["worker"], task)
+    told(house, listed(made, "evicted", message="spot"))
+    assert state(house, made) == "evicted" and house.states(task) == ["running"]
+    assert house.read(hiring.left_behind) == []
+    told(house)
+    assert state(house, made) == "gone" and house.states(task) == ["pending"]
+    assert house.rows("task", "id = ?", task)[0]["failures"] == 0
+
+
+def test_an_evicted_machine_that_holds_nothing_is_removed(house):
+    made = machine(house, "evicted")
+    assert house.read(hiring.left_behind) == [made["machine"]]
+    still = machine(house, "evicted")
+    told(house, listed(made, "evicted"), listed(still, "stopped"))
+    assert [state(house, made), state(house, still)] == ["evicted", "deleting"]
+
+
+@pytest.mark.parametrize("destroyed", [False, True])
+def test_an_unknown_machine(house, destroyed):
+    told(house, {"name": "scitq-x-9", "region": "GRA", "state": "up", "id": "id-9", "flavor": None, "address": None}, destroy_unknown=destroyed)
+    (found,) = house.read(machines.find, {"unknown": True}, 10, None, False)
+    assert found["state"] == ("deleting" if destroyed else "up")
+    assert len(house.read(jobs.find, {"kind": "destroy"}, 10, None, False)) == destroyed
+
+
+def test_young_machines_and_those_that_are_being_made_do_not_vanish(house):
+    young, making = machine(house), machine(house, "creating")
+    house.write(lambda tx: tx.run("UPDATE machine SET asked_at = ? WHERE id = ?", (tx.now, young["machine"])))
+    told(house)
+    assert [state(house, young), state(house, making)] == ["up", "creating"]
+
+
+def test_what_is_on_the_move_is_looked_at_more_often():
+    rounds = Rounds(300.0)
+    assert rounds.due("ovh", 1000.0)
+    rounds.began("ovh", 1000.0, ["up"])
+    assert not rounds.due("ovh", 1299.0) and rounds.due("ovh", 1300.0)
+    rounds.hasten("ovh", 1001.0, ["up", "booting"])
+    assert rounds.due("ovh", 1031.0) and not rounds.due("ovh", 1030.0)
+    rounds.began("ovh", 1031.0, ["evicted"])
+    assert rounds.due("ovh", 1041.0)
+    rounds.began("ovh", 1041.0, [])
+    rounds.failed("ovh", 1041.0)
+    assert not rounds.due("ovh", 1100.0) and rounds.due("ovh", 1101.0)
+
+
+# --- recruiting ------------------------------------------------------------------------------------------------------------
+
+
+def catalogue(house, provider: str, *rows: tuple[str, float, int | None]) -> None:
+    found = [
+        {"name": name, "region": "GRA", "cpu": 4, "ram": 16.0, "price": price, "currency": "EUR", "available": available, "eviction": 0.0}
+        for name, price, available in rows
+    ]
+    house.write(flavors.replace, provider, found, WHO)
+
+
+def recruiter(house, rank: int = 1, **words) -> None:
+    nothing = {"flavor": None, "provider": "auto", "region": None, "minimum_tasks": None, "maximum_workers": None, "concurrency": None, "prefetch": None}
+    house.write(recruiters.put, {"batch": "b", "rank": rank, "tasks_per_worker": 1, **nothing, **words}, WHO)
+
+
+def recruit(house, context) -> list[tuple[str, str]]:
+    ids = {want["recruiter"]["batch_id"] for want in house.read(hiring.wants, context)}
+    made = house.write(hiring.recruit, context, ids)
+    rows = [house.read(machines.get, machine_id) for machine_id in made]
+    return [(row["provider"], row["flavor"]) for row in rows]
+
+
+def test_as_many_as_are_wanted_where_there_is_room_the_cheapest_first(house, context):
+    catalogue(house, "ovh", ("small", 1.0, 2), ("large", 3.0, None))
+    catalogue(house, "azure", ("spot", 2.0, 1))
+    catalogue(house, "local", ("local", 0.0, 8))  # which nobody has configured
+    recruiter(house, maximum_workers=4)
+    house.add(*[{"command": "x", "batch": "b"}] * 10)
+    assert recruit(house, context) == [("ovh", "small"), ("ovh", "small"), ("azure", "spot"), ("ovh", "large")]
+    assert recruit(house, context) == [], "they are coming"
+
+
+def test_lower_ranks_first_and_what_they_cannot_have_the_next_ones_may(house, context):
+    catalogue(house, "ovh", ("small", 1.0, 1))
+    catalogue(house, "azure", ("spot", 2.0, None))
+    recruiter(house, 2, provider="azure", maximum_workers=3)
+    recruiter(house, 1, provider="ovh", maximum_workers=3)
+    house.add(*[{"command": "x", "batch": "b"}] * 10)
+    assert recruit(house, context) == [("ovh", "small"), ("azure", "spot"), ("azure", "spot")]
+
+
+def test_nobody_is_recruited_where_there_is_trouble_or_was_none_to_be_had(house, context):
+    catalogue(house, "ovh", ("small", 1.0, None), ("large", 3.0, None))
+    catalogue(house, "azure", ("spot", 0.5, None))
+    recruiter(house, maximum_workers=1)
+    house.add({"command": "x", "batch": "b"})
+    house.write(providers.trouble, "azure", "does not answer")
+    context.rest({"provider": "ovh", "region": "GRA", "flavor": "small"})
+    assert recruit(house, context) == [("ovh", "large")]
+
+
+def test_nobody_is_recruited_for_a_batch_that_stands_or_has_spent_its_budget(house, context):
+    catalogue(house, "ovh", ("small", 1.0, None))
+    recruiter(house)
+    house.add({"command": "x", "batch": "b"})
+    house.write(batches.update, "b", {"budget": 0.0}, WHO)
+    assert house.read(hiring.wants, context) == []
+    house.write(batches.update, "b", {"budget": 1.0}, WHO)
+    assert len(house.read(hiring.wants, context)) == 1
+    house.write(batches.stop, "b", WHO)
+    assert house.read(hiring.wants, context) == []
+
+
+def test_a_provider_of_which_nothing_is_known_is_asked(house, context):
+    recruiter(house, provider="azure")
+    house.add({"command": "x", "batch": "b"})
+    assert recruit(house, context) == []
+    assert [job["provider"] for job in house.read(jobs.find, {"kind": "flavors"}, 10, None, False)] == ["azure"]
+
+
+def test_patience():
+    patience = hiring.Patience(2.0)
+    assert patience.over([1], 10.0) == set()
+    assert patience.over([1, 2], 12.0) == {1}
+    assert patience.over([2], 13.0) == set(), "the first one has found workers"
+    assert patience.over([1, 2], 14.0) == {2}
+
+
+# --- machines that nobody needs --------------------------------------------------------------------------------------------
+
+
+def test_who_idles(house):
+    made = machine(house)
+    permanent = machine(house, permanent=True)
+    house.write(lambda tx: tx.run("UPDATE worker SET offline = ? WHERE id = ?", (True, permanent["worker"])))
+    booting = machine(house, "booting")
+    assert house.read(hiring.idle) == [made["machine"]]
+    (task,) = house.add({"command": "x", "batch": "b"})
+    assert house.read(hiring.idle) == [], "it runs something"
+    house.run(made["worker"], task)
+    house.sync(made["worker"], Report(house.rows("execution")[0]["id"], "uploading", exit_code=0, started_ago=1.0, ended_ago=0.5))
+    assert house.states(task) == ["uploading"]
+    assert house.read(hiring.idle) == [], "it sends what it made"
+    assert state(house, booting) == "booting"
+
+
+@pytest.mark.parametrize("column, value", [("draining", True), ("problem", "disk full"), ("offline", True), ("concurrency", 0)])
+def test_who_could_take_nothing_idles_whatever_waits(house, column, value):
+    made = machine(house)
+    house.write(lambda tx: tx.run(f"UPDATE worker SET {column} = ? WHERE id = ?", (value, made["worker"])))
+    house.add({"command": "x", "batch": "b"})
+    assert house.read(hiring.idle) == [made["machine"]]
+    house.write(hiring.destroy_idle, [made["machine"], made["machine"] + 1])
+    assert state(house, made) == "deleting"
+
+
+def test_whoever_has_work_by_now_is_not_destroyed(house):
+    made = machine(house)
+    house.add({"command": "x", "batch": "b"})
+    house.write(hiring.destroy_idle, [made["machine"]])
+    assert state(house, made) == "up"
