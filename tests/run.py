@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -64,6 +65,7 @@ def main() -> None:
     run(PYTHON, "build_zipapp.py")
     pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", "-n", PROCESSES, "--dist", "loadfile", *sys.argv[1:]]
     sys.stdout.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in a shell's background has it ignored, and so would all that tests interrupt
     os.execv(pytest[0], pytest)
 
 

@@ -166,7 +166,11 @@ class Writer:
             log.exception("the decider failed; what was asked is recorded, nothing new was assigned")
 
     def _with_savepoint(self, transaction: Transaction, change: Callable[[Transaction], object]):
-        transaction.run("SAVEPOINT change")
+        try:
+            transaction.run("SAVEPOINT change")
+        except self._driver_errors:
+            transaction.lost = True  # the connection is: nothing of the transaction counts
+            raise
         try:
             result = change(transaction)
         except Exception as error:

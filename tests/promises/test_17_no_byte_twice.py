@@ -79,7 +79,7 @@ def started(env: Env, name: str = "h") -> tuple[Hands, int, int]:
     """A worker by hand, a task that runs on it, its execution."""
     hands = Hands(env, name, name)
     [task] = env.create({"command": "true", "batch": name})
-    hands.sync()
+    env.until(lambda: hands.sync() and hands.held, what="the worker is given it")
     [execution] = hands.held
     hands.sync(Report(execution, "running", started_ago=1.0))
     return hands, task, execution
