@@ -25,7 +25,7 @@ LOCK = ROOT / "requirements" / "test.txt"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 PIP = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet")
-PROCESSES = str(min(8, (os.cpu_count() or 1) + 1))  # they wait more than they work
+PROCESSES = str(min(8, 2 * (os.cpu_count() or 1)))  # they wait as much as they work
 SERVICES = {  # Debian package: a program of it
     "postgresql": "/usr/lib/postgresql/*/bin/initdb",
     "nginx-light": "/usr/sbin/nginx",
