@@ -23,7 +23,8 @@ def main() -> None:
     import scenarios.presence
     import scenarios.side_by_side
     import scenarios.transfers
-    import scenarios.volume  # noqa: F401 (a scenario is known once its module is imported)
+    import scenarios.volume
+    import scenarios.workflows  # noqa: F401 (a scenario is known once its module is imported)
     from results import Results
     from scenarios import ALL, Bench, chosen
 
