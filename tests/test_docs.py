@@ -12,8 +12,9 @@ import pytest
 from scitq import batchfile
 from scitq.bio import archives, genetics
 from scitq.cli import COMMANDS, fetch, launch, manage, run, server, worker
+from scitq.cloud.config import FIRST_BOOT, Deployment
 from scitq.protocol import EXECUTION_STATES, TASK_STATES, WORKER_STATES
-from scitq.settings import Settings, option
+from scitq.settings import NESTED, Settings, option
 from scitq.substitution import MODIFIERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +35,8 @@ def words_of(parser: argparse.ArgumentParser) -> set[str]:
         ("worker.md", words_of(worker._parser()) - {"--help", "--verbose"}),
         ("bio.md", words_of(fetch.parsers()["samples"]) - {"--help"}),
         ("launch.md", {name for known in launch.OPTIONS for name in known.names}),
-        ("server.md", {option(field.name) for field in fields(Settings)}),
+        ("server.md", {option(field.name) for field in fields(Settings) if field.name not in NESTED}),
+        ("clouds.md", NESTED | {field.name for field in fields(Deployment)} - {"first_boot"} | set(FIRST_BOOT)),
     ],
 )
 def test_every_option_is_told(page, options):

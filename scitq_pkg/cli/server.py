@@ -61,6 +61,7 @@ def _parser() -> Parser:
     add(
         "--lost-after", metavar="TIME", help="silence after which a worker's running tasks are given to others (default: 30m)"
     )
+    add("--url", help="by which machines that are deployed reach this server (default: the one that it serves)")
     add("--threads", metavar="N", help="threads at most, one for each request that waits (default: 1200)")
     add("--max-body", metavar="BYTES", help="the largest request (default: 64 MiB)")
     add(

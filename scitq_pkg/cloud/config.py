@@ -17,7 +17,7 @@ LOCAL = "local"
 AUTO = "auto"
 BOOTED = ("openstack", "azure")  # kinds whose machines have to reach the server over a network
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,29}")
-_FIRST_BOOT = ("swap", "packages", "docker", "rclone_conf", "registry_login", "nfs", "ssh_keys", "ca")  # checked by `firstboot`
+FIRST_BOOT = ("swap", "packages", "docker", "rclone_conf", "registry_login", "nfs", "ssh_keys", "ca")  # checked by `firstboot`
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def _provider(name: str, config: object, data: Path) -> Mapping:
 
 def _deployment(given: Mapping) -> Deployment:
     own = {f.name: f for f in fields(Deployment) if f.name != "first_boot"}
-    known = [*own, *_FIRST_BOOT]
+    known = [*own, *FIRST_BOOT]
     for key in given:
         if key not in known:
             raise InvalidRequest(f"there is no such key{nearest(str(key), known)}", field=f"deployment.{key}")

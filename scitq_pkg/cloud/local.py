@@ -31,6 +31,7 @@ from .provider import BROKEN, CREATING, STOPPED, UP, CloudRefused, CloudTrouble,
 
 NAME = "local"  # of its one flavor and its one region
 _KEYS = ("kind", "scratch", "maximum", "cpu", "price", "currency")
+_LEAST = {"maximum": (int, 1), "cpu": (int, 1), "price": ((int, float), 0)}
 _START_SECONDS = 60.0
 _LAST_WORDS_SECONDS = 5.0  # for a worker that is asked to end
 _POLL_SECONDS = 0.02
@@ -67,9 +68,11 @@ class Local:
     """The machine that the server runs on, as a provider."""
 
     def __init__(self, name: str, config: Mapping, tag: str, tell: Tell):
-        for key in config:
+        for key, value in config.items():
             if key not in _KEYS:
-                raise InvalidRequest(f"there is no such key{nearest(key, _KEYS)}", field=f"providers.{name}.{key}")
+                raise InvalidRequest(f"there is no such key{nearest(str(key), _KEYS)}", field=f"providers.{name}.{key}")
+            if key in _LEAST and not _is_number(value, *_LEAST[key]):
+                raise InvalidRequest(f"wants a number, {_LEAST[key][1]} or more, not {value!r:.80}", field=f"providers.{name}.{key}")
         self.name, self._tag, self._tell, self._config = name, tag, tell, config
         self._folder = Path(config.get("scratch") or default_data() / "machines").absolute()
         self._cpus = config.get("cpu") or len(os.sched_getaffinity(0))
@@ -264,6 +267,10 @@ def _write_identity(folder: Path, start: Start) -> None:
     write_whole(folder / "token", start.token.encode(), 0o600)
     if start.ca:
         write_whole(folder / "ca.pem", start.ca.encode(), 0o600)
+
+
+def _is_number(value: object, kind: type | tuple[type, ...], least: int) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and value >= least
 
 
 def _home(folder: Path, worker: str) -> Path:
