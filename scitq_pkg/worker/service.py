@@ -30,7 +30,8 @@ LOOK_SECONDS = 1.0  # between looks at the output of what runs
 MEASURE_SECONDS = 10.0
 LAST_WORDS_SECONDS = 3.0
 KILL_SECONDS = 4.0  # for commands that are killed because the worker ends
-BECOMING = "becoming"  # in the worker's file, from when it goes on as another one file until that has registered
+BECOMING = "becoming"  # in the worker's file, from when it goes on as another one file until that has registered: its sum, how often
+BECOMES_TIMES = 2  # somebody may have killed the first
 
 
 @dataclass(slots=True)
@@ -66,7 +67,8 @@ class Service:
         self.kill = False
         self._errand = Errand("registers")
         self.became: str | None = None  # the one file to go on as
-        self._broken: str | None = None
+        self._became = ("", 0)  # what it went on as without having registered since, and how often
+        self._broken: str | None = None  # the same, when that was often enough
         self._inherited = children() if program.was_upgraded() else []
         self.workload: Workload
         self.exchange: Exchange
@@ -137,8 +139,9 @@ class Service:
         noted = self.home.read()
         noted.setdefault("key", os.urandom(24).hex())
         self.home.write(noted)
-        becoming = noted.pop(BECOMING, None)
-        self._broken = becoming if becoming and program.build() != becoming[:BUILD_DIGITS] else None
+        self._became = noted.pop(BECOMING, self._became)
+        wanted, times = self._became
+        self._broken = wanted if times >= BECOMES_TIMES and program.build() != wanted[:BUILD_DIGITS] else None
         pause, said = 0.25, False
         while True:
             try:
@@ -240,9 +243,10 @@ class Service:
 
     async def _make_way(self) -> int:
         """For itself, as another one file: like the end, but that nobody is told that it ends."""
-        self.became = self.exchange.upgrade.path
-        with contextlib.suppress(NotAllowed):  # the disk is full: one that ends at once would be tried again
-            self.home.write({**self.home.read(), BECOMING: self.exchange.upgrade.wanted})
+        self.became, wanted = self.exchange.upgrade.path, self.exchange.upgrade.wanted
+        times = self._became[1] if self._became[0] == wanted else 0
+        with contextlib.suppress(NotAllowed):  # the disk is full: one that ends at once would be tried for ever
+            self.home.write({**self.home.read(), BECOMING: [wanted, times + 1]})
         await self.exchange.stop(LAST_WORDS_SECONDS)
         self._note(f"goes on as {self.became}")
         return 0

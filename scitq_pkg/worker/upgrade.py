@@ -65,16 +65,19 @@ class Upgrade:
 
 
 def _fetched(connect: Callable[[], Connection], wanted: str) -> str:
-    """The path of the one file with this sum, which runs here. Raises ScitqError, OSError."""
+    """The path of a copy of the one file with this sum, which runs here. Raises ScitqError, OSError."""
     if program.the_one_file() is None:
         raise UpgradeFailed("it runs from a checkout or an install, and not from the one file: upgrade it there, and restart it")
     error: OSError = FileNotFoundError(2, "there is no folder to fetch it to")
     for path in program.places_of(wanted):
         beside = f"{path}.{os.getpid()}"
         try:
-            _fetch(connect, wanted, beside)
-            _try_out(beside)
-            os.rename(beside, path)
+            if os.path.exists(path) and program.sum_of(path) == wanted:
+                _try_out(path)
+            else:
+                _fetch(connect, wanted, beside)
+                _try_out(beside)
+                os.rename(beside, path)
             return path
         except OSError as raised:  # a full or read-only cache: the next one may do
             error = raised
