@@ -117,7 +117,8 @@ def _deploys(tx: Transaction, recruiter: dict, spent: dict | None) -> str:
     if spent is not None:
         money = f"{spent['budget']:g} {spent['currency'] or ''}".rstrip()
         name = shlex.quote(spent["name"])
-        return f"the budget of {money} is reached: raise it with `scitq manage batch update -n {name} --budget {2 * spent['budget']:g}`"
+        more = 2 * spent["budget"] or 10
+        return f"the budget of {money} is reached: raise it with `scitq manage batch update -n {name} --budget {more:g}`"
     trouble = {name: row["trouble"] for name, row in providers.all_of(tx).items() if row["trouble"]}
     if recruiter["provider"] in trouble:
         return f"provider {recruiter['provider']} cannot be used now: {trouble[recruiter['provider']]}"

@@ -55,9 +55,9 @@ def state(lab, name: str) -> dict:
 
 def test_a_line_a_batch_the_name_first(lab, batch, failures):
     lines = manage(lab, "list").stdout.splitlines()
-    assert lines[0].split() == ["NAME", "STATE", "WORKERS", "TASKS"]
+    assert lines[0].split() == ["NAME", "STATE", "WORKERS", "TASKS", "COST"]
     (line,) = [line for line in lines if line.startswith(batch)]
-    assert line.split()[1:] == ["going", "1", "1", "succeeded,", "4", "failed"]
+    assert line.split()[1:] == ["going", "1", "1", "succeeded,", "4", "failed", "-"]
     assert [line for line in manage(lab, "list", "-H").stdout.splitlines() if line.split()[0] == "NAME"] == []
 
 

@@ -388,7 +388,7 @@ def test_a_pending_task_says_what_its_recruiters_are_about(house):
     sentence = house.read(explain.explain, task)["sentence"]
     assert sentence == (
         "It waits for a worker: recruiter 1 of batch b looks for a worker of flavor auto:cpu>=64, provider ovh, and none idles; "
-        "recruiter 2 of batch b takes no worker for less than 9 pending tasks."
+        "it deploys one as soon as a provider has room: `scitq manage flavor list` shows what they have; recruiter 2 of batch b takes no worker for less than 9 pending tasks."
     )
     house.worker(batch="b")
     (task,) = house.add({"command": "x", "batch": "b"})

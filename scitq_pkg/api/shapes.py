@@ -349,6 +349,10 @@ class Report(Shape):
     peak_memory_bytes = fields.Integer(required=True, allow_none=True)
     memory = fields.Nested(Memory, required=True)
     failures = fields.List(fields.Nested(Failure), required=True)
+    cost = fields.Float(required=True, allow_none=True, metadata={"description": "of the machines that served it, so far"})
+    currency = fields.String(required=True, allow_none=True)
+    hours = fields.Float(required=True)
+    budget = fields.Float(required=True, allow_none=True)
 
 
 class Ran(Shape):

@@ -6,7 +6,7 @@ import re
 import statistics
 
 from ..protocol import FAILED, SUCCEEDED
-from . import batches
+from . import batches, costs
 from .transaction import Transaction
 
 _FAILURES = 20  # groups of failures in a report
@@ -23,8 +23,10 @@ _SECONDS = "COALESCE(execution.ended_at, execution.finished_at) - execution.star
 
 
 def report(tx: Transaction, name: str) -> dict:
-    """Durations (seconds) and memory of what succeeded, failures by exit code, signal and last line. Raises NotFound."""
-    batch_id = batches.row(tx, name)["id"]
+    """Durations (seconds) and memory of what succeeded, failures by exit code, signal and last line, costs. Raises NotFound."""
+    batch = batches.row(tx, name)
+    batch_id = batch["id"]
+    spent = costs.of_batches(tx, [batch_id]).get(batch_id, {"cost": None, "currency": None, "hours": 0.0})
     measured = tx.all(
         f"SELECT {_SECONDS} AS seconds, execution.peak_memory_bytes AS peak {_LATEST} AND execution.started_at IS NOT NULL "
         "ORDER BY task.id DESC LIMIT ?", (batch_id, SUCCEEDED, _MEASURED),
@@ -37,6 +39,8 @@ def report(tx: Transaction, name: str) -> dict:
         "peak_memory_bytes": max(peaks, default=None),
         "memory": memory_advice(peaks, _least_worker(tx, batch_id)),
         "failures": grouped(_failed(tx, batch_id), ("exit_code", "signal", "last_line"), _NAMED)[:_FAILURES],
+        **spent,
+        "budget": batch["budget"],
     }
 
 

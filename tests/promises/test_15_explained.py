@@ -294,11 +294,67 @@ def test_no_such_task(work):
     assert work.answer("GET", "/tasks/999999/explain").status == 404
 
 
-def test_every_sentence_there_is_was_said(work, request):
+# --- machines of providers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clouds(tmp_path):
+    """A store in which machines are planned, and what is said of a task of batch `b` at each step."""
+    from house import House
+    from scitq.store import Store, batches, jobs, machines, providers, recruiters
+
+    store = Store.open("sqlite:///", tmp_path)
+    house, said = House(store), {}
+    (task,) = house.add({"command": "x", "batch": "b"})
+    spec = {"batch": "b", "concurrency": 1, "prefetch": 0, "permanent": False, "provider": "p", "region": "r", "flavor": "f"}
+
+    def say(situation: str) -> None:
+        said[situation] = house.read(explain.explain, task)["sentence"]
+
+    first, second = house.write(machines.plan, [spec | {"price": 3600.0, "currency": "EUR"}, spec], "ann")
+    say("planned")
+    house.write(jobs.take, "me", 1)
+    house.write(jobs.again, first["job"], "me", None, "the provider is away")
+    say("failed once")
+    house.write(jobs.cancel, second["job"], "ann")
+    house.write(machines.gone, second["machine"], "gone")
+    house.write(machines.up, first["machine"])
+    house.write(machines.evicted, first["machine"], "spot")
+    say("evicted")
+    house.write(machines.destroy, first["machine"], "ann")
+    say("destroyed")
+    house.write(machines.gone, first["machine"], "gone")
+    house.write(recruiters.put, {"batch": "b", "rank": 1, "tasks_per_worker": 1, "provider": "p", **NO_RULE}, "ann")
+    say("recruited")
+    house.write(providers.trouble, "p", "no credentials: set OS_CLOUD")
+    say("trouble")
+    house.write(batches.update, "b", {"budget": 0.0}, "ann")
+    say("spent")
+    yield said
+    store.close()
+
+
+NO_RULE = dict.fromkeys(("flavor", "region", "minimum_tasks", "maximum_workers", "concurrency", "prefetch"))
+
+
+def test_what_becomes_of_machines_is_told(clouds):
+    recruiter = "It waits for a worker: recruiter 1 of batch b looks for any worker, provider p, and none idles; "
+    assert clouds == {
+        "planned": "It waits for a worker: deploying 2 workers (jobs 1, 2).",
+        "failed once": "It waits for a worker: deploying 2 workers (jobs 1, 2), of which an attempt has failed: the provider is away.",
+        "evicted": "No worker of batch b can take work: p-1 is being taken away by its provider.",
+        "destroyed": "No worker of batch b can take work: p-1 is being destroyed.",
+        "recruited": recruiter + "it deploys one as soon as a provider has room: `scitq manage flavor list` shows what they have.",
+        "trouble": recruiter + "provider p cannot be used now: no credentials: set OS_CLOUD.",
+        "spent": recruiter + "the budget of 0 EUR is reached: raise it with `scitq manage batch update -n b --budget 10`.",
+    }
+
+
+def test_every_sentence_there_is_was_said(work, request, clouds):
     """Each piece of a sentence of explain.py: a new reason is covered by a test, or this one fails."""
     if len(request.session.items) < len([name for name in globals() if name.startswith("test_")]):
         pytest.skip("only some of the tests of this file were asked for")
-    said = " ".join(sentence for them in SAID[work.database or "sqlite"].values() for sentence in them)
+    said = " ".join([*(sentence for them in SAID[work.database or "sqlite"].values() for sentence in them), *clouds.values()])
     assert [piece for piece in sentence_pieces() if piece not in said] == []
 
 

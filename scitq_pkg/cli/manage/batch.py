@@ -210,3 +210,6 @@ VERBS = (
     Verb("batch", "delete", "delete batches with all their tasks and output", _delete_options, _delete),
     Verb("batch", "report", "durations, memory, and failures by exit code and last line", _report_options, _report),
 )
+    if report["cost"] is not None:
+        budget = "" if report["budget"] is None else f", of {money(report['budget'], report['currency'])}"
+        print(f"its machines ran for {report['hours']:g} hours and cost {money(report['cost'], report['currency'])}{budget}")
