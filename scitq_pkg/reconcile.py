@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from .errors import InvalidRequest
 from .lib import Server
 from .protocol import CANCELED, FAILED, SUCCEEDED, TaskSpec
+from .uris import shown
 
 Key = Hashable  # says which task of the server a declared one is; no integer, which is an id
 
@@ -120,7 +121,10 @@ class Plan:
     def _changes(self, key: Key, ids: dict[Key, int]) -> dict:
         """The fields of an existing task in which what is declared differs from it."""
         spec, row = self.wanted[key], self.rows[key]
-        found = {name: spec.get(name, plain) for name, plain in _PLAIN.items() if spec.get(name, plain) != row.get(name, plain)}
+        found = {
+            name: spec.get(name, plain) for name, plain in _PLAIN.items()
+            if spec.get(name, plain) != row.get(name, plain) and _as_shown(name, spec.get(name, plain)) != row.get(name, plain)
+        }  # fmt: skip
         require, before = self._required_ids(key, ids), row.get("require") or ()
         if set(require) != set(before) and not (row["state"] == SUCCEEDED and self._alike_but_for_order(row, require, before)):
             found["require"] = require
@@ -170,6 +174,13 @@ class Plan:
         ids.update(created)
         self.names.update({task_id: self.wanted[key]["name"] for key, task_id in created.items()})
         self.applied.created.update(created)
+
+
+def _as_shown(name: str, value):
+    """A field of a task as the server shows it: what is secret in a URI is nothing to compare."""
+    if name in ("input", "resource"):
+        return [shown(uri) for uri in value]
+    return shown(value) if name == "output" and value else value
 
 
 def _named(error: InvalidRequest, specs: list[dict]) -> InvalidRequest:

@@ -81,6 +81,13 @@ def test_a_script_that_raises_half_way_queues_nothing(lab, make, batch):
     assert tasks(lab, batch) == {} and not [row for row in lab.items("/batches") if row["name"].startswith(batch)]
 
 
+def test_a_run_that_was_forgotten_is_told(lab, batch, tmp_path):
+    (tmp_path / "script.py").write_text("from scitq.workflow import Workflow\nwf = Workflow('w')\nwf.step('a', 'true')\n")
+    words, options = [sys.executable, "script.py"], {"cwd": tmp_path, "env": {**lab.variables, "PYTHONPATH": str(ROOT)}}
+    done = subprocess.run(words, **options, timeout=100, capture_output=True, text=True, check=True)
+    assert done.stderr == "workflow w: 1 step declared and not sent: submit() or run() sends them\n"
+
+
 def test_asking_for_an_id_sends_all_that_was_declared(lab, make, batch):
     wf = make()
     chain(wf)
@@ -123,7 +130,7 @@ def test_it_ends_when_what_is_left_waits_for_a_failure(lab, make, batch, capfd):
     chain(wf, "ab", "echo oh {} >&2; [ {} = a ]")
     summary = wf.run()
     assert not summary and summary.counts == {"succeeded": 2, "failed": 1, "waiting": 2}
-    assert summary.failures == [("make/b", wf.steps[2].id, "exit code 1")]
+    assert summary.failures == [("make/b", wf.steps[2].id, "exit code 1: oh b")]
     assert summary.blocked == [("use/b", "make/b is failed"), ("sum/sum #1", "make/b is failed")]
     shown = capfd.readouterr()
     assert "failed: make/b" in shown.err and "    | oh b" in shown.err, "as soon as it happens"
@@ -160,6 +167,10 @@ def test_a_killed_script_leaves_its_tasks_and_finds_them(lab, batch, tmp_path):
     lab.until(lambda: tasks(lab, batch).get("hold/h", {}).get("state") == "running", what="its task runs")
     script.send_signal(signal.SIGKILL)
     script.communicate()
+    with subprocess.Popen(words, **options, stdout=subprocess.PIPE) as script:
+        assert b"2 tasks: 2 as they were" in script.stdout.readline()
+        script.send_signal(signal.SIGINT)
+        assert b"Traceback" not in script.stderr.read() and script.wait() == 130
     (tmp_path / "gate").touch()
     done = subprocess.run(words, **options, timeout=100)
     assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr

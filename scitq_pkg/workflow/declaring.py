@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import weakref
 from argparse import Namespace
 
 from ..errors import InvalidRequest, NotFound
@@ -45,6 +47,8 @@ class Declaration:
         self._steps: list[Step] = []
         self._ids: dict[tuple[str, str], int] = {}  # of the steps that were sent
         self._untold: list[Applied] = []
+        self._unsent = {"steps": 0}
+        weakref.finalize(self, _tell_unsent, name, self._unsent)
 
     # --- declaring ----------------------------------------------------------------------------------------------------------
 
@@ -80,6 +84,7 @@ class Declaration:
         self._batches[batch] = group
         group.steps[options["name"]] = step
         self._steps.append(step)
+        self._unsent["steps"] += not self.debug
         return step
 
     def _group(self, name: str, given: dict) -> Batch:
@@ -124,6 +129,7 @@ class Declaration:
         applied = reconcile(self.server, self.declared(steps))
         self._untold.append(applied)
         self._ids.update(applied.ids)
+        self._unsent["steps"] = sum(step.key not in self._ids for step in self._steps) if not self.debug else 0
         self._recruit()
         return applied
 
@@ -186,3 +192,13 @@ class Declaration:
 def _check_name(what: str, name: object) -> None:
     if not isinstance(name, str) or not name.strip():
         raise InvalidRequest(f"a {what} needs a name, a text that is not empty, not {name!r}")
+
+
+def _tell_unsent(name: str, unsent: dict[str, int]) -> None:
+    """At the end of a script: a `run()` that was forgotten is noticed."""
+    if unsent["steps"] and sys.stderr is not None and not sys.stderr.closed:
+        count = unsent["steps"]
+        print(
+            f"workflow {name}: {count} step{'s' * (count > 1)} declared and not sent: submit() or run() sends them",
+            file=sys.stderr,
+        )

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..lib.client import Client
+from ..lib.objects import range_groups
 from ..lib.output import pieces
-from ..protocol import STREAMS, SUCCEEDED
+from ..protocol import STREAMS
 from ..uris import folder_names
 
 _ENDINGS = dict(zip(STREAMS, ("_output.log", "_error.log"), strict=True))
 
 
-def save_logs(client: Client, workflow: str, batches: list[str], destination: Path) -> list[Path]:
-    """The latest attempt of each task that succeeded: `<destination>/<batch>/<task>_output.log`, and `_error.log`.
+def save_logs(client: Client, tasks: list[dict], folder: Path) -> None:
+    """The latest attempt of each task: `<folder>/<task>_output.log`, and `_error.log`; empty ones are left out.
 
-    Empty ones are left out; a file that is there is whole. The files.
+    A file that is there is whole.
     """
-    saved = []
-    for batch, folder in zip(batches, folder_names(name.removeprefix(f"{workflow}.") for name in batches), strict=True):
-        tasks = [(row["name"] or str(row["id"]), row["execution_id"]) for row in _succeeded(client, batch)]
-        sizes = {row["id"]: row for row in client.pages("/executions", batch=batch) if row["state"] == SUCCEEDED}
-        for (_, execution), name in zip(tasks, folder_names(name for name, _ in tasks), strict=True):
-            for stream, ending in _ENDINGS.items():
-                if sizes.get(execution, {}).get(f"{stream}_size"):
-                    saved.append(destination / folder / f"{name}{ending}")
-                    _save(client, execution, stream, saved[-1])
-    return saved
-
-
-def _succeeded(client: Client, batch: str) -> Iterator[dict]:
-    return client.pages("/tasks", batch=batch, state=SUCCEEDED, order="id")
+    latest = [task for task in tasks if task["execution_id"] is not None]
+    groups = range_groups(task["execution_id"] for task in latest)
+    sizes = {row["id"]: row for group in groups for row in client.pages("/executions", ids=group)}
+    names = folder_names(task["name"] or str(task["id"]) for task in latest)
+    for task, name in zip(latest, names, strict=True):
+        for stream, ending in _ENDINGS.items():
+            if sizes.get(task["execution_id"], {}).get(f"{stream}_size"):
+                _save(client, task["execution_id"], stream, folder / f"{name}{ending}")
 
 
 def _save(client: Client, execution: int, stream: str, path: Path) -> None:

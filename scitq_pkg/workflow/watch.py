@@ -11,13 +11,15 @@ from ..errors import NotFound
 from ..lib.client import Client
 from ..lib.ends import exit_words, last_lines
 from ..lib.join import DELETED, blocked_tasks
-from ..lib.objects import range_groups
+from ..lib.objects import range_groups, ranges
 from ..protocol import ACCEPTED, ASSIGNED, FAILED, FINAL, PENDING, RUNNING, UPLOADING, WAITING
 from .steps import Batch
 from .summary import Summary
 
 ACTIVE = (ASSIGNED, ACCEPTED, RUNNING, UPLOADING)
 LATEST = 20  # failures that are looked at
+_NEW = 5  # of them, whose last line is asked for at once
+_LINE_CHARACTERS = 200
 _STUCK_SECONDS = 10.0  # without anything that runs though something could: then the server is asked why
 _BLOCKED_SECONDS = 5.0  # between two looks whether what waits waits for ever
 
@@ -38,6 +40,7 @@ class Watch:
         self.why = ""
         self._glob = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name) + ".*"
         self._version: int | None = None
+        self._last_lines: dict[tuple[int, int], str] = {}  # by task and execution
         self._failures: dict[str, list[tuple[str, int, str]]] = {}
         self._start = self._moved = self._blocked_at = time.monotonic()
         self._any = str(min(self.labels, default=0))
@@ -81,7 +84,23 @@ class Watch:
 
     def _failed(self, batch: Batch) -> list[tuple[str, int, str]]:
         rows = self.client.pages("/tasks", LATEST, batch=batch.full_name, state=FAILED, order="-id")
-        return [(self.labels[row["id"]], row["id"], exit_words(row)) for row in rows if row["id"] in self.labels]
+        mine = [row for row in rows if row["id"] in self.labels]
+        if new := [row for row in mine if (row["id"], row["execution_id"]) not in self._last_lines][:_NEW]:
+            said = self._said([row["id"] for row in new])
+            self._last_lines.update({(row["id"], row["execution_id"]): said.get(row["id"], "") for row in new})
+        return [(self.labels[row["id"]], row["id"], self._words(row)) for row in mine]
+
+    def _said(self, ids: list[int]) -> dict[int, str]:
+        """The last line of each of these tasks."""
+        found = {}
+        for item in self.client.get("/tasks/outputs", ids=ranges(ids))["items"]:
+            lines = (item["stderr"].strip() or item["stdout"].strip()).splitlines()
+            found[item["id"]] = lines[-1][:_LINE_CHARACTERS] if lines else ""
+        return found
+
+    def _words(self, row: dict) -> str:
+        line = self._last_lines.get((row["id"], row["execution_id"]))
+        return f"{exit_words(row)}: {line}" if line else exit_words(row)
 
     def _judge(self) -> None:
         """Whether anything can still happen, and if nothing does, why."""

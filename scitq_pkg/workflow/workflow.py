@@ -60,9 +60,9 @@ class Workflow(Declaration):
             self.debug = False
             self._ids.clear()  # what failed there is queued again
         self.submit()
-        self._tell()
         watch = self._watch()
         try:
+            self._tell()
             left = self._show(watch, refresh)
         except KeyboardInterrupt:
             left = QUIT
@@ -122,16 +122,19 @@ class Workflow(Declaration):
 
         Before, their logs are saved as `<log_destination>/<batch>/<task>_output.log` and `_error.log` (default: a folder named as
         the workflow). Failed tasks stay, and the recruiters of batches in which something is left to do. `force` deletes the
-        batches with all their tasks, whatever they do. Started again after this, the script does everything anew.
+        batches with all their tasks, whatever they do; of those that failed the logs are saved, too. Started again after this, the script does everything anew.
         """
-        if download_logs:
-            place = Path(log_destination) if log_destination is not None else Path(folder_names([self.name])[0])
-            save_logs(self.server.client, self.name, self.batches, place)
+        place = Path(log_destination) if log_destination is not None else Path(folder_names([self.name])[0])
+        for batch, folder in zip(self._batches.values(), folder_names(self._batches), strict=True):
+            ended = self.server.client.pages("/tasks", batch=batch.full_name, state=",".join(FINAL if force else (SUCCEEDED,)))
+            tasks = {row["id"]: row for row in ended}
+            if download_logs:
+                save_logs(self.server.client, list(tasks.values()), place / folder)
+            if tasks and not force:
+                self.server.tasks_delete(list(tasks))
         if force:
             self.destroy()
             return
-        for name in self.batches:
-            self.server.tasks_delete(batch=name, state=SUCCEEDED)
         counts = {row["name"]: row["counts"] for row in self._rows()}
         idle = {name for name in self.batches if all(state in FINAL for state in counts.get(name, ()))}
         self._dismiss(lambda row: row["batch"] in idle)
