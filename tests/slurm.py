@@ -39,6 +39,7 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=10000
+TaskProlog={folder}/prolog
 KillWait=20
 MinJobAge=60
 ReturnToService=2
@@ -66,6 +67,8 @@ class Cluster:
                 node=free_port(), mib=mib,
             )
         )  # fmt: skip
+        (folder / "prolog").write_text(f"#!/bin/sh\necho export HOME={folder}/home\n")  # jobs do not use the home of who runs the tests
+        (folder / "prolog").chmod(0o755)
         (folder / "munge.key").write_bytes(os.urandom(128))
         (folder / "munge.key").chmod(0o400)
         files = [f"--{option}={folder}/munge.{end}" for option, end in _MUNGE.items()]
@@ -85,6 +88,11 @@ class Cluster:
         return subprocess.run(words, env={**os.environ, **self.environ}, capture_output=True, text=True).stdout
 
     def close(self) -> None:
+        """Ends the jobs too: they would outlive slurmd."""
+        self.said("scancel", "--user", getpass.getuser())
+        deadline = time.monotonic() + STOP_SECONDS
+        while self.said("squeue", "-h", "-o", "%i") and time.monotonic() < deadline:
+            time.sleep(0.05)
         for process in reversed(self.processes):
             process.terminate()
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from clouds.rig import KEY, TOKEN
 from clouds.slurm import Rig
 from scitq.cloud.provider import BROKEN, CREATING, UP, CloudRefused, CloudTrouble, NoRoom
-from services import needed
+from services import free_port, needed
 from test_cloud_providers import OURS, remove_all, until
 
 
@@ -98,6 +99,25 @@ def test_one_that_waits_says_why_and_one_that_was_ended_too(cluster, order):
     cluster.cluster.said("scontrol", "update", "NodeName=node1", "State=RESUME")
     assert "NODE_FAIL" in cluster.machine(order.name).message
     until(lambda: state(cluster, second) == UP, "the other has its turn")
+
+
+def test_a_turn_that_takes_longer_than_a_boot(cluster, env, order):
+    """A worker by the server, with a token of its own: to wait in the queue is no failure, and in its turn it works."""
+    port = free_port()
+    keys = {**cluster.config, "url": f"http://127.0.0.1:{port}", "flavors": {"small": {"cpu": 1}, "large": {"cpu": 64}}}
+    config = cluster.configuration(env.directory / "server.yaml", keys, boot_timeout="1s", retry=0)
+    env.server("--config", config, "--port", str(port), variables=cluster.environ)
+    provider = cluster.provider(config=keys)
+    provider.create(replace(order, flavor="large"))
+    env.cli("manage", "worker", "deploy", "-P", "it", "-r", "it", "-f", "small", "-b", "long", code=0)
+    env.until(lambda: "its job waits" in (env.items("/jobs", kind="deploy")[0]["step"] or ""), what="it waits")
+    late = time.monotonic() + 2.0
+    env.until(lambda: time.monotonic() > late, what="the time of a boot is over")
+    assert [row["state"] for row in env.items("/machines")] == ["booting"]
+    provider.delete(cluster.machine(order.name))
+    env.wait_state(env.launch("-b", "long", "true"))
+    env.cli("manage", "worker", "delete", "-n", "it-1", "--wait", "--yes", code=0)
+    assert cluster.things() == set()
 
 
 def test_a_server_that_a_node_does_not_reach(cluster, order):

@@ -91,6 +91,16 @@ def test_a_worker_on_a_host_from_its_start_to_its_end(hosts, env, order):
     assert hosts.things() == set()
 
 
+def test_deployed_by_a_server(hosts, env):
+    """With a token of its own, and removed with all that it was given."""
+    env.server("--config", hosts.configuration(env.directory / "server.yaml", {**hosts.config, "maximum": 1}), variables=hosts.environ)
+    env.cli("manage", "worker", "deploy", "2", "-P", "it", "-r", "it", "-f", "auto:cpu>=1", "-b", "b", "--wait", code=0)
+    assert sorted(row["flavor"] for row in env.items("/machines")) == ["node1", "node2"]
+    env.wait_state(env.launch("-b", "b", "true"))
+    env.cli("manage", "worker", "delete", "-n", "it-*", "--wait", "--yes", code=0)
+    assert hosts.things() == set()
+
+
 def test_why_a_worker_ended_is_told(hosts, env, order):
     env.server()
     order = replace(order, start=replace(order.start, server=env.url))  # its token is nobody's

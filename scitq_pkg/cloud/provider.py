@@ -19,6 +19,7 @@ EVICTED = "evicted"  # taken away, or about to be, by the provider
 BROKEN = "broken"  # the provider failed to make it: to be deleted
 DELETING = "deleting"
 SILENT = "silent"  # no machine but a part of the provider that did not answer: of what is there nothing is known now (see `Provider.list`)
+QUEUED = "queued"  # key of `Machine.extra`: why a machine that is made waits for its turn, which may take days
 MACHINE_STATES = (CREATING, UP, STOPPED, EVICTED, BROKEN, DELETING, SILENT)
 
 Tell = Callable[[str], None]  # a line for the log of the job

@@ -31,7 +31,7 @@ from ..durable import write_whole
 from ..errors import InvalidRequest, nearest
 from . import keys
 from .onhost import AUTHORITY, ORDER, RECORD, TOKEN
-from .provider import BROKEN, CREATING, DELETING, UP, CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order, Tell
+from .provider import BROKEN, CREATING, DELETING, QUEUED, UP, CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order, Tell
 from .ssh import PYTHONS, TEST_PYTHON, one_file, worker_words
 
 CALL_SECONDS = 60.0
@@ -39,7 +39,6 @@ GONE_SECONDS = 600.0
 POLL_SECONDS = 0.2
 NOTICE_SECONDS = 60  # before the time limit the worker is told to end
 FILES = "files"
-QUEUED = "queued"  # in a machine's `extra`: why its job waits in the queue
 _KEYS = {
     "kind": str, "directory": str, "flavors": dict, "options": list, "scratch": str, "python": str, "maximum": int, "url": str,
     "currency": str,
@@ -108,6 +107,7 @@ class Slurm:
 
     def check(self, flavor: str, region: str, number: int) -> None:
         kind = self._find(flavor, region)
+        one_file()
         room = self._room()
         if room is not None and number > room:
             raise NoRoom(f"provider {self.name} has room for {room} more workers, not for {number}: `maximum` is {self._config['maximum']}")
@@ -225,7 +225,7 @@ class Slurm:
             said = _last_line(self._folder / name / "job.log")
             return Machine(name, self.name, BROKEN, **told, message=f"its job has ended ({how}){': ' * bool(said)}{said}")
         if job.state in _WAITS:
-            return Machine(name, self.name, CREATING, **told, message=f"its job waits: {job.reason}", extra={QUEUED: job.reason})
+            return Machine(name, self.name, CREATING, **told, message=f"its job waits{': ' * bool(job.reason)}{job.reason}", extra={QUEUED: job.reason})
         return Machine(name, self.name, DELETING if job.state in _ENDS else UP, **told, address=job.node or None)
 
     def _records(self) -> Iterator[dict]:

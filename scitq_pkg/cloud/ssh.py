@@ -76,6 +76,7 @@ class Ssh:
 
     def check(self, flavor: str, region: str, number: int) -> None:
         hosts = self._chosen(flavor, region)
+        one_file()
         room, troubles = 0, []
         for host, answer in self._ask_all(hosts, op="probe"):
             if isinstance(answer, Exception):
@@ -290,6 +291,7 @@ class Ssh:
 
 
 def one_file() -> OneFile:
+    """What is brought to other machines. Raises CloudRefused where there is none."""
     try:
         return published()
     except Conflict as error:

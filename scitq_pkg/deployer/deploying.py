@@ -13,7 +13,7 @@ from .. import __version__, choosing, firstboot
 from ..auth import hash_token, new_token
 from ..cloud.calls import Stopped
 from ..cloud.config import AUTO, BOOTED
-from ..cloud.provider import BROKEN, CREATING, EVICTED, STOPPED, CloudRefused, CloudTrouble, NoRoom, Order, Start
+from ..cloud.provider import BROKEN, CREATING, EVICTED, QUEUED, STOPPED, CloudRefused, CloudTrouble, NoRoom, Order, Start
 from ..errors import Conflict, InvalidRequest
 from ..onefile import published
 from ..protocol import COMING
@@ -22,6 +22,7 @@ from .context import WHO
 from .hiring import known_flavors
 from .work import FAULTS, Work, note_trouble
 
+_MOST_MOVES = 10  # to other places, of one attempt
 _PAUSE_SECONDS = 5.0  # before the second attempt; before each later one three times as long
 _LOOK_SECONDS = 10.0  # at most between two looks whether the worker has called; `news` makes it look at once
 
@@ -31,6 +32,7 @@ class Deploying(Work):
 
     def __init__(self, context, job):
         super().__init__(context, job)
+        self._moves = 0
         self.seen: Mapping | None = None  # what the provider's list said last of the machine while it was waited for
 
     def see(self, listed: Mapping[str, Mapping]) -> None:
@@ -66,7 +68,7 @@ class Deploying(Work):
             self.step(10, f"asking {machine['provider']} for {machine['flavor']} in {machine['region']}: {machine['name']}")
             order = self._order(machine)
             if order is not None:
-                made = self.ask("create", about=machine["name"], order=order)
+                made = self.seen = self.ask("create", about=machine["name"], order=order)
                 self.tell(f"it exists{': ' + made['address'] if made.get('address') else ''}")
                 self.context.write(lambda tx: machines.known(tx, machine["id"], made["id"], "booting", made.get("address")))
         return self._wait(machine)
@@ -115,15 +117,19 @@ class Deploying(Work):
     def _wait(self, machine: Mapping) -> bool:
         """Until its worker has called. True: the job has ended."""
         seconds = self.context.clouds.deployment.boot_timeout
-        deadline, said = time.monotonic() + seconds, False
+        deadline, said = time.monotonic() + seconds, None
         while True:
             self.news.clear()
             if not self._is_coming() and self.context.write(self._end_if_settled):
                 return True
-            if not said:
-                self.step(60, f"waiting for worker {machine['worker']['name']} to call")
-                said = True
             self._check_seen(machine)
+            queued = self._queued()
+            if queued is not None:
+                deadline = time.monotonic() + seconds
+            what = queued or f"waiting for worker {machine['worker']['name']} to call"
+            if what != said:
+                self.step(60, what)
+                said = what
             if time.monotonic() > deadline:
                 raise CloudTrouble(f"its worker has not called within {seconds:g} s of its creation")
             if self.stopped.is_set():
@@ -140,13 +146,18 @@ class Deploying(Work):
             return False
         if machine["state"] == "up":
             jobs.write_log(tx, self.id, [f"worker {machine['worker']['name']} is up"], 100)
-            jobs.finish(tx, self.id, self.context.owner, "succeeded")
+            jobs.finish(tx, self.id, self.owner, "succeeded")
         elif machine["state"] in ("evicted", "gone"):
-            jobs.finish(tx, self.id, self.context.owner, "failed", machine["message"] or "its machine is gone")
+            jobs.finish(tx, self.id, self.owner, "failed", machine["message"] or "its machine is gone")
         else:  # it is being destroyed
             self._end_if_canceled(tx)
-            jobs.finish(tx, self.id, self.context.owner, "canceled", "its machine is being destroyed")
+            jobs.finish(tx, self.id, self.owner, "canceled", "its machine is being destroyed")
         return True
+
+    def _queued(self) -> str | None:
+        """A machine that waits for its turn at its provider takes as long as it takes: what it waits for."""
+        seen = self.seen or {}
+        return seen["message"] if QUEUED in seen.get("extra", ()) else None
 
     def _check_seen(self, machine: Mapping) -> None:
         seen = self.seen
@@ -167,7 +178,8 @@ class Deploying(Work):
         clean = self._cleaned(machine)
         if not isinstance(error, CloudTrouble):
             self.context.rest(machine)
-        if isinstance(error, NoRoom) and clean:
+        if isinstance(error, NoRoom) and clean and self._moves < _MOST_MOVES:
+            self._moves += 1
             place = self.context.store.read(lambda tx: self._next_place(tx, machine))
             if place is not None:
                 return self._moved(machine, place, str(error))
@@ -216,13 +228,13 @@ class Deploying(Work):
             return
         pause = _PAUSE_SECONDS * 3 ** (self.job["attempt"] - 1)
         jobs.write_log(tx, self.id, [f"another attempt in {pause:g} s"])
-        jobs.again(tx, self.id, self.context.owner, tx.now + pause, str(error))
+        jobs.again(tx, self.id, self.owner, tx.now + pause, str(error))
 
     def _fail(self, tx: Transaction, clean: bool, error: Exception) -> None:
         if tx.value("SELECT canceled_by FROM job WHERE id = ?", (self.id,)) is not None:
             self._end_if_canceled(tx)
             return
-        jobs.finish(tx, self.id, self.context.owner, "failed", str(error))
+        jobs.finish(tx, self.id, self.owner, "failed", str(error))
         if clean:
             machines.gone(tx, self.machine_id, str(error))
         else:

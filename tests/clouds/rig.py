@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Mapping
@@ -61,6 +62,12 @@ class Rig:
         question = {"provider": "it", "config": {"kind": self.kind, **self.config}, "tag": tag, "call": call, "arguments": arguments}
         self.heard: list[str] = []
         return Call(question, self.heard.append)
+
+    def configuration(self, path: Path, config: Mapping | None = None, **deployment) -> str:
+        """A file of a server that has this provider."""
+        providers = {"it": {"kind": self.kind, **(self.config if config is None else config)}}
+        path.write_text(json.dumps({"providers": providers, "deployment": deployment}))
+        return str(path)
 
     def names(self, tag: str = "scitq-00000000aaaaaaaa") -> list[str]:
         return sorted(machine.name for machine in self.provider(tag).list())
