@@ -1,7 +1,7 @@
 """Tells people that a batch is done, or that tasks of it failed: looks, writes messages down, and sends them until they arrive.
 
-What is to be told and what was sent is in the database alone: a server that is killed anywhere goes on where it was, and a message
-that somebody may have taken is sent again under the same id. Of several servers the one that decides does it.
+What is to be told and what was sent is in the database alone: a server that is killed anywhere goes on where it was, and a
+message that somebody may have taken is sent again under the same id. Of several servers the one that decides does it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def sentence(message: dict) -> str:
 
 
 def mail_server(settings: Settings, environ: Mapping[str, str] | None = None) -> MailServer | None:
-    """Where mail goes, if the settings say so; the password is that of the file, or of `SCITQ_SMTP_PASSWORD`. Raises InvalidRequest."""
+    """Where mail goes, if the settings say so; the password is the file's, or `SCITQ_SMTP_PASSWORD`. Raises InvalidRequest."""
     if settings.smtp is None:
         return None
     host, port = split(settings.smtp)
@@ -115,7 +115,7 @@ def _letter(told: dict) -> str:
 
 
 class Notifying:
-    """A thread that looks, writes and sends; each message is sent by a thread of its own, so that one that hangs holds up no other."""
+    """A thread that looks and writes; each message is sent by a thread of its own, so that one that hangs holds up no other."""
 
     def __init__(self, store: Store, send: Callable[[dict], None], clock: Callable[[], float] = time.monotonic):
         self._store, self._send, self._clock = store, send, clock
@@ -195,7 +195,7 @@ class Notifying:
         return rows, notifiers.stirred(tx, self._seen) if self._watched else set(), notifiers.newest_of_all(tx)
 
     def _look_at(self, batch_id: int, rows: list[dict]) -> None:
-        """A batch that is done is told of when it is still so at the next look: between two requests of one launch it may seem so."""
+        """A batch that is done is told of when it still is at the next look: between two requests of a launch it may seem so."""
 
         def look(tx: Transaction) -> tuple[bool, bool]:
             done = notifiers.is_done(tx, batch_id)

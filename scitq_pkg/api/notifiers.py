@@ -7,7 +7,7 @@ from ..mailing import check_recipient
 from ..protocol import API
 from ..store import Transaction, notifiers
 from ..webhook import check_host, check_url
-from .answers import iso, page, with_iso_times
+from .answers import page, with_iso_times
 from .call import Call, known_id
 from .routes import USER, route
 from .schemas import NewNotifier, NotifiersQuery

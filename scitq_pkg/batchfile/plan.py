@@ -9,7 +9,7 @@ from .rules import put_rules
 
 
 def apply(server: Server, file: BatchFile) -> Applied:
-    """Brings the tasks of a batch in line with a file, by their names: see `reconcile`. Before them its recruiters and notifiers."""
+    """Brings the recruiters and notifiers of a batch in line with a file, then the tasks, by their names: see `reconcile`."""
     put_rules(server, file)
     tasks = {task["name"]: task for task in file.tasks}
     return reconcile(server, Declared(tasks, [file.batch], lambda row: row["name"], file.canaries, file.steps > 0))

@@ -125,7 +125,7 @@ def described(file: BatchFile) -> list[str]:
 
 
 def put_rules(server: Server, file: BatchFile) -> None:
-    """The recruiters and notifiers of a file are there, made or made like these; those that it made before and names no more go."""
+    """The recruiters and notifiers of a file are made, or made like these; those that it made before and names no more go."""
     for path, bodies in (("/recruiters", file.recruiters), ("/notifiers", file.notifiers)):
         if bodies is None:
             continue

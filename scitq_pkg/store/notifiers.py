@@ -157,7 +157,8 @@ def _may_go_on(tx: Transaction, batch_id: int) -> bool:
     """Whether any waiting task of a batch needs no failed or canceled one, be it by others of the batch."""
     return tx.value(
         "WITH RECURSIVE stuck(id) AS ("
-        "SELECT task.id FROM task JOIN requirement ON requirement.task_id = task.id JOIN task AS needed ON needed.id = required_id "
+        "SELECT task.id FROM task JOIN requirement ON requirement.task_id = task.id "
+        "JOIN task AS needed ON needed.id = required_id "
         "WHERE task.batch_id = ? AND task.state = ? AND needed.state IN (?, ?) UNION "
         "SELECT task.id FROM stuck JOIN requirement ON required_id = stuck.id JOIN task ON task.id = requirement.task_id "
         "WHERE task.batch_id = ? AND task.state = ?) "
@@ -237,9 +238,10 @@ def next_at(tx: Transaction) -> float | None:
 
 
 def attempt(tx: Transaction, message_id: int, pause: float) -> bool:
-    """Note that a message is being sent, and goes again after the pause if nobody says that it was; whether it is still to be sent."""
+    """Note that a message is being sent, and is again after the pause if nobody says that it was; whether it is still to be."""
     return tx.run(
-        f"UPDATE message SET attempts = attempts + 1, next_at = ?, error = NULL WHERE id = ? AND {_OPEN}", (tx.now + pause, message_id)
+        f"UPDATE message SET attempts = attempts + 1, next_at = ?, error = NULL WHERE id = ? AND {_OPEN}",
+        (tx.now + pause, message_id),
     ) > 0  # fmt: skip
 
 

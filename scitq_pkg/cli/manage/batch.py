@@ -26,6 +26,7 @@ COLUMNS = (
     Column("created_at", "CREATED", long=True, text=tables.moment),
 )
 MOST_MONEY = 1e12
+PAGES = (".html", ".htm")
 FAILURES = (
     Column("count", "TASKS", right=True),
     Column("exit_code", "END", text=end, whole=True),
@@ -169,18 +170,35 @@ def _told(batches: list[dict]) -> str:
 def _report_options(parser: Parser) -> None:
     _names(parser)
     parser.add_argument(
-        "-o", "--format", type=OneOf(("table", "json"), "format"), default="table", metavar="FORMAT", help="table|json"
-    )
+        "-o", "--format", type=_format_or_file, default="table", metavar="FORMAT|FILE.html",
+        help="table|json, or a file that the report is written to as one page, with charts",
+    )  # fmt: skip
+
+
+def _format_or_file(text: str) -> str:
+    return text if text.lower().endswith(PAGES) else OneOf(("table", "json"), "format")(text)
 
 
 def _report(server: Server, arguments) -> int:
     found = _chosen(server, arguments)
+    if arguments.format.lower().endswith(PAGES):
+        return _write_page(server, found, arguments.format)
     reports = [server.batch_report(batch["name"]) for batch in found]
     if arguments.format == "json":
         tables.details(reports, (), "json")
         return 0
     for batch, report in zip(found, reports):
         _show_report(batch, report)
+    return 0
+
+
+def _write_page(server: Server, found: list[dict], path: str) -> int:
+    if len(found) > 1:
+        raise InvalidRequest(f"{path} is a report of one batch: name one, or give each a file of its own")
+    from ... import htmlreport  # which nothing else needs
+
+    htmlreport.write(server, found[0]["name"], path)
+    print(path)
     return 0
 
 
