@@ -210,6 +210,9 @@ def _show_report(batch: dict, report: dict) -> None:
         print(f"those that succeeded took {mean} on average, from {least} to {most}")
     if memory is not None:
         print(f"the most memory was {tables.byte_size(memory)}")
+    if report["cost"] is not None:
+        budget = "" if report["budget"] is None else f", of {money(report['budget'], report['currency'])}"
+        print(f"its machines ran for {report['hours']:g} hours and cost {money(report['cost'], report['currency'])}{budget}")
     if report["failures"]:
         print("failures:")
         tables.write_table(report["failures"], FAILURES)
@@ -228,6 +231,3 @@ VERBS = (
     Verb("batch", "delete", "delete batches with all their tasks and output", _delete_options, _delete),
     Verb("batch", "report", "durations, memory, and failures by exit code and last line", _report_options, _report),
 )
-    if report["cost"] is not None:
-        budget = "" if report["budget"] is None else f", of {money(report['budget'], report['currency'])}"
-        print(f"its machines ran for {report['hours']:g} hours and cost {money(report['cost'], report['currency'])}{budget}")
