@@ -125,6 +125,18 @@ def test_started_again_it_finds_what_it_sent(lab, make, batch):
     assert tasks(lab, batch)["sum/sum #1"]["attempts"] == 3, "what needs changed ones is done again"
 
 
+def test_what_is_secret_in_a_uri_is_no_change(lab, make, batch):
+    [held] = lab.create({"command": "true", "batch": "nowhere"})
+
+    def declare() -> Workflow:
+        wf = make()
+        wf.step("a", "true", input="https://me:secret@127.0.0.1/a", output="s3://b/c?X-Amz-Signature=abc", required_tasks=held)
+        return wf
+
+    assert len(declare().submit().created) == 1
+    assert len(declare().submit().kept) == 1
+
+
 def test_it_ends_when_what_is_left_waits_for_a_failure(lab, make, batch, capfd):
     wf = make(shell=True)
     chain(wf, "ab", "echo oh {} >&2; [ {} = a ]")
@@ -319,7 +331,7 @@ def test_one_sentence(server, declare, message):
 
 def test_a_step_tells_what_it_has_not(make):
     with pytest.raises(AttributeError, match=r"a step has no 'stat' \(did you mean 'state'\?\)"):
-        make().step("a", "x").stat
+        _ = make().step("a", "x").stat
 
 
 # --- what is shown to people ----------------------------------------------------------------------------------------------

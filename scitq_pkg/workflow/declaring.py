@@ -197,8 +197,5 @@ def _check_name(what: str, name: object) -> None:
 def _tell_unsent(name: str, unsent: dict[str, int]) -> None:
     """At the end of a script: a `run()` that was forgotten is noticed."""
     if unsent["steps"] and sys.stderr is not None and not sys.stderr.closed:
-        count = unsent["steps"]
-        print(
-            f"workflow {name}: {count} step{'s' * (count > 1)} declared and not sent: submit() or run() sends them",
-            file=sys.stderr,
-        )
+        steps = f"{unsent['steps']} step{'s' * (unsent['steps'] > 1)}"
+        print(f"workflow {name}: {steps} declared and not sent: submit() or run() sends them", file=sys.stderr)

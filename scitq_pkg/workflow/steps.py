@@ -87,7 +87,7 @@ class Step:
     def __init__(self, workflow: Owner, group: Batch, options: dict, required: object):
         self.workflow, self.group = workflow, group
         self.spec = task_spec(options | {"batch": group.full_name})
-        if "output" in self.spec:
+        if "?" not in self.spec.get("output", "?"):  # a URL that is signed stays as it is
             self.spec["output"] = self.spec["output"].rstrip("/") + "/"
         self.needs: list[Step | int] = list(dict.fromkeys(_flat(required)))
 

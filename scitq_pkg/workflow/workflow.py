@@ -121,8 +121,9 @@ class Workflow(Declaration):
         """Deletes the tasks that succeeded, with what they wrote to stdout and stderr; outputs stay where they are.
 
         Before, their logs are saved as `<log_destination>/<batch>/<task>_output.log` and `_error.log` (default: a folder named as
-        the workflow). Failed tasks stay, and the recruiters of batches in which something is left to do. `force` deletes the
-        batches with all their tasks, whatever they do; of those that failed the logs are saved, too. Started again after this, the script does everything anew.
+        the workflow). Failed tasks stay, and the recruiters of batches in which something is left to do. `force` saves the logs
+        of failed ones, too, and deletes the batches with all their tasks, whatever they do. Started again after this, the script
+        does everything anew.
         """
         place = Path(log_destination) if log_destination is not None else Path(folder_names([self.name])[0])
         for batch, folder in zip(self._batches.values(), folder_names(self._batches), strict=True):
