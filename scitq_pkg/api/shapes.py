@@ -468,11 +468,18 @@ class OtherVersion(Shape):
     names = fields.List(fields.String(), required=True, metadata={"description": "of the first 20"})
 
 
+class OtherVersion(Shape):
+    version = fields.String(required=True, metadata={"description": "that workers run, and the server does not"})
+    workers = fields.Integer(required=True, metadata={"description": "how many"})
+    names = fields.List(fields.String(), required=True, metadata={"description": "of the first 20"})
+
+
 class Attention(Shape):
     failures = fields.List(fields.Nested(FailedGroup), required=True, metadata={"description": "of the newest 2,000"})
     batches = fields.List(fields.Nested(Stuck), required=True, metadata={"description": "whose tasks wait, and nothing will start"})
     workers = fields.List(fields.Nested(Silent), required=True, metadata={"description": "offline, or not able to work"})
     disks = fields.List(fields.Nested(FullDisk), required=True, metadata={"description": "with hardly any room"})
+    versions = fields.List(fields.Nested(OtherVersion), required=True)
     versions = fields.List(fields.Nested(OtherVersion), required=True)
     jobs = fields.List(fields.Nested(TroubledJob), required=True, metadata={"description": "deployments and others that failed, or try again"})
     machines = fields.List(fields.Nested(UnknownMachine), required=True, metadata={"description": "ours by their tag, that nobody asked for"})

@@ -14,7 +14,7 @@ from .livedata import MOST_BATCHES, MOST_WORKERS, slots_of
 
 FAILED_LOOKED_AT = 2000  # the newest
 GROUPS = 50
-NAMED = 20  # tasks of a group
+NAMED = 20  # tasks of a group, workers of a version
 MOST_JOBS = 50  # and machines
 COST_SHARE = 0.05  # of a processor that the looking may take
 KEEPS_SECONDS = 20.0  # for which an answer will do when nothing changed: disks fill without a change
@@ -33,7 +33,7 @@ class Trouble:
         self._looked = self._cost = float("-inf")
 
     def read(self) -> dict:
-        """`failures`, `batches`, `workers`, `disks`, `jobs`, `machines`, `budgets`, `providers`."""
+        """`failures`, `batches`, `workers`, `disks`, `versions`, `jobs`, `machines`, `budgets`, `providers`."""
         with self._turn:
             began, version = time.monotonic(), self._store.changes.version
             age = began - self._looked
@@ -51,8 +51,18 @@ def _look(tx: Transaction) -> dict:
         "batches": _stuck(tx, slots_of(present)),
         "workers": [_silent(row) for row in present if row["state"] in ("offline", "unfit")],
         "disks": [disk for row in present if row["state"] != "offline" for disk in full_disks(row["name"], row["stats"])],
+        "versions": _versions(present),
         **_clouds(tx),
     }
+
+
+def _versions(present: list[dict]) -> list[dict]:
+    """Versions that workers run and the server does not, each with the names of some of them."""
+    found: dict[str, list[str]] = {}
+    for row in present:
+        if row["outdated"]:
+            found.setdefault(row["version"], []).append(row["name"])
+    return [{"version": version, "workers": len(names), "names": names[:NAMED]} for version, names in sorted(found.items())]
 
 
 def _clouds(tx: Transaction) -> dict:

@@ -53,9 +53,9 @@ const columns = [
 ];
 
 /** Machines first: they are few, and hold up the rest. */
-function linesOf({ failures, batches, workers, disks, jobs, machines, budgets, providers }) {
+function linesOf({ failures, batches, workers, disks, versions, jobs, machines, budgets, providers }) {
   const ofClouds = [...providers.map(ofProvider), ...machines.map(ofMachine), ...jobs.map(ofJob), ...budgets.map(ofBudget)];
-  return [...workers.map(ofWorker), ...disks.map(ofDisk), ...ofClouds, ...batches.map(ofBatch), ...failures.map(ofFailure)];
+  return [...workers.map(ofWorker), ...disks.map(ofDisk), ...versions.map(ofVersion), ...ofClouds, ...batches.map(ofBatch), ...failures.map(ofFailure)];
 }
 
 function ofProvider({ name, trouble, trouble_at: at }) {
@@ -87,6 +87,11 @@ function ofDisk(disk) {
   const detail = `${disk.mount}: ${bytes(disk.free_bytes)} of ${bytes(disk.total_bytes)} free`;
   const url = `/workers?${new URLSearchParams({ name: disk.worker })}`;
   return { kind: "machine", key: `disk ${disk.worker} ${disk.mount}`, state: "unfit", title: `${disk.worker}: a disk is nearly full`, where: "worker", detail, url };
+}
+
+function ofVersion({ version, workers, names }) {
+  const title = workers === 1 ? `${names[0]} runs scitq ${version}` : `${workers} workers run scitq ${version}`;
+  return { kind: "machine", key: `version ${version}`, state: "unfit", title, where: "worker", detail: "This is not the server's version: scitq manage worker upgrade brings it to them.", url: "/workers" };
 }
 
 function ofBatch(batch) {
