@@ -125,6 +125,7 @@ def test_whatever_the_login_shell_is_and_says(hosts, order, shell, package):
 def test_the_file_is_copied_once(hosts, order):
     """What another worker's copy left in the cache of the host serves the next one; a part of a file never does."""
     copies = hosts.sshd.home("node2") / ".cache" / "scitq" / "copies"
+    subprocess.run(["rm", "-rf", copies], check=True)
     first, second = for_host(order, "node2"), replace(for_host(order, "node2"), name=order.name + "b")
     provider = hosts.provider()
     said = hosts.said
