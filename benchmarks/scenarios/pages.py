@@ -1,8 +1,10 @@
-"""The web UI in a real browser, on much: first rows, what ten browsers cost the server, memory of a page, bytes of it all."""
+"""The web UI in a real browser, on much: first rows, what ten browsers cost the server, memory of a page, bytes of it all; and the
+report of a batch as one page."""
 
 from __future__ import annotations
 
 import gzip
+import os
 import random
 import re
 import shutil
@@ -15,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from measure import cpu_seconds, until
-from peers.base import PYTHON
+from peers.base import BARE_PYTHON, PYTHON
 from results import OURS
+from surroundings import ONE_FILE
 
 from . import Bench, scenario
 
@@ -44,6 +47,7 @@ CHROMIUM = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 MEGABYTE = 1e6
+REPORTED = 10_000  # attempts that ended
 
 
 @scenario(on_request=True)
@@ -67,6 +71,28 @@ def ui(bench: Bench) -> None:
     bench.results.at_most("ui", "memory of a page after ten minutes, against one", 1.1, "x")
 
 
+@scenario
+def report(bench: Bench) -> None:
+    """scitq alone: `scitq manage batch report -o FILE.html` of a batch of which 10,000 tasks in 3 steps have ended."""
+    with bench.running("scitq", workers=False) as systems:
+        system, workers = systems["scitq"], 10
+        steps = ("align", "count", "check")
+        tasks = [{"command": "true", "batch": "cohort", "name": f"{steps[n % 3]}:S{n // 3:05}"} for n in range(REPORTED * 6 // 5)]
+        system.create(tasks)
+        process = _busy(system, "filler", workers, 400, 0, REPORTED // workers, "cohort")
+        if process.stdout.readline() != "done\n":
+            raise RuntimeError("the tasks were not brought to their ends")
+        process.communicate()
+        page = system.directory / "report.html"
+        words = [BARE_PYTHON, str(ONE_FILE), "manage", "batch", "report", "cohort", "-o", str(page)]
+        for _ in range(bench.rounds):
+            start = time.perf_counter()
+            subprocess.run(words, env={**os.environ, **system.variables}, capture_output=True, check=True)
+            bench.results.add("report", "written", "s", OURS, time.perf_counter() - start)
+        bench.results.add("report", "its size", "kB", OURS, page.stat().st_size / 1000)
+    bench.results.at_most("report", "written", 10, "s")
+
+
 # --- a lab at work ----------------------------------------------------------------------------------------------------
 
 
@@ -88,8 +114,10 @@ def _fill(system) -> None:
         system.client.send("DELETE", f"/workers/{worker['id']}")
 
 
-def _busy(system, prefix: str, count: int, concurrency: int, seconds: float, ends: int) -> subprocess.Popen:
-    words = [PYTHON, str(BUSY_WORKERS), system.url, prefix, count, concurrency, seconds, ends, *BATCHES]
+def _busy(
+    system, prefix: str, count: int, concurrency: int, seconds: float, ends: int, *batches: str
+) -> subprocess.Popen:
+    words = [PYTHON, str(BUSY_WORKERS), system.url, prefix, count, concurrency, seconds, ends, *(batches or BATCHES)]
     process = subprocess.Popen(list(map(str, words)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process.stdin.write(system.token + "\n")
     process.stdin.flush()
