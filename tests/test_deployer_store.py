@@ -103,6 +103,15 @@ def test_an_evicted_machine_that_holds_nothing_is_removed(house):
     assert [state(house, made), state(house, still)] == ["evicted", "deleting"]
 
 
+def test_what_comes_or_goes_without_a_job_is_removed(house):
+    coming, going, up = machine(house, "booting"), machine(house), machine(house)
+    house.write(machines.destroy, going["machine"], WHO)
+    assert house.read(hiring.left_behind) == []
+    house.write(lambda tx: tx.run("UPDATE job SET state = 'failed' WHERE machine_id IN (?, ?)", (coming["machine"], going["machine"])))
+    assert house.read(hiring.left_behind) == [coming["machine"], going["machine"]]
+    assert state(house, up) == "up"
+
+
 @pytest.mark.parametrize("destroyed", [False, True])
 def test_an_unknown_machine(house, destroyed):
     told(house, {"name": "scitq-x-9", "region": "GRA", "state": "up", "id": "id-9", "flavor": None, "address": None}, destroy_unknown=destroyed)
@@ -201,6 +210,24 @@ def test_a_provider_of_which_nothing_is_known_is_asked(house, context):
     house.add({"command": "x", "batch": "b"})
     assert recruit(house, context) == []
     assert [job["provider"] for job in house.read(jobs.find, {"kind": "flavors"}, 10, None, False)] == ["azure"]
+
+
+def test_quotas_that_are_used_up_are_asked_for_again_after_a_while(house, context):
+    catalogue(house, "ovh", ("small", 1.0, 0))
+    recruiter(house, provider="ovh")
+    house.add({"command": "x", "batch": "b"})
+    assert recruit(house, context) == [] and house.rows("job") == []
+    house.write(lambda tx: tx.run("UPDATE flavor SET updated_at = updated_at - 1000"))
+    assert recruit(house, context) == []
+    assert [job["provider"] for job in house.rows("job")] == ["ovh"]
+
+
+def test_machines_that_came_since_the_quota_was_told_count(house, context):
+    catalogue(house, "ovh", ("b3", 1.0, 2))
+    machine(house)
+    recruiter(house, provider="ovh", maximum_workers=10)
+    house.add(*[{"command": "x", "batch": "b"}] * 10)
+    assert recruit(house, context) == [("ovh", "b3")]
 
 
 def test_patience():

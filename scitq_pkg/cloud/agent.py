@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -69,6 +70,8 @@ def _end_with_the_server() -> None:
     with contextlib.suppress(OSError):  # as if it had ended
         while os.read(0, 4096):
             pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)  # what it has started too: ssh, sbatch
     os._exit(1)
 
 

@@ -36,7 +36,11 @@ _START_SECONDS = 60.0
 _LAST_WORDS_SECONDS = 5.0  # for a worker that is asked to end
 _POLL_SECONDS = 0.02
 _GB = 1e9
-_OF_THE_SERVER = ("SCITQ_SERVER", "SCITQ_TOKEN", *(f"SCITQ_{field.name.upper()}" for field in fields(Settings)))
+_OF_THE_SERVER = {  # no business of tasks, some of it secret
+    "SCITQ_SERVER", "SCITQ_TOKEN", "SCITQ_SMTP_PASSWORD", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_PASSWORD",
+    *(f"SCITQ_{field.name.upper()}" for field in fields(Settings)),
+}  # fmt: skip
+_FAMILIES_OF_THE_SERVER = ("OS_", "OVH_", "PG")  # variables that begin so
 
 
 @dataclass(slots=True)
@@ -235,7 +239,9 @@ def become(path: str) -> int:
     log = os.open(folder / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    environment = {name: value for name, value in os.environ.items() if name not in _OF_THE_SERVER}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in _OF_THE_SERVER and not name.startswith(_FAMILIES_OF_THE_SERVER)
+    }  # fmt: skip
     os.execve(start["argv"][0], start["argv"], {**environment, **start["environment"]})
 
 

@@ -94,6 +94,7 @@ class Deployer:
     def _pass(self) -> None:
         context = self.context
         if not self._led:
+            context.lead()
             context.store.write(lambda tx: jobs.orphans(tx, context.owner))
             self._led = True
         now = time.monotonic()
@@ -117,7 +118,8 @@ class Deployer:
         room = _MOST_JOBS - len(self._works)
         if not sight.due or room <= 0:
             return
-        for job in self.context.store.write(lambda tx: jobs.take(tx, self.context.owner, room)):
+        each = max(1, _MOST_JOBS // len(self.context.clouds.providers))
+        for job in self.context.store.write(lambda tx: jobs.take(tx, self.context.owner, room, each)):
             work = _KINDS[job["kind"]](self.context, job)
             self._works[work.id] = work
             work.thread.start()
@@ -184,7 +186,7 @@ class _Sight:
             self.watched.setdefault(row["provider"], []).append(row["state"])
         self.wants = hiring.wants(tx, context)
         self.idle = hiring.idle(tx) if there else []
-        self.left_behind = hiring.left_behind(tx) if "evicted" in self.states.values() else []
+        self.left_behind = hiring.left_behind(tx) if set(self.states.values()) - {"up"} else []
         self.outdated = _outdated(tx, context)
 
 

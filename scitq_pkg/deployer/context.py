@@ -69,13 +69,17 @@ class Context:
     tag: str  # of this server's machines
     url: str  # by which this server is reached on its own machine
     data: Path
-    owner: str = field(default_factory=lambda: os.urandom(8).hex())  # this process, in the rows of jobs
+    owner: str = ""  # this process since it began to lead, in the rows of jobs
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.clouds.deployment.concurrency, self.clouds.per_provider)
         self._resting: dict[tuple, float] = {}
         self._lock = threading.Lock()
+
+    def lead(self) -> None:
+        """A new name in the rows of jobs: those of before are taken up anew, whoever ran them."""
+        self.owner = os.urandom(8).hex()
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ class Destroying(Work):
 
     def _end(self, tx: Transaction) -> None:
         machines.gone(tx, self.machine_id, "destroyed")
-        jobs.finish(tx, self.id, self.context.owner, "succeeded")
+        jobs.finish(tx, self.id, self.owner, "succeeded")
 
     def _later(self, error: Exception) -> None:
         pause = min(_MOST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(self.job["attempt"] - 1, 10))
@@ -40,7 +40,7 @@ class Destroying(Work):
 
         def change(tx: Transaction) -> None:
             note_trouble(tx, self.provider, error)
-            jobs.again(tx, self.id, self.context.owner, tx.now + pause, str(error))
+            jobs.again(tx, self.id, self.owner, tx.now + pause, str(error))
 
         self.context.write(change)
 
@@ -69,4 +69,4 @@ class Cataloguing(Work):
         self._finish(tx, "succeeded")
 
     def _finish(self, tx: Transaction, state: str, message: str | None = None) -> None:
-        jobs.finish(tx, self.id, self.context.owner, state, message)
+        jobs.finish(tx, self.id, self.owner, state, message)

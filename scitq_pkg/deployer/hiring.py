@@ -11,6 +11,7 @@ from ..store import Transaction, costs, flavors, jobs, machines, providers, queu
 from .context import WHO, Context
 
 PATIENCE_SECONDS = 2.0  # for which a batch waits for an idle worker before one is deployed
+REFRESH_SECONDS = 900.0  # for which quotas that are used up are taken for used up
 _MOST_AT_ONCE = 100  # machines that a pass plans for a batch
 _BUSY = "EXISTS (SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN ('assigned', 'accepted', 'running', 'uploading'))"
 
@@ -79,9 +80,21 @@ def _places(tx: Transaction, context: Context, recruiter: Mapping, number: int) 
     rows = known_flavors(tx, context, wish)
     troubled = {name for name, row in providers.all_of(tx).items() if row["trouble"]}
     rows = [row for row in rows if row["provider"] not in troubled]
-    if wish["provider"] != AUTO and wish["provider"] in context.clouds.providers and not rows and wish["provider"] not in troubled:
-        jobs.add(tx, "flavors", wish["provider"], WHO)
-    return choosing.dealt(choosing.candidates(wish, rows, context.clouds.regions, context.resting()), number)
+    found = choosing.dealt(choosing.candidates(wish, rows, context.clouds.regions, context.resting()), number)
+    if len(found) < number:
+        for name in _worth_asking(tx, context, wish, rows) - troubled:
+            jobs.add(tx, "flavors", name, WHO)
+    return found
+
+
+def _worth_asking(tx: Transaction, context: Context, wish: Mapping, rows: Sequence[Mapping]) -> set[str]:
+    """Providers that may have more than they told last: they were not asked yet, or what they told of their quotas is old."""
+    clouds = context.clouds
+    named = {wish["provider"]} & clouds.providers.keys() if wish["provider"] != AUTO else clouds.providers.keys() - clouds.implied
+    lately = {job["provider"] for job in tx.all("SELECT provider FROM job WHERE kind = 'flavors' AND created_at > ?", (tx.now - REFRESH_SECONDS,))}
+    full = {row["provider"] for row in rows if choosing.room(row) == 0 and row["updated_at"] < tx.now - REFRESH_SECONDS}
+    unknown = named - {row["provider"] for row in rows}
+    return (named & full | unknown) - lately
 
 
 def known_flavors(tx: Transaction, context: Context, wish: Mapping) -> list[dict]:
@@ -128,8 +141,10 @@ def destroy_idle(tx: Transaction, machine_ids: Iterable[int]) -> None:
 
 
 def left_behind(tx: Transaction) -> list[int]:
-    """Machines that are being taken away and hold nothing any more."""
+    """Machines to be destroyed: those that are being taken away and hold nothing any more, and those that come or go without a job."""
     return tx.column(
         "SELECT machine.id FROM machine LEFT JOIN worker ON worker.id = machine.worker_id AND deleted_at IS NULL "
-        f"WHERE machine.state = 'evicted' AND (worker.id IS NULL OR NOT {_BUSY}) ORDER BY machine.id"
+        f"WHERE (machine.state = 'evicted' AND (worker.id IS NULL OR NOT {_BUSY})) OR (machine.state NOT IN ('up', 'evicted', 'gone') "
+        "AND NOT EXISTS (SELECT 1 FROM job WHERE job.machine_id = machine.id AND job.state IN ('pending', 'running') "
+        "AND job.kind <> 'flavors')) ORDER BY machine.id"
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 
 from .. import choosing
 from ..cloud.calls import Call
@@ -16,7 +17,8 @@ from .hiring import known_flavors, wish_of
 from .work import FAULTS
 
 _CHECK_SECONDS = 45.0
-_MOST_CHECKS = 3  # of places that were chosen among many
+_FRESH_SECONDS = 60.0  # for which quotas are taken as they were told
+_MOST_CHECKS = 3  # of places that turn out to be full, where there are others
 
 
 def order(context: Context, asked: Mapping, number: int) -> list[dict]:
@@ -31,23 +33,58 @@ def order(context: Context, asked: Mapping, number: int) -> list[dict]:
         context.clouds.check_name(wish["provider"])
         context.clouds.address(wish["provider"], context.url)
     places = _places(context, wish, number)
-    for place in _distinct(places)[:_MOST_CHECKS]:
-        _check(context, place, sum(other == place for other in places))
-    return places
+    if _is_named(wish):
+        _check(context, places[0], number)
+        return places
+    return _checked(context, wish, places)
+
+
+def _checked(context: Context, wish: Mapping, places: list[dict]) -> list[dict]:
+    """The places, or others where the provider says that the best one is full."""
+    full: list[tuple] = []
+    while True:
+        try:
+            _check(context, places[0], places.count(places[0]))
+            return places
+        except Conflict as error:
+            full.append(tuple(places[0][name] for name in ("provider", "region", "flavor")))
+            found = _chosen(context, _rows(context, wish), wish, len(places), full)
+            if len(full) == _MOST_CHECKS or len(found) < len(places):
+                raise error from None
+            places = found
 
 
 def _places(context: Context, wish: Mapping, number: int) -> list[dict]:
+    rows = _rows(context, wish)
+    if _is_named(wish):
+        row = next((row for row in rows if choosing.fits(wish, row)), None)
+        return [_place(row) if row is not None else {**wish, "price": None, "currency": None, "cpus": None}] * number
+    found = _chosen(context, rows, wish, number)
+    if len(found) < number and _is_old(rows) and wish["provider"] != AUTO:
+        _ask_for_flavors(context, wish["provider"])
+        rows = _rows(context, wish)
+        found = _chosen(context, rows, wish, number)
+    if len(found) < number:
+        raise choosing.refusal(wish, rows, number)
+    return found
+
+
+def _rows(context: Context, wish: Mapping) -> list[dict]:
+    """The catalogue; a provider that is used for the first time is asked what it has."""
     rows = context.store.read(lambda tx: known_flavors(tx, context, wish))
     if wish["provider"] != AUTO and not rows:
         _ask_for_flavors(context, wish["provider"])
         rows = context.store.read(lambda tx: known_flavors(tx, context, wish))
-    if _is_named(wish):
-        row = next((row for row in rows if choosing.fits(wish, row)), None)
-        return [_place(row) if row is not None else {**wish, "price": None, "currency": None, "cpus": None}] * number
-    found = choosing.dealt(choosing.candidates(wish, rows, context.clouds.regions), number)
-    if len(found) < number:
-        raise choosing.refusal(wish, rows, number)
-    return [_place(row) for row in found]
+    return rows
+
+
+def _chosen(context: Context, rows: list[dict], wish: Mapping, number: int, out: Sequence[tuple] = ()) -> list[dict]:
+    return [_place(row) for row in choosing.dealt(choosing.candidates(wish, rows, context.clouds.regions, out), number)]
+
+
+def _is_old(rows: list[dict]) -> bool:
+    """Whether what is said of quotas may have changed since."""
+    return any(row["available"] is not None and row["updated_at"] < time.time() - _FRESH_SECONDS for row in rows)
 
 
 def _is_named(wish: Mapping) -> bool:
@@ -60,20 +97,16 @@ def _place(row: Mapping) -> dict:
     return {**place, "flavor": row["name"], "cpus": row["cpu"]}
 
 
-def _distinct(places: list[dict]) -> list[dict]:
-    return [place for n, place in enumerate(places) if place not in places[:n]]
-
-
 def _check(context: Context, place: Mapping, number: int) -> None:
     call = context.call(
         place["provider"], "check", lambda line: None, _CHECK_SECONDS, flavor=place["flavor"], region=place["region"], number=number
     )
-    _asked(call)
+    _answer(call)
 
 
 def _ask_for_flavors(context: Context, provider: str) -> None:
     """The catalogue has nothing of a provider that is used for the first time."""
-    found = _asked(context.call(provider, "flavors", lambda line: None, _CHECK_SECONDS))
+    found = _answer(context.call(provider, "flavors", lambda line: None, _CHECK_SECONDS))
 
     def keep(tx) -> None:
         flavors.replace(tx, provider, found, WHO)
@@ -82,10 +115,11 @@ def _ask_for_flavors(context: Context, provider: str) -> None:
     context.write(keep)
 
 
-def _asked(call: Call):
+def _answer(call: Call):
+    """Raises Conflict, InvalidRequest."""
     try:
         return call.answer()
-    except (NoRoom, CloudTrouble) as error:
+    except (CloudTrouble, NoRoom) as error:
         raise Conflict(error.message) from None
     except FAULTS as error:
         raise InvalidRequest(error.message) from None

@@ -10,10 +10,11 @@ from ..cloud.calls import Call, Stopped
 from ..cloud.provider import CloudRefused, CloudTrouble, NoRoom
 from ..errors import ScitqError
 from ..store import Transaction, jobs, machines, providers
-from .context import Context
+from .context import WHO, Context
 
 log = logging.getLogger(__name__)
 
+_LATER_SECONDS = 600.0
 FAULTS = (CloudTrouble, NoRoom, CloudRefused)
 
 
@@ -21,7 +22,7 @@ class Work:
     """One job of the table, from when it is taken until it ended or waits for another attempt."""
 
     def __init__(self, context: Context, job: Mapping):
-        self.context, self.job = context, job
+        self.context, self.job, self.owner = context, job, context.owner
         self.id, self.provider, self.machine_id = job["id"], job["provider"], job["machine_id"]
         self.stopped = threading.Event()
         self.news = threading.Event()  # something that it waits for may have happened
@@ -99,14 +100,16 @@ class Work:
     def _end_if_canceled(self, tx: Transaction) -> None:
         who = tx.value("SELECT canceled_by FROM job WHERE id = ?", (self.id,))
         if who is not None:
-            jobs.finish(tx, self.id, self.context.owner, "canceled", f"canceled by {who}")
+            jobs.finish(tx, self.id, self.owner, "canceled", f"canceled by {who}")
 
     def _give_up(self, why: str) -> None:
-        """The last resort: failed, and what may be there is removed."""
+        """The last resort: failed, and what may be there is removed; a removal is tried again."""
 
         def change(tx: Transaction) -> None:
-            if jobs.finish(tx, self.id, self.context.owner, "failed", why) and self.job["kind"] == "deploy":
-                machines.destroy(tx, self.machine_id, "deployer")
+            if self.job["kind"] == "destroy":
+                jobs.again(tx, self.id, self.owner, tx.now + _LATER_SECONDS, why)
+            elif jobs.finish(tx, self.id, self.owner, "failed", why) and self.job["kind"] == "deploy":
+                machines.destroy(tx, self.machine_id, WHO)
 
         try:
             self.context.write(change)

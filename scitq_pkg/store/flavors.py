@@ -30,13 +30,14 @@ def _value(flavor: Mapping, name: str) -> object:
 
 
 def find(tx: Transaction, provider: str | None = None, region: str | None = None, name: str | None = None) -> list[dict]:
-    """Flavors, cheapest first, those without a price last; `planned`: how many machines of it are coming."""
+    """Flavors, cheapest first, those without a price last; `planned`: how many machines of it are coming, or came since its provider told of it."""
     given = (("provider", provider), ("region", region), ("name", name))
     chosen = {column: value for column, value in given if value is not None}
     tests = "".join(f" AND flavor.{column} = ?" for column in chosen)
     return tx.all(
         "SELECT flavor.*, (SELECT COUNT(*) FROM machine WHERE machine.provider = flavor.provider AND machine.region = flavor.region "
-        "AND machine.flavor = flavor.name AND machine.state IN ('planned', 'creating', 'booting')) AS planned "
+        "AND machine.flavor = flavor.name AND (machine.state IN ('planned', 'creating', 'booting') OR (machine.state <> 'gone' "
+        "AND machine.created_at > flavor.updated_at))) AS planned "
         f"FROM flavor WHERE 1 = 1{tests} ORDER BY price IS NULL, price, flavor.provider, flavor.region, flavor.name",
         list(chosen.values()),
     )
