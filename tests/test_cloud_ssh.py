@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from clouds.rig import command_lines
 from clouds.ssh import PLAIN
 from clouds.ssh import Rig as Base
 from disks import small_disk
+from scitq.cloud import onhost
 from scitq.cloud.provider import SILENT, STOPPED, UP, CloudRefused, CloudTrouble, Machine, NoRoom
 from services import needed
+from test_cloud_providers import OURS, until
 
 class Rig(Base):
     """More hosts, each with a shell of another kind."""
@@ -131,7 +138,7 @@ def test_the_file_is_copied_once(hosts, order):
     said = hosts.said
     provider.create(first)
     assert [line for line in said if "copying" in line]
-    poll(lambda: list(copies.glob("*/scitq.pyz")))
+    until(lambda: list(copies.glob("*/scitq.pyz")), "it has made itself a copy")
     said.clear()
     provider.create(second)
     assert not [line for line in said if "copying" in line]
@@ -261,6 +268,59 @@ def test_killed_between_all_steps(hosts, order, monkeypatch, tmp_path, step):
     assert hosts.things() == set()
 
 
+KILLING = """
+calls, kill = [], os.kill
+def killing(what):
+    def call(*words, **named):
+        calls.append(1)
+        if len(calls) == {at}:
+            kill(os.getpid(), 9)
+        return what(*words, **named)
+    return call
+os.replace, os.write, os.kill, shutil.rmtree = map(killing, (os.replace, os.write, os.kill, shutil.rmtree))
+os.register_at_fork(after_in_parent=killing(lambda: None))
+serve()
+"""
+
+
+@pytest.mark.parametrize("op", ["start", "stop"])
+def test_killed_between_all_steps_on_the_host(hosts, tmp_path, op):
+    """Killed before each change that it makes there, it is done by the next one who asks: one process, or none."""
+    file = Path(hosts.environ["SCITQ_ONE_FILE"]).read_bytes()
+    asked = {
+        "host": "h", "tag": OURS, "name": "scitq-00000000-kill", "maximum": 1, "mark": "M", "scratch": str(tmp_path / "scratch"),
+        "server": hosts.server.getsockname(), "worker": "w", "key": "k", "token": "t", "part": "scitq.pyz.part", "size": len(file),
+        "sha256": hashlib.sha256(file).hexdigest(), "words": ["worker", f"http://127.0.0.1:{hosts.server.getsockname()[1]}", "--name", "w"],
+    }  # fmt: skip
+
+    def ask(op: str, at: int = 0) -> dict | None:
+        """The answer; None when it was killed."""
+        question = json.dumps({**asked, "op": op, "size": asked["size"] if op == "start" else 0}).encode() + b"\n"
+        words = [sys.executable, "-I", "-c", Path(onhost.__file__).read_text() + KILLING.format(at=at)]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "HOME": str(tmp_path)}) as process:
+            with contextlib.suppress(BrokenPipeError):  # killed before it had read all
+                process.stdin.write(question + (file if op == "start" else b""))
+                process.stdin.flush()
+            said = process.stdout.read()
+        return json.loads(said.strip()[1:]) if said else None
+
+    def processes() -> int:
+        return command_lines().count(f"--scratch {tmp_path}")
+
+    for at in itertools.count(1):
+        if op == "stop":
+            ask("start")
+        if ask(op, at) is not None:
+            break
+        if op == "start":
+            assert ask("start")["state"] == "up" and ask("list")["machines"][0]["state"] == "up"
+            assert until(lambda: processes() == 1, "the one worker runs")
+        assert ask("stop") == {} and processes() == 0 and ask("list") == {"machines": []}
+        assert list((tmp_path / "scratch").iterdir()) == []
+    assert at > (6 if op == "start" else 3)
+    ask("stop")
+
+
 # --- configuration ---------------------------------------------------------------------------------------------------------
 
 
@@ -279,9 +339,3 @@ def test_killed_between_all_steps(hosts, order, monkeypatch, tmp_path, step):
 def test_a_wrong_configuration_is_named(hosts, config, said):
     with pytest.raises(ValueError, match="providers.it." + said):
         hosts.provider(config=config)
-
-
-def poll(condition):
-    from test_cloud_providers import until
-
-    return until(condition, "it is there")

@@ -280,6 +280,8 @@ class Ssh:
     def _failure(self, host: Host, server, code: str, sentence: str) -> CloudTrouble | NoRoom | CloudRefused:
         if code == "unreachable":
             at = f"{server[0]}:{server[1]}"
+            if self._url:
+                return CloudTrouble(f"{host.name} reaches nobody at {at} ({sentence}): `url` of providers.{self.name} has to lead to the server")
             if is_loopback(server[0]):
                 return CloudRefused(
                     f"{host.name} does not reach the server, which listens at {at} only: give it --host and --cert (docs/security.md), or keep "
