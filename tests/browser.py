@@ -154,6 +154,17 @@ def _seen(node: dict) -> str:
     return f"({data[0]['fgColor']} on {data[0]['bgColor']}: {data[0]['contrastRatio']})" if data else ""
 
 
+def check_look(page: Page) -> None:
+    """Everybody can use it, in light and dark, and on a phone's screen; the screen is as it was afterwards."""
+    before = page.viewport_size
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert barriers(page) == [], scheme
+    page.set_viewport_size(PHONE)
+    assert overflow(page) == []
+    page.set_viewport_size(before)
+
+
 def overflow(page: Page) -> list[str]:
     """What makes the page wider than its window; nothing where it cannot be scrolled sideways."""
     return page.evaluate(

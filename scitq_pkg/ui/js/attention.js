@@ -59,17 +59,17 @@ function linesOf({ failures, batches, workers, disks, versions, jobs, machines, 
 }
 
 function ofProvider({ name, trouble, trouble_at: at }) {
-  return { kind: "cloud", key: `provider ${name}`, state: "unfit", title: `${named(name)} is in trouble`, where: "provider", detail: trouble, at, url: "/jobs" };
+  return { kind: "cloud", key: `provider ${name}`, state: "unfit", title: "A provider is in trouble", where: name, detail: trouble, at, url: "/jobs" };
 }
 
 function ofMachine({ id, name, provider, region, message }) {
   const detail = message ?? "It carries the tag of this server, nobody here asked for it, and it may cost.";
-  return { kind: "cloud", key: `machine ${id}`, state: "unfit", title: `Unknown machine ${named(name)}`, where: `${provider} ${region}`, detail, url: "/jobs" };
+  return { kind: "cloud", key: `machine ${id}`, state: "unfit", title: "Unknown machine", where: `${name} of ${provider} in ${region}`, detail, url: "/jobs" };
 }
 
 function ofJob(job) {
-  const title = job.state === "failed" ? `Failed: ${titleOf(job)}` : `In trouble: ${titleOf(job)}`;
-  return { kind: "cloud", key: `job ${job.id}`, state: job.state === "failed" ? "failed" : "unfit", title, where: job.batch ?? job.provider, detail: job.message ?? "It does not say why.", at: job.finished_at, url: `/jobs/${job.id}` };
+  const title = `Job ${job.id} ${job.state === "failed" ? "failed" : "is in trouble"}`;
+  return { kind: "cloud", key: `job ${job.id}`, state: job.state === "failed" ? "failed" : "unfit", title, where: job.batch ?? job.provider, detail: `${titleOf(job)}: ${job.message ?? "it does not say why"}`, at: job.finished_at, url: `/jobs/${job.id}` };
 }
 
 function ofBudget({ name, budget, cost, currency }) {

@@ -68,6 +68,7 @@ function ask({ title, content, verb, danger, values, no = "Cancel", changed = nu
     inner.addEventListener("submit", async (event) => {
       event.preventDefault();
       ok.disabled = true;
+      show(wrong, false);
       try {
         answer = work ? await work(values()) : values();
         dialog.close();

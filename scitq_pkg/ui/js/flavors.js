@@ -2,19 +2,22 @@
 
 import { get } from "./api.js";
 import { el } from "./dom.js";
-import { count, many } from "./format.js";
+import { count, duration } from "./format.js";
 import { named } from "./hidden.js";
 
 const SHOWN = 12; // flavors
 
-/** An amount as "€0.13", "0.0042 XYZ"; nothing known is "–". */
-export function money(amount, currency) {
+/** An amount as "€0.13", "0.0042 XYZ"; nothing known is "–". Below `fine` more of it is told. */
+export function money(amount, currency, fine = 0.1) {
   if (amount === null || amount === undefined) return "–";
-  const digits = { minimumFractionDigits: 2, maximumFractionDigits: amount !== 0 && Math.abs(amount) < 1 ? 4 : 2 };
+  const digits = { minimumFractionDigits: 2, maximumFractionDigits: amount !== 0 && Math.abs(amount) < fine ? 4 : 2 };
   const isCode = /^[A-Z]{3}$/.test(currency ?? "");
   const text = new Intl.NumberFormat("en", isCode ? { style: "currency", currency, currencyDisplay: "narrowSymbol", ...digits } : digits).format(amount);
   return currency && !isCode ? `${text} ${named(currency)}` : text;
 }
+
+/** What an hour of a machine costs. */
+export const hourly = ({ price, currency }) => money(price, currency, 1);
 
 /** Choices of a provider: what is always there, those that are configured, the one that is chosen. */
 export async function providerOptions(first, chosen) {
@@ -48,7 +51,7 @@ const COLUMNS = [
   ["Memory", ({ ram }) => size(ram), "num"],
   ["Disk", ({ disk }) => size(disk), "num"],
   ["GPU", ({ gpus, gpu }) => (gpus ? named(`${gpus} ${gpu ?? "GPU"}`) : "")],
-  ["An hour", ({ price, currency }) => money(price, currency), "num"],
+  ["An hour", hourly, "num"],
   ["Evicted", ({ eviction }) => (eviction ? `${eviction} %` : ""), "num"],
   ["Left", ({ available, planned }) => (available === null ? "" : count(Math.max(0, available - planned))), "num"],
 ];
@@ -58,8 +61,9 @@ export function placeOf({ provider, region, flavor }) {
   return [flavor, provider && `of ${provider}`, region && `in ${region}`].filter(Boolean).map(named).join(" ");
 }
 
-/** "€0.42 in 3.2 h", with the price of an hour. */
+/** "€0.42 in 3 h 12 min", with the price of an hour. */
 export function spent({ cost, hours, price, currency }) {
-  if (cost === null || cost === undefined) return hours ? many(hours, "hour") : "–";
-  return el("span", { title: price ? `${money(price, currency)} an hour` : null }, `${money(cost, currency)} in ${hours < 10 ? hours.toFixed(1) : count(Math.round(hours))} h`);
+  const time = duration(3600 * (hours ?? 0));
+  if (cost === null || cost === undefined) return hours ? time : "–";
+  return el("span", { title: price ? `${hourly({ price, currency })} an hour` : null }, `${money(cost, currency)} in ${time}`);
 }

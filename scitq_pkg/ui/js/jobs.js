@@ -3,11 +3,10 @@
 import { del, get, post } from "./api.js";
 import { confirm, failed, toast } from "./dialogs.js";
 import { el, replace, show } from "./dom.js";
-import { money, placeOf, spent } from "./flavors.js";
-import { count, many, when } from "./format.js";
+import { hourly, placeOf, spent } from "./flavors.js";
+import { count, when } from "./format.js";
 import { named } from "./hidden.js";
 import { jobActions, progressOf, titleOf } from "./jobparts.js";
-import { live } from "./live.js";
 import { refresher } from "./refresh.js";
 import { go, link, query, setQuery } from "./router.js";
 import { badge, glyph } from "./states.js";
@@ -37,12 +36,12 @@ class View {
     const choice = (name, words) => el("select", { "aria-label": name, on: { change: () => this.changed() } }, el("option", { value: "", text: `any ${name}` }), words.map((word) => el("option", { value: word, text: word })));
     this.selects = { state: choice("state", STATES), kind: choice("kind", KINDS) };
     this.wrong = el("p", { class: "field-error", role: "alert", hidden: true });
-    this.providers = el("ul", { class: "providers" });
+    this.providers = table({ caption: "Providers", columns: PROVIDERS, key: (row) => row.name, empty: "None is configured." });
     replace(this.ctx.main,
       el("header", { class: "page-head" }, el("h1", { text: "Jobs" }), el("search", { class: "filters" }, this.selects.state, this.selects.kind)),
       this.wrong, this.jobs.node,
       el("section", { class: "section", "aria-labelledby": "machines-title" }, el("h2", { id: "machines-title", text: "Machines" }), this.machines.node),
-      el("section", { class: "section", "aria-labelledby": "providers-title" }, el("h2", { id: "providers-title", text: "Providers" }), this.providers));
+      el("section", { class: "section", "aria-labelledby": "providers-title" }, el("h2", { id: "providers-title", text: "Providers" }), this.providers.node));
     this.readQuery(this.ctx.query);
     this.ctx.onQuery((words) => (this.readQuery(words), this.loadJobs(true).catch(failed)));
     const told = (error) => {
@@ -81,17 +80,13 @@ class View {
   }
 
   async loadProviders() {
-    const { items } = await get("/providers");
-    const key = JSON.stringify([items, live.version]);
-    if (key === this.shown || this.providers.contains(document.activeElement)) return;
-    this.shown = key;
-    replace(this.providers, items.map(providerLine));
+    this.providers.update((await get("/providers")).items);
   }
 }
 
 const JOBS = [
   { key: "id", label: "Job", class: "num", cell: (row) => link(`/jobs/${row.id}`, row.id) },
-  { key: "what", label: "What", head: true, narrow: "title", cell: (row) => [el("div", { text: titleOf(row) }), el("small", { class: "muted", text: placeOf(row) })] },
+  { key: "what", label: "What", head: true, narrow: "title", cell: (row) => [el("div", { text: titleOf(row) }), row.machine ? el("small", { class: "muted", text: placeOf(row) }) : null] },
   { key: "state", label: "State", cell: (row) => badge(row.state) },
   { key: "progress", label: "How far", class: "job-progress", cell: progressOf },
   { key: "attempt", label: "Attempt", class: "num", narrow: "hide", cell: (row) => (row.attempt > 1 ? count(row.attempt) : null) },
@@ -104,7 +99,7 @@ const MACHINES = [
   { key: "state", label: "State", cell: (row) => (row.unknown ? el("span", { class: "badge", data: { state: "unfit" }, title: "It carries the tag of this server, and nobody here asked for it" }, glyph("unfit"), "unknown") : machineState(row)) },
   { key: "worker", label: "Worker", cell: (row) => (row.worker ? link(`/workers/${row.worker_id}`, named(row.worker)) : null) },
   { key: "address", label: "Address", narrow: "hide", cell: (row) => named(row.address ?? "") },
-  { key: "price", label: "An hour", class: "num", cell: (row) => money(row.price, row.currency) },
+  { key: "price", label: "An hour", class: "num", cell: hourly },
   { key: "cost", label: "So far", class: "num", cell: spent },
   { key: "seen_at", label: "Seen", narrow: "hide", cell: (row) => when(row.seen_at) },
 ];
@@ -123,9 +118,16 @@ function destroyButton(row, done) {
   return el("button", { type: "button", class: "small danger", "aria-label": `Destroy ${row.name}`, on: { click } }, "Destroy…");
 }
 
-function providerLine(row) {
-  const ask = () => post("/flavors/update", { provider: row.name }).then(() => toast(`${named(row.name)} is asked for its flavors.`), failed);
-  return el("li", { class: "row" }, el("b", { text: named(row.name) }), el("span", { class: "muted", text: [row.kind, ...row.regions].map(named).join(", ") }),
-    link("/jobs?kind=flavors", many(row.flavors, "flavor")), el("button", { type: "button", class: "small", "aria-label": `Ask ${row.name} for its flavors`, on: { click: ask } }, "Ask anew"),
-    row.trouble ? el("span", { class: "problem", text: named(row.trouble) }) : null);
+const PROVIDERS = [
+  { key: "name", label: "Provider", head: true, narrow: "title", cell: (row) => named(row.name) },
+  { key: "kind", label: "Kind", cell: (row) => named(row.kind) },
+  { key: "regions", label: "Regions", cell: (row) => named(row.regions.join(", ")) },
+  { key: "flavors", label: "Flavors", class: "num", cell: (row) => count(row.flavors) },
+  { key: "trouble", label: "Trouble", cell: (row) => row.trouble && el("span", { class: "problem", text: named(row.trouble) }) },
+  { key: "actions", label: "Actions", class: "row-actions", cell: askButton },
+];
+
+function askButton({ name }) {
+  const ask = () => post("/flavors/update", { provider: name }).then(() => toast(`${named(name)} is asked for its flavors.`), failed);
+  return el("button", { type: "button", class: "small", "aria-label": `Ask ${name} for its flavors`, on: { click: ask } }, "Ask for flavors");
 }

@@ -38,10 +38,14 @@ export function recruiters(ctx, batch, told) {
     shown.update(rows, { force });
   }
   async function edit(row) {
-    const done = await ask(batch, row, rows);
-    if (!done) return;
-    toast(row ? `Recruiter ${done.rank} is changed.` : `${batch} recruits workers.`);
-    await load(true).catch(failed);
+    try {
+      const done = await ask(batch, row, rows);
+      if (!done) return;
+      toast(row ? `Recruiter ${done.rank} is changed.` : `${batch} recruits workers.`);
+      await load(true);
+    } catch (error) {
+      failed(error);
+    }
   }
   async function remove(row) {
     const body = `It looks for ${what(row)}. What it took stays in ${batch} until it idles.`;
@@ -75,22 +79,24 @@ function wants({ tasks_per_worker: each, minimum_tasks: least, maximum_workers: 
 }
 
 function slotsThere({ concurrency, prefetch }) {
-  return `${concurrency === null ? "as it has" : count(concurrency)}${prefetch ? `, ${count(prefetch)} held ready` : ""}`;
+  const ready = prefetch ? `, ${count(prefetch)} held ready` : "";
+  return (concurrency === null ? "as it has" : count(concurrency)) + ready;
 }
 
 function matching({ workers }) {
   if (!workers.length) return el("span", { class: "muted", text: "no worker" });
   const idle = workers.filter((worker) => worker.idle).length;
   const names = workers.slice(0, SHOWN).map((worker, index) => [index ? ", " : "", link(`/workers/${worker.id}`, named(worker.name))]);
-  return [el("span", { text: `${many(workers.length, "worker")}, ${count(idle)} idle: ` }), names, workers.length > SHOWN ? " …" : ""];
+  return el("span", null, `${many(workers.length, "worker")}, ${count(idle)} idle: `, names, workers.length > SHOWN ? " …" : "");
 }
 
 // --- the form
 
+/** The form. @returns {Promise<object|null>} the recruiter as it is then */
 async function ask(batch, row, others) {
   const free = Math.max(0, ...others.map(({ rank }) => rank)) + 1;
   const known = row ?? { ...NEW, rank: free };
-  const providers = await providerOptions([["", "none: only workers that are there"], ["auto", "any"]], known.provider).catch(() => [["", "any"]]);
+  const providers = await providerOptions([["", "none"], ["auto", "any"]], known.provider);
   return form({
     title: row ? `Recruiter ${row.rank} of ${batch}` : `A recruiter for ${batch}`,
     body: "While tasks wait here, it takes workers that idle elsewhere. With a provider, machines are deployed when none is there.",
@@ -105,13 +111,13 @@ function fieldsOf(row, providers) {
   return [
     number("rank", "Rank", "the lowest goes first", 0, { required: true }),
     { name: "flavor", label: "Flavor", hint: "a name, or auto:cpu>=8:ram>=30; empty: any worker", value: row.flavor ?? "" },
-    { name: "provider", label: "Provider", type: "select", options: providers, value: row.provider ?? "" },
+    { name: "provider", label: "Provider", type: "select", hint: "none: it takes idle workers alone", options: providers, value: row.provider ?? "" },
     { name: "region", label: "Region", hint: "empty: any", value: row.region ?? "" },
-    number("tasks_per_worker", "Tasks a worker", "that wait; empty: one a slot", 1),
-    number("minimum_tasks", "From so many tasks on", "empty: from the first"),
+    number("tasks_per_worker", "Tasks a worker", "that wait for one; empty: one a slot", 1),
+    number("minimum_tasks", "Tasks at least", "that wait; empty: 1"),
     number("maximum_workers", "Workers at most", "in the batch; empty: no limit"),
-    number("concurrency", "Slots of a worker there", "empty: as it has", 1),
-    number("prefetch", "Held ready beyond them", "empty: as it has"),
+    number("concurrency", "Slots there", "empty: as it has", 1),
+    number("prefetch", "Prefetch there", "empty: as it has"),
   ];
 }
 

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { meter, sparkline } from "./chart.js";
 import { el, replace, show } from "./dom.js";
-import { money, placeOf, spent } from "./flavors.js";
+import { hourly, placeOf, spent } from "./flavors.js";
 import { failed } from "./dialogs.js";
 import { ago, bytes, count, duration, when } from "./format.js";
 import { ending } from "./failures.js";
@@ -184,7 +184,7 @@ class View {
     const server = live.server?.version;
     const facts = [
       ["Machine", row.hostname || "–"],
-      ...(row.machine ? [["Deployed as", placeOf(row)], ["An hour", money(row.price, row.currency)], ["So far", spent(row)]] : []),
+      ...(row.machine ? [["Deployed as", placeOf(row)], ["An hour", hourly(row)], ["So far", spent(row)]] : []),
       ["Processors", count(row.cpus)],
       ["Memory", bytes(row.memory_bytes)],
       ["Version", [versionNode(row.version, server), " ", upgradeNote(row)]],
