@@ -146,9 +146,10 @@ def _over_time(facts: Facts) -> str:
 
 def _clock(seconds: float) -> str:
     """A time since the start, on an axis."""
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+    for unit, length, lesser, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
         if seconds >= length:
-            return f"{seconds / length:g}{unit}" if seconds % length == 0 else f"{seconds / length:.3g}{unit}"
+            rest = round(seconds % length / part)
+            return f"{seconds // length:g}{unit}" + (f"{rest}{lesser}" if rest else "")
     return f"{seconds:g}s"
 
 
