@@ -153,7 +153,7 @@ def queued(lab, batch: str) -> dict[str, int]:
 
 def test_debugging_runs_what_is_chosen_and_nothing_else(lab, debug, batch, tmp_path):
     (tmp_path / "exit").write_text("7")
-    shown = debug("no\n\nq\n")  # not the first one, but the other that can run
+    shown = debug("no\n\nq\n", 130)  # not the first one, but the other that can run
     assert "one/1: echo first" in shown and "two/2" not in shown and "third" in shown and "three/3: succeeded" in shown
     assert queued(lab, batch) == {"3": 1}
     shown = debug("y\nr\nc\n")

@@ -22,7 +22,8 @@ _EXPLAIN_SECONDS = 10.0  # that it has not started: then it is told why
 _COLORS = {"stdout": b"\x1b[34m", "stderr": b"\x1b[31m"}
 _PLAIN_COLOR = b"\x1b[0m"
 _COMMAND_CHARACTERS = 200
-_LEAVING = {"q": "[q]uit", "x": "e[x]it from debugging"}
+QUIT, EXIT = "q", "x"
+_LEAVING = {QUIT: "[q]uit", EXIT: "e[x]it from debugging"}
 _RUN = {"y": "run it? [y]es", "n": "[n]o, another one", **_LEAVING}
 _NEXT = {"c": "[c]ontinue", "r": "[r]etry", **_LEAVING}
 
@@ -46,20 +47,20 @@ class Dialogue:
                 workflow.adopt(step, self.known[step.key])
         self._colored = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
-    def run(self) -> bool:
-        """Until nothing is left or somebody leaves; whether all should go on as usual."""
+    def run(self) -> str:
+        """Until nothing is left, or somebody leaves: QUIT, or EXIT if all should go on as usual."""
         print(f"workflow {self.workflow.name}: {len(self.done)} of {len(self.workflow.steps)} steps are done", flush=True)
-        while not isinstance(chosen := self._choose(), bool):
+        while isinstance(chosen := self._choose(), Step):
             again, answer = False, "r"
             while answer == "r":
                 self._run(chosen, again)
                 again, answer = True, _ask(_NEXT)
-            if answer in "qx":
-                return answer == "x"
+            if answer in _LEAVING:
+                return answer
         return chosen
 
-    def _choose(self) -> Step | bool:
-        """The step to run next; a truth value if somebody leaves: whether all should go on as usual."""
+    def _choose(self) -> Step | str:
+        """The step to run next; the letter if somebody leaves, nothing if nothing is left."""
         while steps := list(self._runnable()):
             for step in steps:
                 command = " ".join(step.command.split())
@@ -67,11 +68,11 @@ class Dialogue:
                 answer = _ask(_RUN)
                 if answer == "y":
                     return step
-                if answer in "qx":
-                    return answer == "x"
+                if answer in _LEAVING:
+                    return answer
             print("these were all that could run now", flush=True)
         print("nothing is left that could run", flush=True)
-        return False
+        return ""
 
     def _runnable(self) -> Iterator[Step]:
         """Those that are not done, and of which all that they need is."""
@@ -161,7 +162,7 @@ def _ask(choices: dict[str, str]) -> str:
             typed = input(prompt).strip().lower()
         except (EOFError, KeyboardInterrupt):
             print(flush=True)
-            return "q"
+            return QUIT
         letter = typed[:1] or next(iter(choices))
         if letter in choices:
             return letter

@@ -12,7 +12,7 @@ from .. import fetch
 from ..errors import NotFound
 from ..protocol import FINAL, SUCCEEDED
 from ..uris import folder_names, uris
-from . import terminal
+from . import dialogue, terminal
 from .declaring import Declaration
 from .dialogue import Dialogue
 from .logs import save_logs
@@ -55,7 +55,10 @@ class Workflow(Declaration):
         if not self._batches:
             return Summary(self.name)
         if self.debug:
-            if not Dialogue(self).run():
+            answer = Dialogue(self).run()
+            if answer == dialogue.QUIT:
+                _leave(_goes_on(self.name))
+            if answer != dialogue.EXIT:
                 return self._end(self._watch())
             self.debug = False
             self._ids.clear()  # what failed there is queued again
