@@ -51,7 +51,7 @@ def room(flavor: Mapping) -> int | None:
 def candidates(
     wish: Mapping, flavors: Iterable[Mapping], regions: Callable[[str], Sequence[str]], tried: Iterable[Sequence[str]] = ()
 ) -> list[Mapping]:  # fmt: skip
-    """The flavors that a wish means and that there is room for, the first one first; `tried`: (provider, region, flavor) that are out.
+    """The flavors that a wish means and that there is room for, the best first; `tried`: (provider, region, flavor) that are out.
 
     `regions(provider)`: as the configuration orders them. Of a provider that is named its preferred regions go first, then what
     is cheapest; among several providers the cheapest goes first. What has no price comes last.
@@ -92,7 +92,9 @@ def refusal(wish: Mapping, flavors: Sequence[Mapping], number: int = 1) -> Inval
         known = {flavor[column] for flavor in left}
         if word not in known:
             of = f" of {wish['provider']}" if name != "provider" and wish.get("provider") not in (None, AUTO) else ""
-            there = f": there is {', '.join(sorted(known)[:10])}" if known else ": `scitq manage flavor update` asks what there is"
+            there = (
+                f": there is {', '.join(sorted(known)[:10])}" if known else ": `scitq manage flavor update` asks what there is"
+            )
             return InvalidRequest(f"no {name} {word!r:.80}{of}{nearest(word, known)}{there}", field=name)
         left = [flavor for flavor in left if flavor[column] == word]
     left = [flavor for flavor in left if fits(wish, flavor)]
@@ -101,5 +103,6 @@ def refusal(wish: Mapping, flavors: Sequence[Mapping], number: int = 1) -> Inval
         return InvalidRequest(f"none of {len(flavors)} flavors passes {wish.get('flavor') or AUTO}{limits}", field="flavor")
     rooms = [room(flavor) or 0 for flavor in left]
     return InvalidRequest(
-        f"the quotas have room for {sum(rooms)} of {number} machines: fewer, or another flavor, region or provider", field="number"
+        f"the quotas have room for {sum(rooms)} of {number} machines: fewer, or another flavor, region or provider",
+        field="number",
     )

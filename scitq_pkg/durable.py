@@ -30,7 +30,7 @@ def sync(path: Path | str) -> None:
 
 
 def write_whole(path: Path | str, content: bytes, mode: int = 0o666) -> None:
-    """Makes or replaces a file in one step, and returns when it is on the disk: a reader sees the old one or the new one. Raises OSError."""
+    """Makes or replaces a file in one step, and returns when it is on disk: readers see the old or the new. Raises OSError."""
     beside = f"{path}.{os.getpid()}"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     with open(descriptor, "wb") as file:

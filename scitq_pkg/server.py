@@ -105,11 +105,11 @@ class Server:
         self.deployer = Deployer(self.store, clouds, server_id, self.url, self.settings.data)
         return Service(
             settings=self.settings,
-            store=self.store,
-            monitor=self.monitor,
             clouds=clouds,
             deployer=self.deployer,
             url=self.url,
+            store=self.store,
+            monitor=self.monitor,
             callers=Callers(lambda: self.store.read(_callers), lambda key: self.store.read(lambda tx: _caller(tx, key))),
             bells=Bells(),
             seats=Seats(self.settings.threads),
@@ -140,8 +140,8 @@ class Server:
             (self.settings.data / "server.json").unlink()
         self.service.stopping.set()
         self.service.bells.close()
-        self.deployer.stop()
         self.notifying.stop()
+        self.deployer.stop()
         self.store.changes.bump()
         self.service.feed.close()
         self.http.stop()

@@ -23,11 +23,13 @@ def names(wish: dict, flavors: list[dict], tried=()) -> list[str]:
 @pytest.mark.parametrize(
     "text, more, whether",
     [
-        ("auto", {}, True), ("auto", {"eviction": 5.0}, True), ("auto", {"eviction": 6.0}, False), ("auto", {"eviction": None}, True),
+        ("auto", {}, True), ("auto", {"eviction": 5.0}, True), ("auto", {"eviction": 6.0}, False),
+        ("auto", {"eviction": None}, True),
         ("auto:eviction<=20", {"eviction": 20.0}, True), ("auto", {"tags": "M"}, False), ("auto:tags#M", {"tags": "MN"}, True),
         ("auto:tags#G", {"tags": "G"}, True), ("auto:cpu>=8:ram>=32", {}, True), ("auto:cpu>=9", {}, False),
         ("auto:cost<=1", {}, True), ("auto:cost<=0.5", {}, False), ("auto:cost<=5", {"price": None}, False),
-        ("auto:gpumem>=16", {"gpus": 1, "gpumem": 24.0}, True), ("auto:gpumem>=16", {"gpus": 1}, False), ("auto:gpumem<=1", {}, True),
+        ("auto:gpumem>=16", {"gpus": 1, "gpumem": 24.0}, True), ("auto:gpumem>=16", {"gpus": 1}, False),
+        ("auto:gpumem<=1", {}, True),
         ("auto:ram>=1", {"ram": None}, False), ("auto:region~gra%", {}, True), ("auto:provider==azure", {}, False),
     ],
 )  # fmt: skip
@@ -71,7 +73,8 @@ def test_no_more_is_dealt_than_asked_for_and_than_there_is_room(quotas, number):
 @pytest.mark.parametrize(
     "wish, told, field",
     [
-        ({"provider": "ohv"}, "did you mean 'ovh'", "provider"), ({"provider": "ovh", "region": "GRA1"}, "did you mean 'GRA11'", "region"),
+        ({"provider": "ohv"}, "did you mean 'ovh'", "provider"),
+        ({"provider": "ovh", "region": "GRA1"}, "did you mean 'GRA11'", "region"),
         ({"provider": "ovh", "region": "GRA11", "flavor": "b3"}, "no flavor 'b3' of ovh", "flavor"),
         ({"flavor": "auto:cpu>=500"}, "none of 2 flavors passes auto:cpu>=500", "flavor"),
         ({"flavor": "b3-8"}, "room for 1 of 3 machines", "number"),

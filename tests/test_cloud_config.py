@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from scitq import settings
 from scitq.cloud.config import checked
 from scitq.errors import InvalidRequest
+
+from scitq import settings
 
 BOOTED = "{kind: openstack, cloud: ovh, regions: [GRA11, SBG5], image: Ubuntu 24.04, network: Ext-Net}"
 
@@ -46,7 +47,8 @@ def test_everything_is_read(tmp_path):
         ("providers: {here: {kind: local, maximum: many}}", "providers.here.maximum: "),
         ("providers: {here: {kind: local, price: -1}}", "providers.here.price: "),
         ("deployment: {concurency: 3}", "deployment.concurency: .*did you mean 'concurrency'"),
-        ("deployment: {concurrency: 0}", "deployment.concurrency: wants a whole number"), ("deployment: {idle: never}", "deployment.idle: wants a duration"),
+        ("deployment: {concurrency: 0}", "deployment.concurrency: wants a whole number"),
+        ("deployment: {idle: never}", "deployment.idle: wants a duration"),
         ("deployment: {destroy_unknown: maybe}", "deployment.destroy_unknown: wants true or false"), ("url: 'ftp://x'", "ftp"),
     ],
 )  # fmt: skip

@@ -87,7 +87,9 @@ def test_deleted_twice_and_never_there(rig):
     made = provider.create(order)
     provider.delete(made)
     provider.delete(made)
-    provider.delete(Machine(f"{order.name[:-3]}xyz", rig.region, CREATING))  # an order that never arrived: only the name is known
+    provider.delete(
+        Machine(f"{order.name[:-3]}xyz", rig.region, CREATING)
+    )  # an order that never arrived: only the name is known
     assert rig.names() == []
 
 
@@ -140,7 +142,11 @@ def test_a_flavor_or_region_that_is_not_there_is_refused(rig):
     for flavor, region, named in ((rig.flavor + "x", rig.region, rig.flavor), (rig.flavor, rig.region + "x", rig.region)):
         with pytest.raises(CloudRefused) as refused:
             provider.check(flavor, region, 1)
-        assert is_a_sentence(refused.value) and named + "x" in str(refused.value) and named in str(refused.value).replace(named + "x", "")
+        assert (
+            is_a_sentence(refused.value)
+            and named + "x" in str(refused.value)
+            and named in str(refused.value).replace(named + "x", "")
+        )
         with pytest.raises(CloudRefused) as refused:
             provider.create(rig.order(flavor=flavor, region=region))
         assert is_a_sentence(refused.value)
@@ -214,7 +220,11 @@ def test_who_does_not_answer_is_trouble(rig):
     if rig.unreachable is None:
         pytest.skip("this one is always there")
     provider = rig.provider(config=rig.unreachable)
-    for ask in (lambda: list(provider.list()), lambda: provider.create(rig.order()), lambda: provider.check(rig.flavor, rig.region, 1)):
+    for ask in (
+        lambda: list(provider.list()),
+        lambda: provider.create(rig.order()),
+        lambda: provider.check(rig.flavor, rig.region, 1),
+    ):
         with pytest.raises(CloudTrouble) as trouble:
             ask()
         assert is_a_sentence(trouble.value)

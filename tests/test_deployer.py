@@ -54,7 +54,9 @@ def test_a_recruiter_deploys_no_more_than_it_may_and_idle_workers_go(site):
     site.env.until(lambda: {row["state"] for row in made_for(site, "crowd")} == {"gone"}, what="they idled, and are gone")
     assert len(made_for(site, "crowd")) == 2
     hours = [row["hours"] for row in made_for(site, "crowd")]
-    assert site.env.api("GET", "/batches/crowd")["cost"] == pytest.approx(sum(row["cost"] for row in made_for(site, "crowd")), abs=0.01)
+    assert site.env.api("GET", "/batches/crowd")["cost"] == pytest.approx(
+        sum(row["cost"] for row in made_for(site, "crowd")), abs=0.01
+    )
     assert all(hour >= 0 for hour in hours)
 
 
@@ -106,7 +108,9 @@ def test_what_a_vanished_machine_ran_is_done_elsewhere(site):
     shutil.rmtree(site.there / machine["name"])
     (site.there / "second").touch()
     site.change(f"UPDATE machine SET asked_at = asked_at - 1000 WHERE id = {order['machine']}")  # it was not made just now
-    site.env.until(lambda: site.env.api("GET", f"/machines/{order['machine']}")["state"] == "gone", what="it is found to be gone")
+    site.env.until(
+        lambda: site.env.api("GET", f"/machines/{order['machine']}")["state"] == "gone", what="it is found to be gone"
+    )
     recruit(site, "fragile", maximum_workers=1)
     site.env.wait_state(task)
     lost, done = site.env.executions(task)
@@ -121,7 +125,9 @@ def test_a_deployment_is_canceled_while_it_is_made(site):
     site.there.mkdir(exist_ok=True)
     with site.holding(site.there / "lock"):
         (order,) = site.deploy(number=1, provider="there")
-        site.env.until(lambda: site.env.api("GET", f"/machines/{order['machine']}")["state"] == "creating", what="it is asked for")
+        site.env.until(
+            lambda: site.env.api("GET", f"/machines/{order['machine']}")["state"] == "creating", what="it is asked for"
+        )
         site.env.api("POST", f"/jobs/{order['job']}/cancel", {})
         site.env.until(lambda: site.env.api("GET", f"/jobs/{order['job']}")["state"] == "canceled", what="it is canceled")
     site.env.until(lambda: not site.machines(), what="nothing is left")

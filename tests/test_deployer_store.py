@@ -21,7 +21,11 @@ SPEC = {
 
 @pytest.fixture
 def context(house, tmp_path):
-    clouds = Clouds({"ovh": {"kind": "local"}, "azure": {"kind": "local"}, "local": {"kind": "local"}}, Deployment(), implied=frozenset(["local"]))
+    clouds = Clouds(
+        {"ovh": {"kind": "local"}, "azure": {"kind": "local"}, "local": {"kind": "local"}},
+        Deployment(),
+        implied=frozenset(["local"]),
+    )
     return Context(house.store, clouds, "scitq-test", "http://127.0.0.1:5000", tmp_path)
 
 
@@ -33,7 +37,9 @@ def machine(house, state: str = "up", **spec) -> dict:
         house.write(machines.known, made["machine"], "id-1")
     if state in ("up", "evicted"):
         house.write(machines.up, made["machine"])
-        house.write(lambda tx: tx.run("UPDATE worker SET offline = ?, contact_at = ? WHERE id = ?", (False, tx.now, made["worker"])))
+        house.write(
+            lambda tx: tx.run("UPDATE worker SET offline = ?, contact_at = ? WHERE id = ?", (False, tx.now, made["worker"]))
+        )
     if state == "evicted":
         house.write(machines.evicted, made["machine"], "spot")
     house.write(lambda tx: tx.run("UPDATE machine SET asked_at = asked_at - 1000 WHERE id = ?", (made["machine"],)))
@@ -58,7 +64,11 @@ def told(house, *rows: dict, destroy_unknown: bool = False) -> None:
 
 def test_what_vanished_is_gone_and_what_does_not_answer_is_not(house):
     hidden, lost, there = machine(house), machine(house, region="SBG"), machine(house)
-    told(house, listed(there, "up"), {"name": "", "region": "GRA", "state": "silent", "id": None, "message": "GRA does not answer"})
+    told(
+        house,
+        listed(there, "up"),
+        {"name": "", "region": "GRA", "state": "silent", "id": None, "message": "GRA does not answer"},
+    )
     assert [state(house, made) for made in (hidden, lost, there)] == ["up", "gone", "up"]
     assert house.read(providers.all_of)["ovh"]["trouble"] == "GRA does not answer"
     told(house, listed(there, "up"))
@@ -75,7 +85,9 @@ def test_a_silent_host_hides_its_own_machines_alone(house):
 def test_what_stands_still_is_given_up_unless_its_worker_calls_or_is_permanent(house):
     quiet, calling, permanent = machine(house), machine(house), machine(house, permanent=True)
     for made in (quiet, permanent):
-        house.write(lambda tx, worker=made["worker"]: tx.run("UPDATE worker SET contact_at = contact_at - 100 WHERE id = ?", (worker,)))
+        house.write(
+            lambda tx, worker=made["worker"]: tx.run("UPDATE worker SET contact_at = contact_at - 100 WHERE id = ?", (worker,))
+        )
     told(house, *(listed(made, "stopped", message="halted") for made in (quiet, calling, permanent)))
     assert [state(house, made) for made in (quiet, calling, permanent)] == ["deleting", "up", "up"]
     assert [job["machine"] for job in house.read(jobs.find, {"kind": "destroy"}, 10, None, False)] == [quiet["machine"]]
@@ -107,14 +119,20 @@ def test_what_comes_or_goes_without_a_job_is_removed(house):
     coming, going, up = machine(house, "booting"), machine(house), machine(house)
     house.write(machines.destroy, going["machine"], WHO)
     assert house.read(hiring.left_behind) == []
-    house.write(lambda tx: tx.run("UPDATE job SET state = 'failed' WHERE machine_id IN (?, ?)", (coming["machine"], going["machine"])))
+    house.write(
+        lambda tx: tx.run("UPDATE job SET state = 'failed' WHERE machine_id IN (?, ?)", (coming["machine"], going["machine"]))
+    )
     assert house.read(hiring.left_behind) == [coming["machine"], going["machine"]]
     assert state(house, up) == "up"
 
 
 @pytest.mark.parametrize("destroyed", [False, True])
 def test_an_unknown_machine(house, destroyed):
-    told(house, {"name": "scitq-x-9", "region": "GRA", "state": "up", "id": "id-9", "flavor": None, "address": None}, destroy_unknown=destroyed)
+    told(
+        house,
+        {"name": "scitq-x-9", "region": "GRA", "state": "up", "id": "id-9", "flavor": None, "address": None},
+        destroy_unknown=destroyed,
+    )
     (found,) = house.read(machines.find, {"unknown": True}, 10, None, False)
     assert found["state"] == ("deleting" if destroyed else "up")
     assert len(house.read(jobs.find, {"kind": "destroy"}, 10, None, False)) == destroyed
@@ -146,14 +164,31 @@ def test_what_is_on_the_move_is_looked_at_more_often():
 
 def catalogue(house, provider: str, *rows: tuple[str, float, int | None]) -> None:
     found = [
-        {"name": name, "region": "GRA", "cpu": 4, "ram": 16.0, "price": price, "currency": "EUR", "available": available, "eviction": 0.0}
+        {
+            "name": name,
+            "region": "GRA",
+            "cpu": 4,
+            "ram": 16.0,
+            "price": price,
+            "currency": "EUR",
+            "available": available,
+            "eviction": 0.0,
+        }
         for name, price, available in rows
     ]
     house.write(flavors.replace, provider, found, WHO)
 
 
 def recruiter(house, rank: int = 1, **words) -> None:
-    nothing = {"flavor": None, "provider": "auto", "region": None, "minimum_tasks": None, "maximum_workers": None, "concurrency": None, "prefetch": None}
+    nothing = {
+        "flavor": None,
+        "provider": "auto",
+        "region": None,
+        "minimum_tasks": None,
+        "maximum_workers": None,
+        "concurrency": None,
+        "prefetch": None,
+    }
     house.write(recruiters.put, {"batch": "b", "rank": rank, "tasks_per_worker": 1, **nothing, **words}, WHO)
 
 
@@ -250,7 +285,9 @@ def test_who_idles(house):
     (task,) = house.add({"command": "x", "batch": "b"})
     assert house.read(hiring.idle) == [], "it runs something"
     house.run(made["worker"], task)
-    house.sync(made["worker"], Report(house.rows("execution")[0]["id"], "uploading", exit_code=0, started_ago=1.0, ended_ago=0.5))
+    house.sync(
+        made["worker"], Report(house.rows("execution")[0]["id"], "uploading", exit_code=0, started_ago=1.0, ended_ago=0.5)
+    )
     assert house.states(task) == ["uploading"]
     assert house.read(hiring.idle) == [], "it sends what it made"
     assert state(house, booting) == "booting"

@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -38,7 +37,7 @@ def main(arguments: list[str]) -> int:
     try:
         with _alone(question.get("lock"), for_good=question["call"] == "delete"):
             say(result=answer(question, lambda line: say(log=line)))
-    except Exception as error:  # whatever it is, the server is told
+    except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
         say(error=_told(error))
     return 0
 
@@ -77,7 +76,7 @@ def _end_with_the_server() -> None:
 
 @contextlib.contextmanager
 def _alone(path: str | None, for_good: bool):
-    """One question about a machine at a time, over a restart of the server too; `for_good`: when it is answered there is no other."""
+    """One question about a machine at a time, over a restart of the server too; `for_good`: it is the last one."""
     if path is None:
         yield
         return
@@ -133,7 +132,8 @@ def _told(error: Exception) -> dict:
     if isinstance(error, ImportError) and error.name and not error.name.startswith(__package__.partition(".")[0]):
         return {
             "code": CloudRefused.code,
-            "message": f"the Python package '{error.name}' is not installed where the server runs: pip install it there, or use the one file",
+            "message": f"the Python package '{error.name}' is not installed where the server runs: pip install it there, or use "
+            "the one file",
         }
     if isinstance(error, (CloudTrouble, NoRoom, CloudRefused)):
         return {"code": error.code, "message": shown(str(error))}

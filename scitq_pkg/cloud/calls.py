@@ -1,4 +1,4 @@
-"""The server's side of a question to a provider: the process is started, heard, and killed with all of its own when it is too slow."""
+"""The server's side of a question to a provider: the process is started, heard, and killed when it is too slow."""
 
 from __future__ import annotations
 
@@ -111,4 +111,6 @@ class Call:
             return Stopped(f"provider {name} is not asked any more: {call} was stopped")
         if self._why == "slow":
             return CloudTrouble(f"provider {name} did not answer {call} within {self._seconds:g} s")
-        return CloudTrouble(f"the process that asked provider {name} for {call} ended without an answer: the server's log may tell")
+        return CloudTrouble(
+            f"the process that asked provider {name} for {call} ended without an answer: the server's log may tell"
+        )

@@ -1,4 +1,4 @@
-"""What the configuration says of providers and of deployment, checked when the server starts: an error names the key that is wrong."""
+"""What the configuration says of providers and of deployment, checked when the server starts: errors name the wrong key."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ class Clouds:
         """Raises InvalidRequest for a provider that is not configured."""
         if name not in self.providers:
             known = ", ".join(self.providers)
-            raise InvalidRequest(f"there is no provider {name!r:.80}{nearest(name, self.providers)}: there is {known}", field="provider")
+            raise InvalidRequest(
+                f"there is no provider {name!r:.80}{nearest(name, self.providers)}: there is {known}", field="provider"
+            )
 
     def address(self, name: str, own: str) -> str:
         """The URL by which machines of a provider reach this server, which serves `own`. Raises InvalidRequest if they cannot."""
@@ -86,7 +88,9 @@ def checked(settings: Settings) -> Clouds:
 
 def _provider(name: str, config: object, data: Path) -> Mapping:
     if not _NAME.fullmatch(name) or name == AUTO:
-        raise InvalidRequest("cannot be the name of a provider: letters, digits, '-' and '_', up to 30", field=f"providers.{name:.80}")
+        raise InvalidRequest(
+            "cannot be the name of a provider: letters, digits, '-' and '_', up to 30", field=f"providers.{name:.80}"
+        )
     if not isinstance(config, (Mapping, type(None))):
         raise InvalidRequest("wants lines of `name: value` below it, such as `kind: openstack`", field=f"providers.{name}")
     whole = {**(config or {}), "kind": kind_of(name, config or {})}

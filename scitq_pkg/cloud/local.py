@@ -37,7 +37,8 @@ _LAST_WORDS_SECONDS = 5.0  # for a worker that is asked to end
 _POLL_SECONDS = 0.02
 _GB = 1e9
 _OF_THE_SERVER = {  # no business of tasks, some of it secret
-    "SCITQ_SERVER", "SCITQ_TOKEN", "SCITQ_SMTP_PASSWORD", "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_PASSWORD",
+    "SCITQ_SERVER", "SCITQ_TOKEN", "SCITQ_SMTP_PASSWORD",
+    "AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_PASSWORD",
     *(f"SCITQ_{field.name.upper()}" for field in fields(Settings)),
 }  # fmt: skip
 _FAMILIES_OF_THE_SERVER = ("OS_", "OVH_", "PG")  # variables that begin so
@@ -76,7 +77,9 @@ class Local:
             if key not in _KEYS:
                 raise InvalidRequest(f"there is no such key{nearest(str(key), _KEYS)}", field=f"providers.{name}.{key}")
             if key in _LEAST and not _is_number(value, *_LEAST[key]):
-                raise InvalidRequest(f"wants a number, {_LEAST[key][1]} or more, not {value!r:.80}", field=f"providers.{name}.{key}")
+                raise InvalidRequest(
+                    f"wants a number, {_LEAST[key][1]} or more, not {value!r:.80}", field=f"providers.{name}.{key}"
+                )
         self.name, self._tag, self._tell, self._config = name, tag, tell, config
         self._folder = Path(config.get("scratch") or default_data() / "machines").absolute()
         self._cpus = config.get("cpu") or len(os.sched_getaffinity(0))
@@ -222,7 +225,7 @@ class Local:
 
 
 def become(path: str) -> int:
-    """`scitq cloud --become FOLDER`: this process is the machine of the folder, and becomes its worker. The exit code if it may not."""
+    """`scitq cloud --become FOLDER`: this process is the folder's machine, and becomes its worker; an exit code if not."""
     folder = Path(path)
     try:
         lock = os.open(folder / "lock", os.O_RDWR)
@@ -234,13 +237,17 @@ def become(path: str) -> int:
     me = processes.process(os.getpid())
     known = json.loads((folder / "machine.json").read_text())
     write_whole(
-        folder / "machine.json", json.dumps({**known, "boot": processes.boot_id(), "pid": me.pid, "start": me.start}).encode(), 0o600
+        folder / "machine.json",
+        json.dumps({**known, "boot": processes.boot_id(), "pid": me.pid, "start": me.start}).encode(),
+        0o600,
     )
     log = os.open(folder / "worker.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
     environment = {
-        name: value for name, value in os.environ.items() if name not in _OF_THE_SERVER and not name.startswith(_FAMILIES_OF_THE_SERVER)
+        name: value
+        for name, value in os.environ.items()
+        if name not in _OF_THE_SERVER and not name.startswith(_FAMILIES_OF_THE_SERVER)
     }  # fmt: skip
     os.execve(start["argv"][0], start["argv"], {**environment, **start["environment"]})
 
@@ -290,7 +297,10 @@ def _json(record: Record) -> bytes:
 def _why_dead(folder: Path, record: Record) -> tuple[str, str]:
     if record.pid is not None:
         rebooted = record.boot != processes.boot_id()
-        return STOPPED, "this machine was started anew" if rebooted else f"the worker ended: {_last_line(folder / 'worker.log')}"
+        return (
+            STOPPED,
+            "this machine was started anew" if rebooted else f"the worker ended: {_last_line(folder / 'worker.log')}",
+        )
     return (BROKEN, "its worker was never started") if _is_free(folder / "lock") else (CREATING, "")
 
 

@@ -1,5 +1,5 @@
-"""The part of the deciding server that deals with providers: a thread that takes jobs, recruits, and compares what is there with what
-is written down. It never asks a provider itself: whatever hangs, scheduling and the other providers go on.
+"""The part of the deciding server that deals with providers: a thread that takes jobs, recruits, and compares what is there with
+what is written down. It never asks a provider itself: whatever hangs, scheduling and the other providers go on.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Deployer:
         self.context.clouds.check_name(name)
 
     def providers(self) -> list[dict]:
-        """Every provider: `name`, `kind`, `regions` of the configuration, `trouble` (why it cannot be used now, None: nothing is known)."""
+        """Every provider: `name`, `kind`, `regions` of the configuration, `trouble`: why it cannot be used now."""
         clouds, known = self.context.clouds, self.context.store.read(providers.all_of)
         return [
             {"name": name, "kind": clouds.kind(name), "regions": list(clouds.regions(name)), **_state(known.get(name))}
@@ -181,7 +181,9 @@ class _Sight:
         self.canceled = set(jobs.canceled_of(tx, context.owner))
         there = tx.all("SELECT id, provider, state FROM machine WHERE state <> 'gone'")
         self.states = {row["id"]: row["state"] for row in there}
-        self.watched: dict[str, list[str]] = {name: [] for name in context.clouds.providers if name not in context.clouds.implied}
+        self.watched: dict[str, list[str]] = {
+            name: [] for name in context.clouds.providers if name not in context.clouds.implied
+        }
         for row in there:
             self.watched.setdefault(row["provider"], []).append(row["state"])
         self.wants = hiring.wants(tx, context)

@@ -84,14 +84,17 @@ class Context:
     # --- asking -------------------------------------------------------------------------------------------------------
 
     def call(
-        self, provider: str, call: str, tell: Callable[[str], None], seconds: float | None = None, about: str | None = None, **arguments
+        self, provider: str, call: str, tell: Callable[[str], None], seconds: float | None = None, about: str | None = None,
+        **arguments,
     ) -> Call:  # fmt: skip
         """A question that is yet to be asked; `about`: the name of a machine, of which no two are asked at once.
 
         Raises CloudRefused for a provider that is configured no more.
         """
         if provider not in self.clouds.providers:
-            raise CloudRefused(f"provider {provider} is not in the configuration any more: put it back, or remove by hand what it has")
+            raise CloudRefused(
+                f"provider {provider} is not in the configuration any more: put it back, or remove by hand what it has"
+            )
         question = {"provider": provider, "config": dict(self.clouds.providers[provider]), "tag": self.tag, "call": call}
         if about is not None:
             question["lock"] = str(self.data / "asking" / f"{about}.lock")

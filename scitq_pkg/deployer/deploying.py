@@ -112,7 +112,9 @@ class Deploying(Work):
         try:
             return Path(str(path)).expanduser().read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", field="deployment.ca") from None
+            raise InvalidRequest(
+                f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", field="deployment.ca"
+            ) from None
 
     def _wait(self, machine: Mapping) -> bool:
         """Until its worker has called. True: the job has ended."""

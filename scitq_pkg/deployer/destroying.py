@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..cloud.calls import Stopped
+from ..errors import ScitqError
 from ..store import Transaction, flavors, jobs, machines, providers
 from .context import WHO
 from .deploying import machine_of
@@ -56,12 +57,18 @@ class Cataloguing(Work):
             if isinstance(error, Stopped):
                 raise
             self.flush()
-            message = str(error)
-            self.context.write(lambda tx: (note_trouble(tx, self.provider, error), self._finish(tx, "failed", message)))
+            self._fail(error)
             return
         self.tell(f"{len(found)} flavors")
         self.flush()
         self.context.write(lambda tx: self._keep(tx, found))
+
+    def _fail(self, error: ScitqError) -> None:
+        def change(tx: Transaction) -> None:
+            note_trouble(tx, self.provider, error)
+            self._finish(tx, "failed", str(error))
+
+        self.context.write(change)
 
     def _keep(self, tx: Transaction, found: list[dict]) -> None:
         flavors.replace(tx, self.provider, found, WHO)

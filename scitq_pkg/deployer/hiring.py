@@ -13,7 +13,9 @@ from .context import WHO, Context
 PATIENCE_SECONDS = 2.0  # for which a batch waits for an idle worker before one is deployed
 REFRESH_SECONDS = 900.0  # for which quotas that are used up are taken for used up
 _MOST_AT_ONCE = 100  # machines that a pass plans for a batch
-_BUSY = "EXISTS (SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN ('assigned', 'accepted', 'running', 'uploading'))"
+_BUSY = (
+    "EXISTS (SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN ('assigned', 'accepted', 'running', 'uploading'))"
+)
 
 
 # --- recruiting ----------------------------------------------------------------------------------------------------------
@@ -34,7 +36,9 @@ def wants(tx: Transaction, context: Context) -> list[dict]:
         present[worker["batch_id"]] = present.get(worker["batch_id"], 0) + 1
     most = max((_enough(r, present.get(r["batch_id"], 0) + _MOST_AT_ONCE) for r in standing), default=0)
     pending = recruiters.pending(tx, sorted({r["batch_id"] for r in standing}), most)
-    found = [{"recruiter": r, "number": wanted(r, pending.get(r["batch_id"], 0), present.get(r["batch_id"], 0))} for r in standing]
+    found = [
+        {"recruiter": r, "number": wanted(r, pending.get(r["batch_id"], 0), present.get(r["batch_id"], 0))} for r in standing
+    ]
     return [want for want in found if want["number"]]
 
 
@@ -90,8 +94,13 @@ def _places(tx: Transaction, context: Context, recruiter: Mapping, number: int) 
 def _worth_asking(tx: Transaction, context: Context, wish: Mapping, rows: Sequence[Mapping]) -> set[str]:
     """Providers that may have more than they told last: they were not asked yet, or what they told of their quotas is old."""
     clouds = context.clouds
-    named = {wish["provider"]} & clouds.providers.keys() if wish["provider"] != AUTO else clouds.providers.keys() - clouds.implied
-    lately = {job["provider"] for job in tx.all("SELECT provider FROM job WHERE kind = 'flavors' AND created_at > ?", (tx.now - REFRESH_SECONDS,))}
+    named = (
+        {wish["provider"]} & clouds.providers.keys() if wish["provider"] != AUTO else clouds.providers.keys() - clouds.implied
+    )
+    lately = {
+        job["provider"]
+        for job in tx.all("SELECT provider FROM job WHERE kind = 'flavors' AND created_at > ?", (tx.now - REFRESH_SECONDS,))
+    }
     full = {row["provider"] for row in rows if choosing.room(row) == 0 and row["updated_at"] < tx.now - REFRESH_SECONDS}
     unknown = named - {row["provider"] for row in rows}
     return (named & full | unknown) - lately
@@ -102,7 +111,11 @@ def known_flavors(tx: Transaction, context: Context, wish: Mapping) -> list[dict
     clouds = context.clouds
     rows = flavors.find(tx, provider=None if wish.get("provider") in (None, AUTO) else wish["provider"])
     named = wish.get("provider")
-    return [row for row in rows if row["provider"] in clouds.providers and (row["provider"] not in clouds.implied or row["provider"] == named)]
+    return [
+        row
+        for row in rows
+        if row["provider"] in clouds.providers and (row["provider"] not in clouds.implied or row["provider"] == named)
+    ]
 
 
 def wish_of(asked: Mapping) -> dict:
@@ -113,7 +126,8 @@ def wish_of(asked: Mapping) -> dict:
 def _spec(context: Context, recruiter: Mapping, flavor: Mapping) -> dict:
     place = {name: flavor[name] for name in ("provider", "region", "price", "currency")}
     return {
-        **place, "flavor": flavor["name"], "batch": recruiter["batch"], "concurrency": recruiter["concurrency"] or flavor["cpu"] or 1,
+        **place, "flavor": flavor["name"], "batch": recruiter["batch"],
+        "concurrency": recruiter["concurrency"] or flavor["cpu"] or 1,
         "prefetch": recruiter["prefetch"] or 0, "permanent": False,
         "wish": {**wish_of(recruiter), "concurrency": recruiter["concurrency"]}, "retry": context.clouds.deployment.retry,
     }  # fmt: skip
@@ -126,9 +140,9 @@ def idle(tx: Transaction) -> list[int]:
     """Machines of workers that are not permanent, hold nothing, and could take nothing of what waits."""
     return tx.column(
         "SELECT machine.id FROM machine JOIN worker ON worker.id = machine.worker_id JOIN batch ON batch.id = worker.batch_id "
-        f"WHERE machine.state = 'up' AND NOT permanent AND deleted_at IS NULL AND NOT {_BUSY} AND (offline OR problem IS NOT NULL "
-        "OR draining OR concurrency = 0 OR batch.stopped OR NOT EXISTS (SELECT 1 FROM task WHERE task.batch_id = worker.batch_id "
-        "AND task.state = 'pending')) ORDER BY machine.id"
+        f"WHERE machine.state = 'up' AND NOT permanent AND deleted_at IS NULL AND NOT {_BUSY} AND (offline "
+        "OR problem IS NOT NULL OR draining OR concurrency = 0 OR batch.stopped OR NOT EXISTS "
+        "(SELECT 1 FROM task WHERE task.batch_id = worker.batch_id AND task.state = 'pending')) ORDER BY machine.id"
     )
 
 
@@ -141,10 +155,10 @@ def destroy_idle(tx: Transaction, machine_ids: Iterable[int]) -> None:
 
 
 def left_behind(tx: Transaction) -> list[int]:
-    """Machines to be destroyed: those that are being taken away and hold nothing any more, and those that come or go without a job."""
+    """Machines to be destroyed: those that are being taken away and hold nothing, and those that come or go without a job."""
     return tx.column(
         "SELECT machine.id FROM machine LEFT JOIN worker ON worker.id = machine.worker_id AND deleted_at IS NULL "
-        f"WHERE (machine.state = 'evicted' AND (worker.id IS NULL OR NOT {_BUSY})) OR (machine.state NOT IN ('up', 'evicted', 'gone') "
-        "AND NOT EXISTS (SELECT 1 FROM job WHERE job.machine_id = machine.id AND job.state IN ('pending', 'running') "
-        "AND job.kind <> 'flavors')) ORDER BY machine.id"
+        f"WHERE (machine.state = 'evicted' AND (worker.id IS NULL OR NOT {_BUSY})) OR (machine.state NOT IN "
+        "('up', 'evicted', 'gone') AND NOT EXISTS (SELECT 1 FROM job WHERE job.machine_id = machine.id "
+        "AND job.state IN ('pending', 'running') AND job.kind <> 'flavors')) ORDER BY machine.id"
     )

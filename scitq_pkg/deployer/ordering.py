@@ -22,7 +22,7 @@ _MOST_CHECKS = 3  # of places that turn out to be full, where there are others
 
 
 def order(context: Context, asked: Mapping, number: int) -> list[dict]:
-    """So many places for machines, each `provider`, `region`, `flavor`, `price`, `currency`, `cpus` (of the flavor; None: unknown).
+    """So many places for machines, each `provider`, `region`, `flavor`, `price`, `currency`, `cpus` (None: unknown).
 
     Raises InvalidRequest, and Conflict when the provider cannot be asked or its quota is used up.
     """
@@ -99,7 +99,13 @@ def _place(row: Mapping) -> dict:
 
 def _check(context: Context, place: Mapping, number: int) -> None:
     call = context.call(
-        place["provider"], "check", lambda line: None, _CHECK_SECONDS, flavor=place["flavor"], region=place["region"], number=number
+        place["provider"],
+        "check",
+        lambda line: None,
+        _CHECK_SECONDS,
+        flavor=place["flavor"],
+        region=place["region"],
+        number=number,
     )
     _answer(call)
 

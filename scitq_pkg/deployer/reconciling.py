@@ -45,16 +45,18 @@ class Look:
             if self._stopped:
                 return
             listed = self._call.answer()
-            self._context.write(lambda tx: reconcile(tx, self.provider, listed, asked_at, self._context.clouds.deployment.destroy_unknown))
+            self._context.write(
+                lambda tx: reconcile(tx, self.provider, listed, asked_at, self._context.clouds.deployment.destroy_unknown)
+            )
             self._seen(self.provider, {machine["name"]: machine for machine in listed})
         except Stopped:
             self.failed = True
         except FAULTS as error:
             self.failed = True
             self._note(error)
-        except Exception as error:  # noqa: BLE001 - a fault of ours: the next look may do better
+        except Exception:  # a fault of ours: the next look may do better
             self.failed = True
-            log.exception("the look at %s: %s", self.provider, error)
+            log.exception("the look at %s", self.provider)
 
     def _note(self, error: Exception) -> None:
         try:
@@ -72,7 +74,9 @@ def reconcile(tx: Transaction, provider: str, listed: Iterable[Mapping], asked_a
     silent = [machine for machine in listed if machine["state"] == SILENT]
     there = [machine for machine in listed if machine["state"] != SILENT]
     names = {machine["name"] for machine in there}
-    hidden = [row for row in machines.ours(tx, provider) if row["name"] not in names and any(_hides(part, row) for part in silent)]
+    hidden = [
+        row for row in machines.ours(tx, provider) if row["name"] not in names and any(_hides(part, row) for part in silent)
+    ]
     found = machines.reconcile(tx, provider, [*there, *map(_as_it_was, hidden)], asked_at)
     if silent:
         providers.trouble(tx, provider, silent[0].get("message") or "a part of it does not answer")

@@ -82,7 +82,7 @@ class Work:
                 self._let_go()
         except Stopped:  # the server stops: whoever leads next goes on with it
             pass
-        except Exception as error:  # noqa: BLE001 - a fault of ours: the job must not stay `running` for ever
+        except Exception as error:  # a fault of ours: the job must not stay `running` for ever
             log.exception("job %s", self.id)
             self._give_up(f"unexpected {type(error).__name__}: {error}")
 

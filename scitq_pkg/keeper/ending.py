@@ -1,4 +1,4 @@
-"""Ends everything that a worker's directory has: the worker's process, its keeper, and what the keeper runs. Standard library only."""
+"""Ends everything that a worker's directory has: the worker's process, its keeper, and what the keeper runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def end(directory: str) -> None:
     below = processes.descendants(table, [one.pid for one in keepers if _lives(one)])
     left = [table[pid] for pid in below] + _marked(directory)
     if not _ended(left, signal.SIGKILL, _LAST_WORDS_SECONDS):
-        raise TimeoutError(f"processes of {directory} outlive SIGKILL: {', '.join(str(one.pid) for one in left if _lives(one))}")
+        raise TimeoutError(
+            f"processes of {directory} outlive SIGKILL: {', '.join(str(one.pid) for one in left if _lives(one))}"
+        )
 
 
 def _holders(directory: str, name: str) -> list[processes.Process]:

@@ -1,4 +1,4 @@
-"""What the conformance suite (`test_cloud_providers.py`) needs of a provider: `clouds/<kind>.py` has a class `Rig` for each kind."""
+"""What the suite for all providers (`test_cloud_providers.py`) needs of one: `clouds/<kind>.py` has a class `Rig`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from scitq import cloud
 from scitq.cloud.calls import Call
 from scitq.cloud.provider import Machine, Order, Provider, Start
+
+from scitq import cloud
 
 TOKEN = "scitq_THE-SECRET-TOKEN-OF-THE-WORKER"
 KEY = "THE-SECRET-KEY-OF-THE-WORKER"
@@ -51,15 +52,28 @@ class Rig:
         """An order of a machine with a name of its own."""
         name = f"scitq-{tag[6:14]}-{uuid.uuid4().hex[:8]}"
         start = Start(
-            server="http://127.0.0.1:9", token=TOKEN, worker=f"worker-of-{name}", key=KEY, concurrency=1, prefetch=0, batch="Default",
-            sha256="0" * 64, version="1",
+            server="http://127.0.0.1:9", token=TOKEN, worker=f"worker-of-{name}", key=KEY, concurrency=1, prefetch=0,
+            batch="Default", sha256="0" * 64, version="1",
         )  # fmt: skip
-        words = {"name": name, "tag": tag, "flavor": self.flavor, "region": self.region, "start": start, "user_data": "#cloud-config\n"}
+        words = {
+            "name": name,
+            "tag": tag,
+            "flavor": self.flavor,
+            "region": self.region,
+            "start": start,
+            "user_data": "#cloud-config\n",
+        }
         return Order(**{**words, **changes})
 
     def call(self, call: str, tag: str = "scitq-00000000aaaaaaaa", **arguments) -> Call:
         """A question to the provider as servers ask it: by a process of its own."""
-        question = {"provider": "it", "config": {"kind": self.kind, **self.config}, "tag": tag, "call": call, "arguments": arguments}
+        question = {
+            "provider": "it",
+            "config": {"kind": self.kind, **self.config},
+            "tag": tag,
+            "call": call,
+            "arguments": arguments,
+        }
         self.heard: list[str] = []
         return Call(question, self.heard.append)
 

@@ -1,12 +1,13 @@
-"""Promise 34: a machine is recorded before it is asked for; none is left running and unknown. The server is killed at every step."""
+"""Promise 34: a machine is recorded before it is asked for; none is left running and unknown. Servers are killed at all steps."""
 
 from __future__ import annotations
 
 import pytest
 from env import Env
 from machines import Site
-from scitq import cloud
 from scitq.cloud.provider import Order, Start
+
+from scitq import cloud
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,9 @@ def test_killed_while_the_provider_is_asked(site):
 def test_killed_when_something_is_there_and_nobody_was_told(site):
     (order,) = site.deploy(number=1)
     name, _ = machine_of(site, order)
-    site.env.until(lambda: name in site.folders() or machine_of(site, order)[1] not in ("planned", "creating"), what="it begins")
+    site.env.until(
+        lambda: name in site.folders() or machine_of(site, order)[1] not in ("planned", "creating"), what="it begins"
+    )
     restart(site)
     site.until_online(1)
     check_known(site)
@@ -127,5 +130,7 @@ def test_a_machine_that_nobody_here_asked_for_is_shown_then_destroyed(site):
     site.configure(destroy_unknown=True)
     site.server.restart()
     name = make(900_002)
-    site.env.until(lambda: site.rows(f"SELECT 1 FROM machine WHERE name = '{name}' AND state = 'gone'"), what="it is destroyed unasked")
+    site.env.until(
+        lambda: site.rows(f"SELECT 1 FROM machine WHERE name = '{name}' AND state = 'gone'"), what="it is destroyed unasked"
+    )
     assert site.running() == {} and site.folders() == set()
