@@ -47,7 +47,7 @@ class LiveData:
         }
 
     def _batch(self, row: dict, slots: int, now: float) -> dict:
-        return with_iso_times(row | {"slots": slots} | self._pace.of(row, slots, now))
+        return with_iso_times(_in_cents(row) | {"slots": slots} | self._pace.of(row, slots, now))
 
 
 def about(store: Store, server_id: str, counts: dict[str, int]) -> dict:
@@ -84,7 +84,12 @@ def _sum(rows: list[dict]) -> dict[str, int]:
 
 def worker_row(row: dict) -> dict:
     """A worker as pages show it: of its statistics what they draw."""
-    return with_iso_times(row | {"stats": measures(row["stats"])})
+    return with_iso_times(_in_cents(row | {"stats": measures(row["stats"])}))
+
+
+def _in_cents(row: dict) -> dict:
+    """Its cost to two digits: with more it would be news at every look."""
+    return row if row["cost"] is None else row | {"cost": round(row["cost"], 2)}
 
 
 def measures(stats: object) -> dict | None:
