@@ -162,11 +162,12 @@ def test_servers_of_one_database_tell_the_same(tmp_path, postgres):
 # --- what is news -----------------------------------------------------------------------------------------------------
 
 
-def picture(version=1, batches=None, workers=None, decides=True, **counts) -> dict:
+def picture(version=1, batches=None, workers=None, jobs=None, decides=True, **counts) -> dict:
     return {
         "version": version,
         "batches": batches or {},
         "workers": workers or {},
+        "jobs": jobs or {},
         "server": {"counts": counts, "decides": decides},
     }
 
@@ -178,6 +179,7 @@ def picture(version=1, batches=None, workers=None, decides=True, **counts) -> di
         (picture(1), picture(2), {"version": 2, "batches": [], "batches_gone": [], "workers": [], "workers_gone": []}),
         (picture(batches={"a": 1, "b": 1}), picture(batches={"b": 2, "c": 1}), {"batches": [2, 1], "batches_gone": ["a"]}),
         (picture(workers={1: "x", 2: "y"}), picture(workers={1: "x"}), {"workers": [], "workers_gone": [2]}),
+        (picture(jobs={1: "x"}), picture(jobs={1: "y", 2: "x"}), {"jobs": ["y", "x"], "jobs_gone": []}),
         (picture(pending=1), picture(pending=2), {"server": {"counts": {"pending": 2}, "decides": True}}),
     ],
 )
