@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from . import __version__, auth, scheduler, serving
+from . import __version__, auth, firstboot, scheduler, serving
 from .address import is_loopback, join_url
 from .api.answers import error_body
 from .api.application import Application
@@ -102,6 +102,7 @@ class Server:
     def _make_service(self) -> Service:
         server_id = self.store.read(lambda tx: tx.value("SELECT value FROM setting WHERE name = 'server_id'"))
         clouds = checked(self.settings)
+        firstboot.check(clouds.deployment.first_boot)
         self.deployer = Deployer(self.store, clouds, server_id, self.url, self.settings.data)
         return Service(
             settings=self.settings,

@@ -16,7 +16,7 @@ import yaml
 from env import START_SECONDS, Env, Process
 from scitq.cloud.provider import Start
 from scitq.errors import InvalidRequest
-from scitq.firstboot import MOST_BYTES, user_data
+from scitq.firstboot import MOST_BYTES, check, user_data
 from scitq.firstboot.document import environment_file
 from scitq.transport import Connection
 from services import needed
@@ -78,6 +78,7 @@ def test_what_is_configured_arrives(full):
     assert values["SCITQ_PACKAGES"].split() == ["ca-certificates", "rclone", "nfs-common", "pigz", "samtools=1.16.1-1"]
     assert (values["SCITQ_NFS"], float(values["SCITQ_SWAP"]), values["SCITQ_DOCKER"]) == ("nas:/export/lab", 0.2, "1")
     assert yaml.safe_load(text)["ssh_authorized_keys"] == full["ssh_keys"]
+    check(full)
 
 
 def said_by_a_shell(text: str) -> dict[str, str]:
@@ -97,9 +98,10 @@ def said_by_a_shell(text: str) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(deployment, named):
-    with pytest.raises(InvalidRequest) as error:
-        user_data(start(), deployment)
-    assert error.value.field == f"deployment.{named}" and error.value.message
+    for found in (lambda: user_data(start(), deployment), lambda: check(deployment)):
+        with pytest.raises(InvalidRequest) as error:
+            found()
+        assert error.value.field == f"deployment.{named}" and error.value.message
 
 
 def test_a_document_that_no_provider_takes_is_not_made(tmp_path):

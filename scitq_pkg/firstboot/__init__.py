@@ -56,6 +56,15 @@ def user_data(start: Start, deployment: Mapping) -> str:
     return text
 
 
+def check(deployment: Mapping) -> None:
+    """Raises InvalidRequest that names what is wrong with the `deployment` part of the configuration, before there is a machine."""
+    for key in ("rclone_conf", "registry_login", "ca"):
+        if deployment.get(key):
+            _read(deployment, key)
+    _boot_values(Start("localhost", "", "", "", 1, 0, "", "", ""), deployment)
+    _lines(deployment, "ssh_keys")
+
+
 def _own_files(start: Start, deployment: Mapping) -> list[dict]:
     scripts = files(__name__) / "scripts"
     made = [_file(f"{_LIBRARY}/{name}", (scripts / name).read_text("utf-8"), _PROGRAM) for name in _STEPS]
