@@ -11,7 +11,7 @@ from email.policy import default
 import pytest
 from hands import Hands, refused
 from receivers import Mailbox, Receiver, wait_for
-from scitq.errors import InvalidRequest, NotAllowed, Unreachable
+from scitq.errors import Conflict, InvalidRequest, NotAllowed, Unreachable
 from scitq.mailing import MailServer, check_recipient, send
 from scitq.notifying import ATTEMPTS, Notifying, mail_server, pause_after, sentence
 from scitq.settings import Settings
@@ -306,6 +306,14 @@ def test_who_comes_late_is_told_of_what_comes(house):
     assert told() == ["done"]
     house.write(batches.delete, "b", WHO)
     assert house.rows("notifier") == [] and len(house.rows("message")) == 1, "what it had to tell is still told"
+
+
+def test_a_batch_has_only_so_many(house):
+    for number in range(notifiers.MOST):
+        put(house, target=f"https://h/{number}")
+    with pytest.raises(Conflict, match="50 notifiers, which is the most"):
+        put(house)
+    put(house, target="https://h/3", failures=1)
 
 
 def test_messages_come_again_ever_later_for_a_day_and_are_given_up(house):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 
+from ..errors import Conflict
 from ..protocol import CANCELED, FAILED, LIVE, PENDING, WAITING
 from ..webhook import masked
 from . import batches, events
@@ -17,6 +18,7 @@ from .transaction import Transaction, marks
 
 WHO = "notifier"  # its name in the event log
 DONE, FAILURES = "done", "failures"
+MOST = 50  # of a batch
 _SELECT = (
     "SELECT notifier.id, batch_id, batch.name AS batch, kind, target, done, failures, told, failures_told, origin, "
     "notifier.created_at FROM notifier JOIN batch ON batch.id = notifier.batch_id WHERE 1 = 1"
@@ -32,7 +34,8 @@ _BUSY = (PENDING, *LIVE)
 def put(tx: Transaction, given: dict, who: str) -> dict:
     """The notifier of this batch and target (`kind`, `target`), made or made like this one: twice is once.
 
-    One that is made when all of a batch is done, or when so many failed already, tells of what comes, not of what was.
+    One that is made when all of a batch is done, or when so many failed already, tells of what comes, not of what was. Raises
+    Conflict if the batch has too many.
     """
     batch_id = batches.ensure(tx, given["batch"])
     known = _of_target(tx, batch_id, given)
@@ -41,6 +44,8 @@ def put(tx: Transaction, given: dict, who: str) -> dict:
         known = _of_target(tx, batch_id, given)  # by another server, until new ids were to be had
     if known is not None:
         return _update(tx, known, given, who)
+    if tx.value("SELECT COUNT(*) FROM notifier WHERE batch_id = ?", (batch_id,)) >= MOST:
+        raise Conflict(f"batch {given['batch']:.80} has {MOST} notifiers, which is the most: have a list of people told by one")
     columns = {name: given[name] for name in ("kind", "target", "done", "failures", "origin")}
     state = {"told": newest(tx, batch_id) if is_done(tx, batch_id) else None, **_known_failures(tx, batch_id, given)}
     tx.insert(Notifier, {"id": notifier_id, "batch_id": batch_id, **columns, **state, "created_at": tx.now})
