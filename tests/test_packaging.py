@@ -291,7 +291,7 @@ def test_the_documentation_page_has_its_files(shape, tmp_path):
 
 def test_licences_are_in_the_file(built):
     names = zipfile.ZipFile(built).namelist()
-    for name in ("bottle", "peewee", "waitress", "marshmallow", "apispec", "packaging", "pyyaml", "requests", "urllib3", "certifi"):
+    for name in ("bottle", "peewee", "waitress", "marshmallow", "apispec", "packaging", "pyyaml", "rcssmin", "requests", "rjsmin", "urllib3", "certifi"):
         assert any(re.match(rf"{name}-[\d.]+\.dist-info/METADATA", entry) for entry in names), name
     for layer, words in build_zipapp.SELDOM.items():
         with zipfile.ZipFile(built) as archive, archive.open(f"_layers/{layer}-any.zip") as inner:

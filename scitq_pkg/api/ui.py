@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+import rcssmin
 import rjsmin
 from marshmallow import EXCLUDE
 
@@ -78,6 +79,8 @@ def _depth(environ: dict) -> int:
 def _file(name: str) -> _File | None:
     kind = ui.kind(name)
     plain = script(name) if kind == ui.KINDS["js"] else ui.read(name)
+    if plain is not None and kind == ui.KINDS["css"]:
+        plain = rcssmin.cssmin(plain)
     return _prepared(kind, plain) if plain is not None and kind else None
 
 

@@ -25,7 +25,7 @@ export function workerCommand({ batch, concurrency, elsewhere }) {
  */
 export function copyLine(label) {
   const code = el("code", { tabindex: 0, role: "region", "aria-label": label });
-  const button = el("button", { type: "button", class: "small", text: "Copy", "aria-label": `Copy: ${label}`, on: { click: () => copy(code) } });
+  const button = el("button", { class: "small", text: "Copy", "aria-label": `Copy: ${label}`, on: { click: () => copy(code) } });
   return { node: el("div", { class: "copy-line" }, code, button), set: (text) => (code.textContent = text) };
 }
 

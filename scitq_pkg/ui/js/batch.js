@@ -100,15 +100,15 @@ class View {
   }
 
   budgetButton() {
-    return el("button", { type: "button", text: "Budget…", title: "What machines that are deployed for it may cost", on: { click: () => askBudget(this.row) } });
+    return el("button", { text: "Budget…", title: "What machines that are deployed for it may cost", on: { click: () => askBudget(this.row) } });
   }
 
   deployButton() {
-    return el("button", { type: "button", class: "small", text: "Deploy…", title: "New machines of a provider, for this batch", on: { click: () => deploy(this.name) } });
+    return el("button", { class: "small", text: "Deploy…", title: "New machines of a provider, for this batch", on: { click: () => deploy(this.name) } });
   }
 
   deleteButton() {
-    return el("button", { type: "button", class: "danger", text: "Delete…", on: { click: () => deleteBatch(this.row) } });
+    return el("button", { class: "danger", text: "Delete…", on: { click: () => deleteBatch(this.row) } });
   }
 
   spanChoice() {
@@ -147,8 +147,8 @@ class View {
     this.stopped = stopped;
     replace(this.parts.stopped, stopped ? badge("stopped") : null);
     const button = stopped
-      ? el("button", { type: "button", class: "primary", text: "Go", title: "Let tasks start again; what was suspended goes on", on: { click: () => goBatch(this.row) } })
-      : el("button", { type: "button", text: "Stop…", title: "Nothing of it starts any more", on: { click: () => stopBatch(this.row) } });
+      ? el("button", { class: "primary", text: "Go", title: "Let tasks start again; what was suspended goes on", on: { click: () => goBatch(this.row) } })
+      : el("button", { text: "Stop…", title: "Nothing of it starts any more", on: { click: () => stopBatch(this.row) } });
     replace(this.parts.stopgo, button);
   }
 
@@ -270,7 +270,7 @@ function hintButton(memory, batch) {
     const yes = rows.length && (await confirm({ title: `Set the concurrency of ${many(rows.length, "worker")} to ${wanted}?`, body, verb: "Set" }));
     if (yes) await changeMany(rows, { concurrency: wanted }, `Concurrency ${wanted} on ${many(rows.length, "worker")}.`, (row) => ({ concurrency: row.concurrency }));
   };
-  return el("p", null, el("button", { type: "button", text: `Set concurrency ${wanted}…`, on: { click: work } }));
+  return el("p", null, el("button", { text: `Set concurrency ${wanted}…`, on: { click: work } }));
 }
 
 function timelinePart({ to, items }, width) {

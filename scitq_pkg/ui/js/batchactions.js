@@ -86,7 +86,7 @@ const EXPORTS = {
  */
 export function exports(row) {
   return Object.values(EXPORTS).map(([label, title, save]) => {
-    const button = el("button", { type: "button", title, text: label, "aria-label": `Export ${label}: ${title}`, on: { click: () => run(button, label, save, row()) } });
+    const button = el("button", { title, text: label, "aria-label": `Export ${label}: ${title}`, on: { click: () => run(button, label, save, row()) } });
     return button;
   });
 }

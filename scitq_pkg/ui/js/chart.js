@@ -98,7 +98,7 @@ export function meter(share, isTooMuch = false) {
 }
 
 function opener(item, onOpen) {
-  return el("button", { type: "button", class: "as-link", on: { click: () => onOpen(item) } }, item.title ?? item.state);
+  return el("button", { class: "as-link", on: { click: () => onOpen(item) } }, item.title ?? item.state);
 }
 
 /** The drawing, and its data as a table that is made when somebody opens it. */

@@ -35,8 +35,8 @@ export async function form({ title, body, fields, verb, danger = false, preview 
 export function toast(text, { kind = "ok", undo = null } = {}) {
   const end = () => node.remove();
   const buttons = [
-    undo && el("button", { type: "button", class: "small", on: { click: () => (end(), undo()) } }, "Undo"),
-    el("button", { type: "button", class: "quiet small", "aria-label": "Dismiss", on: { click: end } }, "✕"),
+    undo && el("button", { class: "small", on: { click: () => (end(), undo()) } }, "Undo"),
+    el("button", { class: "quiet small", "aria-label": "Dismiss", on: { click: end } }, "✕"),
   ];
   const node = el("div", { class: "toast", data: { kind }, role: kind === "failed" ? "alert" : null }, el("p", null, text), ...buttons);
   const seen = () => (node.matches(":hover, :focus-within") ? later() : end());
@@ -57,7 +57,7 @@ const wording = ({ field, message }) => (field && !message.includes(field) ? `${
 
 function ask({ title, content, verb, danger, values, no = "Cancel", changed = null, wide = false, work = null }) {
   const id = `dialog-${++serial}`;
-  const cancel = el("button", { type: "button", autofocus: danger, hidden: no === null }, no ?? "");
+  const cancel = el("button", { autofocus: danger, hidden: no === null }, no ?? "");
   const ok = el("button", { type: "submit", class: danger ? "danger" : "primary" }, verb);
   const wrong = el("p", { class: "field-error", role: "alert", hidden: true });
   const inner = el("form", { method: "dialog" }, el("h2", { id }, title), content, wrong, el("div", { class: "dialog-buttons" }, cancel, ok));

@@ -5,7 +5,7 @@ const PROPERTIES = new Set(["value", "checked", "selected", "indeterminate"]);
 const SCRIPT_URL = /^[\s\0-\x20]*(javascript|data|vbscript)\s*:/i;
 
 /**
- * An HTML element.
+ * An HTML element; a button submits nothing unless it says so.
  * @param {string} tag
  * @param {object|null} [props] `class`, `text`, `on: {event: fn}`, `data: {}`, `style: {}`, any attribute; false, null, undefined are left out
  * @param {...(Node|string|number|Array|null|false)} children
@@ -13,6 +13,7 @@ const SCRIPT_URL = /^[\s\0-\x20]*(javascript|data|vbscript)\s*:/i;
  */
 export function el(tag, props, ...children) {
   const node = document.createElement(tag);
+  if (tag === "button") node.type = "button";
   for (const [name, value] of Object.entries(props ?? {})) set(node, name, value);
   append(node, children);
   return node;

@@ -53,8 +53,8 @@ class Editing {
     this.more = el("select", { "aria-label": "Set another field", on: { change: () => this.#add() } });
     this.set = el("div", { class: "edit-set" });
     this.preview = el("div", { class: "preview", "aria-live": "polite" });
-    this.look = el("button", { type: "button", on: { click: () => this.#refresh() } }, "Show what would change");
-    this.cancel = el("button", { type: "button" }, "Cancel");
+    this.look = el("button", { on: { click: () => this.#refresh() } }, "Show what would change");
+    this.cancel = el("button", null, "Cancel");
     this.ok = el("button", { type: "submit", class: "primary" }, "Change");
     this.dialog = this.#dialog(id, words);
     this.#offer();
@@ -111,7 +111,7 @@ class Editing {
     if (!field) return;
     const made = control(field);
     const row = { field, input: made.input };
-    const remove = el("button", { type: "button", class: "quiet small", "aria-label": `Do not set ${field.label}`, text: "✕", on: { click: () => this.#remove(row) } });
+    const remove = el("button", { class: "quiet small", "aria-label": `Do not set ${field.label}`, text: "✕", on: { click: () => this.#remove(row) } });
     row.node = el("div", { class: "edit-row" }, made.node, remove);
     this.#rows.push(row);
     this.set.append(row.node);

@@ -74,7 +74,7 @@ function lastLine(group) {
 }
 
 function actions(batch, group, edit) {
-  const button = (text, title, work) => el("button", { type: "button", class: "small", title, text, on: { click: work } });
+  const button = (text, title, work) => el("button", { class: "small", title, text, on: { click: work } });
   const newest = group.task_ids.at(-1);
   const what = ending(group) + (group.last_line ? `: ${group.last_line}` : "");
   return el("span", { class: "row" },

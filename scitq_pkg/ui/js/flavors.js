@@ -45,7 +45,7 @@ export async function passing({ provider, region, flavor }, choose) {
 const size = (gigabytes) => (gigabytes === null ? "–" : `${count(gigabytes)} GB`);
 
 const COLUMNS = [
-  ["Flavor", (item, choose) => el("button", { type: "button", class: "as-link", title: "Choose this one", on: { click: () => choose(item) } }, named(item.name))],
+  ["Flavor", (item, choose) => el("button", { class: "as-link", title: "Choose this one", on: { click: () => choose(item) } }, named(item.name))],
   ["Where", ({ provider, region }) => named(`${provider} ${region}`)],
   ["CPUs", ({ cpu }) => count(cpu), "num"],
   ["Memory", ({ ram }) => size(ram), "num"],

@@ -3,11 +3,11 @@
 import { get } from "./api.js";
 import { el } from "./dom.js";
 import { when } from "./format.js";
+import { UNFINISHED } from "./jobparts.js";
 
 const WAIT = 20; // seconds that the server may hold a request
 const REST_MS = 1000; // after an answer without lines
 const NEAR = 30; // pixels: who is so near to the end follows it
-const UNFINISHED = ["pending", "running"];
 
 /**
  * @param {object} ctx of the page: with it the log ends

@@ -35,7 +35,7 @@ export function jobInShort(job) {
  * @param {(job: object|null) => void} done the job as it is then, null when it is gone
  */
 export function jobActions(job, done) {
-  const button = (text, title, work, danger) => el("button", { type: "button", class: `small ${danger ? "danger" : ""}`.trim(), title, "aria-label": `${text}: ${titleOf(job)}`, on: { click: work }, text });
+  const button = (text, title, work, danger) => el("button", { class: `small ${danger ? "danger" : ""}`.trim(), title, "aria-label": `${text}: ${titleOf(job)}`, on: { click: work }, text });
   if (UNFINISHED.includes(job.state)) return [button("Cancel…", "End it", () => cancel(job, done), true)];
   const tried = (work, said) => () => work().then((answer) => (toast(said), done(answer)), failed);
   const again = job.state === "succeeded" ? null : button("Relaunch", "Try it anew", tried(() => post(`/jobs/${job.id}/relaunch`), `Tried anew: ${titleOf(job)}.`));

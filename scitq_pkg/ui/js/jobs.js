@@ -115,7 +115,7 @@ function destroyButton(row, done) {
     const yes = await confirm({ title: `Destroy ${named(row.name)}?`, body: `${what}The machine and all that lies on it are gone for good.`, verb: "Destroy", danger: true });
     if (yes) await del(`/machines/${row.id}`).then(done, failed);
   };
-  return el("button", { type: "button", class: "small danger", "aria-label": `Destroy ${row.name}`, on: { click } }, "Destroy…");
+  return el("button", { class: "small danger", "aria-label": `Destroy ${row.name}`, on: { click } }, "Destroy…");
 }
 
 const PROVIDERS = [
@@ -129,5 +129,5 @@ const PROVIDERS = [
 
 function askButton({ name }) {
   const ask = () => post("/flavors/update", { provider: name }).then(() => toast(`${named(name)} is asked for its flavors.`), failed);
-  return el("button", { type: "button", class: "small", "aria-label": `Ask ${name} for its flavors`, on: { click: ask } }, "Ask for flavors");
+  return el("button", { class: "small", "aria-label": `Ask ${name} for its flavors`, on: { click: ask } }, "Ask for flavors");
 }

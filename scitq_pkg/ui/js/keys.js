@@ -33,7 +33,7 @@ export function listed() {
 /** Shows what keys there are. */
 export function help() {
   const rows = listed().map(([names, what]) => el("tr", null, el("td", null, names.map(key)), el("td", null, what)));
-  const close = el("button", { type: "button", class: "primary", autofocus: true, on: { click: () => dialog.close() } }, "Close");
+  const close = el("button", { class: "primary", autofocus: true, on: { click: () => dialog.close() } }, "Close");
   const dialog = el(
     "dialog",
     { class: "dialog", "aria-labelledby": "keys-title", on: { close: () => dialog.remove() } },

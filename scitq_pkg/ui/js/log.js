@@ -107,14 +107,14 @@ function likely({ state, stdout_size: out, stderr_size: err }) {
 }
 
 function button(text, click, props) {
-  return el("button", { type: "button", ...props, on: { click } }, text);
+  return el("button", { ...props, on: { click } }, text);
 }
 
 function tabList(choose) {
   const labels = { stdout: "stdout", stderr: "stderr", both: "both" };
   const parts = Object.entries(labels).map(([name, text]) => {
     const size = el("small", { class: "muted" });
-    const tab = el("button", { type: "button", "aria-pressed": "false", on: { click: () => choose(name) } }, text, " ", size);
+    const tab = el("button", { "aria-pressed": "false", on: { click: () => choose(name) } }, text, " ", size);
     return { name, tab, size };
   });
   return {
@@ -139,8 +139,8 @@ class Pane {
     Object.assign(this, { id: execution.id, name, changed });
     this.#state = execution.state;
     this.#size = execution[`${name}_size`] ?? 0;
-    this.earlier = el("button", { type: "button", class: "log-more", on: { click: () => this.#loadEarlier() } });
-    this.later = el("button", { type: "button", class: "log-more", on: { click: () => this.follow(true) } });
+    this.earlier = el("button", { class: "log-more", on: { click: () => this.#loadEarlier() } });
+    this.later = el("button", { class: "log-more", on: { click: () => this.follow(true) } });
     this.text = el("div", { class: "log-text" });
     this.tail = el("div", { class: "log-block" });
     this.status = el("p", { class: "log-status muted", role: "status" });

@@ -22,7 +22,7 @@ export class Finder {
       on: { input: () => this.#search(true), keydown: (event) => this.#key(event) },
     });
     this.told = el("output", { class: "muted log-found", "aria-live": "polite" });
-    const step = (text, label, by) => el("button", { type: "button", "aria-label": label, title: label, on: { click: () => this.#go(by) } }, text);
+    const step = (text, label, by) => el("button", { "aria-label": label, title: label, on: { click: () => this.#go(by) } }, text);
     this.node = el("span", { class: "log-find" }, this.input, this.told, step("↑", "Found before", -1), step("↓", "Found next", 1));
   }
 

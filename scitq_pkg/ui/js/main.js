@@ -84,13 +84,13 @@ function moved(now) {
 
 function buildHeader() {
   const brand = el("a", { class: "brand", href: new URL("ui/", root).href, "aria-label": "scitq, overview" }, el("img", { src: new URL("ui/icon.svg", root).href, alt: "", width: 22, height: 22 }), "scitq");
-  const keysButton = el("button", { type: "button", class: "quiet", title: "Keys (?)", "aria-label": "Keys", on: { click: help } }, "?");
+  const keysButton = el("button", { class: "quiet", title: "Keys (?)", "aria-label": "Keys", on: { click: help } }, "?");
   replace(header, brand, nav, el("div", { class: "header-end" }, line, themeButton(), keysButton, who), bar);
 }
 
 function themeButton() {
   const root = document.documentElement;
-  const button = el("button", { type: "button", class: "quiet theme" });
+  const button = el("button", { class: "quiet theme" });
   const now = () => root.dataset.theme ?? "auto";
   const tell = () => {
     button.textContent = { auto: "◐", light: "○", dark: "●" }[now()];
@@ -117,7 +117,7 @@ function keep(name, value) {
 }
 
 function showWho(you) {
-  const signOut = el("button", { type: "button", class: "quiet", on: { click: leaveServer } }, "Sign out");
+  const signOut = el("button", { class: "quiet", on: { click: leaveServer } }, "Sign out");
   replace(who, el("span", { class: "who-name", title: `Signed in as ${you.name}, role ${you.role}` }, you.name), signOut);
 }
 
@@ -152,7 +152,7 @@ function showLine() {
   show(bar, lost || Boolean(updated));
   bar.dataset.kind = lost ? "lost" : "news";
   if (lost) setText(bar, `Connection lost, trying again. What you see is ${duration(Math.round((Date.now() - live.freshAt) / 1000))} old.`);
-  else if (updated && !bar.querySelector("button")) replace(bar, `The server was updated to ${live.server.version}. `, el("button", { type: "button", class: "small", on: { click: () => location.reload() } }, "Reload"));
+  else if (updated && !bar.querySelector("button")) replace(bar, `The server was updated to ${live.server.version}. `, el("button", { class: "small", on: { click: () => location.reload() } }, "Reload"));
 }
 
 function setText(node, text) {
@@ -195,7 +195,7 @@ async function trySignIn(input, button, wrong) {
 }
 
 function unreachable(error) {
-  const again = el("button", { type: "button", class: "primary", on: { click: () => location.reload() } }, "Try again");
+  const again = el("button", { class: "primary", on: { click: () => location.reload() } }, "Try again");
   replace(main, el("div", { class: "empty", role: "alert" }, el("h1", null, "The server does not answer"), el("p", null, error.message), again));
   setTimeout(() => started || begin(), 3000);
 }

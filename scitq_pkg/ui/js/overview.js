@@ -127,7 +127,7 @@ function workersOf(row) {
 }
 
 function actions(row) {
-  const button = (text, work, more = {}) => el("button", { type: "button", class: "small", "aria-label": `${text} ${row.name}`, on: { click: () => work(row) }, ...more }, text);
+  const button = (text, work, more = {}) => el("button", { class: "small", "aria-label": `${text} ${row.name}`, on: { click: () => work(row) }, ...more }, text);
   const turn = row.stopped ? button("Go", goBatch) : button("Stop", stopBatch);
   return el("span", { class: "row" }, turn, button("Delete", (it) => deleteBatch(it), { class: "small quiet" }));
 }

@@ -25,7 +25,7 @@ export class Properties {
     this.told = el("span", { role: "status" });
     this.save = this.#button("Save", false);
     this.relaunch = this.#button("Save and relaunch", true, "primary");
-    const revert = el("button", { type: "button", text: "Revert", on: { click: () => this.#revert() } });
+    const revert = el("button", { text: "Revert", on: { click: () => this.#revert() } });
     this.bar = el("div", { class: "save-bar", hidden: true }, this.told, el("span", { class: "grow" }), revert, this.save, this.relaunch);
     this.commandNode = el("div", { on: { input: () => this.#typed() } }, this.why, this.command, this.hidden, this.difference);
     this.othersNode = el("div", { on: { input: () => this.#typed() } }, this.others);
@@ -67,7 +67,7 @@ export class Properties {
   }
 
   #button(text, relaunch, kind = "") {
-    return el("button", { type: "button", class: kind, text, on: { click: () => this.#save(relaunch) } });
+    return el("button", { class: kind, text, on: { click: () => this.#save(relaunch) } });
   }
 
   #dirty() {

@@ -24,7 +24,7 @@ const NEW = { rank: 1, prefetch: 0 };
 export function recruiters(ctx, batch, told) {
   let rows = [];
   const actions = (row) => {
-    const button = (text, title, work, kind = "") => el("button", { type: "button", class: `small ${kind}`, title, "aria-label": `${title} ${row.rank}`, text, on: { click: work } });
+    const button = (text, title, work, kind = "") => el("button", { class: `small ${kind}`, title, "aria-label": `${title} ${row.rank}`, text, on: { click: work } });
     return el("span", { class: "row" }, button("Change…", "Change recruiter", () => edit(row)), button("Delete…", "Delete recruiter", () => remove(row), "danger"));
   };
   const shown = table({
@@ -55,7 +55,7 @@ export function recruiters(ctx, batch, told) {
   const again = refresher(ctx, load, told, LEAST_MS);
   ctx.listen("workers", again);
   ctx.listen("batches", again);
-  return { node: shown.node, button: el("button", { type: "button", class: "small", text: "Add a recruiter…", on: { click: () => edit(null) } }) };
+  return { node: shown.node, button: el("button", { class: "small", text: "Add a recruiter…", on: { click: () => edit(null) } }) };
 }
 
 const COLUMNS = [

@@ -121,7 +121,7 @@ function trouble(error) {
     { class: "empty", role: "alert" },
     el("h1", null, missing ? "Not found" : "This page could not be shown"),
     el("p", null, error.message),
-    el("p", { class: "row" }, el("button", { type: "button", on: { click: again } }, "Try again"), link("/", "To the overview")),
+    el("p", { class: "row" }, el("button", { on: { click: again } }, "Try again"), link("/", "To the overview")),
   );
 }
 

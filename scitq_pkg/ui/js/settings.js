@@ -78,7 +78,7 @@ function backup(info, isAdmin) {
     return section("backup-title", "Backup", el("p", { class: "muted" }, "This database is backed up with PostgreSQL's own means: ", el("code", null, "pg_dump"), "."));
   }
   const said = el("p", { role: "status" });
-  const button = el("button", { type: "button", disabled: !isAdmin }, "Make a backup now");
+  const button = el("button", { disabled: !isAdmin }, "Make a backup now");
   button.addEventListener("click", async () => {
     button.disabled = true;
     said.textContent = "Copying the database while work goes on…";

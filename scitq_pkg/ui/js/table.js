@@ -50,11 +50,11 @@ class Table {
 
   build() {
     this.number = el("span", { class: "table-count" });
-    this.news = el("button", { type: "button", class: "small table-news", hidden: true, on: { click: () => this.arrange() } });
+    this.news = el("button", { class: "small table-news", hidden: true, on: { click: () => this.arrange() } });
     this.note = el("span", { class: "muted" });
     this.body = el("tbody", { role: "rowgroup" });
     this.head = el("tr", { role: "row" }, this.selectable ? this.allBox() : null, this.columns.map((column) => this.headCell(column)));
-    this.more = el("button", { type: "button", hidden: true }, "Show more");
+    this.more = el("button", { hidden: true }, "Show more");
     this.none = el("div", { class: "empty", hidden: true });
     const head = el("thead", { role: "rowgroup" }, this.head);
     this.grid = el("table", { class: "rows", role: "table", "aria-busy": "true" }, el("caption", { class: "unseen" }, this.caption), head, this.body);
@@ -63,7 +63,7 @@ class Table {
   }
 
   headCell(column) {
-    const label = column.sort ? el("button", { type: "button", class: "sort", on: { click: () => this.sortBy(column) } }, column.label) : column.label;
+    const label = column.sort ? el("button", { class: "sort", on: { click: () => this.sortBy(column) } }, column.label) : column.label;
     const sorted = this.sorting?.key === column.key && (this.sorting.descending ? "descending" : "ascending");
     return el("th", { scope: "col", role: "columnheader", class: column.class, "aria-sort": sorted, data: { key: column.key, narrow: column.narrow ?? "" } }, label);
   }

@@ -113,8 +113,8 @@ class TaskPage {
   }
 
   #showActions({ state, suspended }) {
-    const button = (name, danger = ACTIONS[name].danger) => el("button", { type: "button", class: danger ? "danger" : null, text: ACTIONS[name].verb, title: ACTIONS[name].one, on: { click: () => this.#do(name) } });
-    const mover = el("button", { type: "button", text: "Move…", title: "To another batch", on: { click: () => move({ ids: [this.id] }).then(() => this.#load()) } });
+    const button = (name, danger = ACTIONS[name].danger) => el("button", { class: danger ? "danger" : null, text: ACTIONS[name].verb, title: ACTIONS[name].one, on: { click: () => this.#do(name) } });
+    const mover = el("button", { text: "Move…", title: "To another batch", on: { click: () => move({ ids: [this.id] }).then(() => this.#load()) } });
     const names = FINAL.has(state) ? ["relaunch"] : state === "running" ? [suspended ? "resume" : "suspend", "term", "kill", "cancel"] : ["cancel"];
     replace(this.actions, names.map((name) => button(name)), HELD.has(state) ? null : mover, button("delete"));
   }
@@ -207,7 +207,7 @@ class TaskPage {
     const { line } = await get(`/tasks/${this.id}/by-hand`).catch((error) => ({ line: error.message }));
     this.#handed = modified;
     const text = el("pre", { class: "mono by-hand", tabindex: "0", text: line });
-    const copy = el("button", { type: "button", class: "small", text: "Copy", on: { click: () => copied(line, text) } });
+    const copy = el("button", { class: "small", text: "Copy", on: { click: () => copied(line, text) } });
     replace(this.hand, el("p", { class: "muted", text: "The same command on any machine, begun in an empty folder." }), el("div", { class: "hand-line" }, text, copy));
   }
 }

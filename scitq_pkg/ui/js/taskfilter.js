@@ -39,7 +39,7 @@ export function filterBar(changed) {
   const chips = stateChips((state) => changed({ state: state || null }, { replace: false }));
   const inputs = Object.fromEntries(Object.entries(FIELDS).map(([word, props]) => [word, field(word, props, changed)]));
   const problem = el("p", { class: "field-error", role: "alert", hidden: true });
-  const clear = el("button", { type: "button", class: "small", text: "Clear the filter", on: { click: () => changed(Object.fromEntries(WORDS.map((word) => [word, null])), { replace: false }) } });
+  const clear = el("button", { class: "small", text: "Clear the filter", on: { click: () => changed(Object.fromEntries(WORDS.map((word) => [word, null])), { replace: false }) } });
   const summary = el("summary", { text: "Filter" });
   const details = el("details", { class: "filter-fields", open: matchMedia(WIDE).matches }, summary, el("div", { class: "filter-grid" }, Object.values(inputs).map(({ node }) => node), clear));
   const node = el("form", { class: "filter", role: "search", "aria-label": "Filter of tasks", on: { submit: (event) => event.preventDefault() } }, chips.node, details, problem);
@@ -96,7 +96,7 @@ function options(word) {
 function stateChips(changed) {
   let chosen = new Set();
   let told = "";
-  const chips = ORDER.map((state) => ({ state, node: el("button", { type: "button", class: "chip", "aria-pressed": "false", on: { click: () => toggle(state) } }, badge(state)) }));
+  const chips = ORDER.map((state) => ({ state, node: el("button", { class: "chip", "aria-pressed": "false", on: { click: () => toggle(state) } }, badge(state)) }));
   function toggle(state) {
     if (!chosen.delete(state)) chosen.add(state);
     changed(ORDER.filter((it) => chosen.has(it)).join(","));

@@ -212,7 +212,7 @@ class Tasks {
   #empty() {
     if (Object.keys(this.filter).length) {
       const clear = () => this.#change(Object.fromEntries(WORDS.map((word) => [word, null])), { replace: false });
-      return [el("p", { text: `No task passes the filter: ${inWords(this.filter)}.` }), el("button", { type: "button", text: "Clear the filter", on: { click: clear } })];
+      return [el("p", { text: `No task passes the filter: ${inWords(this.filter)}.` }), el("button", { text: "Clear the filter", on: { click: clear } })];
     }
     return [el("p", { text: "There are no tasks yet. Queue one:" }), el("pre", { class: "mono", text: "scitq launch echo hello" })];
   }
@@ -226,7 +226,7 @@ class Tasks {
   }
 
   #actionBar() {
-    const button = (text, click, props = {}) => el("button", { type: "button", ...props, text, on: { click } });
+    const button = (text, click, props = {}) => el("button", { ...props, text, on: { click } });
     const doing = (name) => button(ACTIONS[name].verb, () => this.#do(name), { class: ACTIONS[name].danger ? "danger" : null });
     const told = el("span", { class: "selected-count", role: "status" });
     const every = button("", () => this.#selectAll(), { class: "as-link" });
@@ -274,7 +274,7 @@ class Tasks {
 
   #exports() {
     const button = (text, title, work) => {
-      const node = el("button", { type: "button", class: "small", text, title, on: { click: () => this.#save(node, text, work) } });
+      const node = el("button", { class: "small", text, title, on: { click: () => this.#save(node, text, work) } });
       return node;
     };
     return el("div", { class: "exports", role: "group", "aria-label": "Export what is selected, or all that pass the filter" },

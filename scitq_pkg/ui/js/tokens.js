@@ -21,7 +21,7 @@ const ROLES = [
 export function tokens() {
   const made = el("div", { class: "notice", hidden: true, role: "status" });
   const shown = table({ caption: "Tokens", columns: [...columns, { key: "actions", label: "Actions", class: "row-actions", cell: (row) => revokeButton(row, load) }], key: (row) => row.id, empty: "Nobody has a token." });
-  const make = el("button", { type: "button", on: { click: () => makeToken(made, load) } }, "Make a token");
+  const make = el("button", { on: { click: () => makeToken(made, load) } }, "Make a token");
   const head = el("div", { class: "page-head" }, el("h2", { id: "tokens-title" }, "Tokens"), make);
   async function load(force = false) {
     const rows = [];
@@ -58,7 +58,7 @@ async function makeToken(made, load) {
 function showOnce(made, token) {
   const line = copyLine(`the token of ${token.name}`);
   line.set(token.token);
-  const done = el("button", { type: "button", on: { click: () => show(replace(made), false) } }, "I have it");
+  const done = el("button", { on: { click: () => show(replace(made), false) } }, "I have it");
   replace(made, el("p", null, `The token of ${token.name} (${token.role}), shown this once. Who has it may do all of that; give it away on a safe way only.`), line.node, done);
   show(made, true);
 }
@@ -76,5 +76,5 @@ function revokeButton(row, load) {
       failed(error);
     }
   };
-  return el("button", { type: "button", class: "small danger", "aria-label": `Revoke the token of ${row.name}`, on: { click } }, "Revoke");
+  return el("button", { class: "small danger", "aria-label": `Revoke the token of ${row.name}`, on: { click } }, "Revoke");
 }

@@ -103,12 +103,12 @@ class View {
       el("div", { class: "side-by-side" }, section("disks", "Disks"), section("gpus", "GPUs")),
       section("attempts", "Attempts, the newest first", part("more", "p")));
     replace(this.parts.attempts, this.attempts.node);
-    replace(this.parts.more, el("button", { type: "button", text: "Show older ones", on: { click: () => this.more() } }));
+    replace(this.parts.more, el("button", { text: "Show older ones", on: { click: () => this.more() } }));
     show(this.parts.more, false);
   }
 
   buttons() {
-    const button = (props, work) => el("button", { type: "button", ...props, on: { click: work } });
+    const button = (props, work) => el("button", { ...props, on: { click: work } });
     this.drainButton = button({}, () => drain([this.row], !this.row.draining));
     this.upgradeButton = button({ text: "Upgrade", title: "It goes on as the server's version, with what runs" }, () => upgrade([this.row]));
     return [

@@ -116,7 +116,7 @@ export class WorkerLine {
 
   #actions() {
     const { name, draining, outdated, upgrading, version } = this.row;
-    const button = (text, label, work, kind) => el("button", { type: "button", class: `small ${kind ?? ""}`.trim(), "aria-label": `${label} ${name}`, title: `${label} ${name}`, text, on: { click: work } });
+    const button = (text, label, work, kind) => el("button", { class: `small ${kind ?? ""}`.trim(), "aria-label": `${label} ${name}`, title: `${label} ${name}`, text, on: { click: work } });
     return el("span", { class: "row" },
       draining
         ? button("Undrain", "Let tasks come again to", () => drain([this.row], false))

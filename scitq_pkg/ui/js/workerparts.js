@@ -45,8 +45,8 @@ function bar(row, total) {
 export function stepper(label, onChange, most = 100_000) {
   let value = 0;
   const input = el("input", { type: "number", min: 0, max: most, step: 1, "aria-label": label, on: { change: typed, keydown: undo } });
-  const less = el("button", { type: "button", "aria-label": `${label}: one less`, title: "one less", text: "−", on: { click: () => by(-1) } });
-  const more = el("button", { type: "button", "aria-label": `${label}: one more`, title: "one more", text: "+", on: { click: () => by(1) } });
+  const less = el("button", { "aria-label": `${label}: one less`, title: "one less", text: "−", on: { click: () => by(-1) } });
+  const more = el("button", { "aria-label": `${label}: one more`, title: "one more", text: "+", on: { click: () => by(1) } });
 
   function ask(wanted) {
     const kept = Math.min(most, Math.max(0, Math.round(wanted)));

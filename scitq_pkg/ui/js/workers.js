@@ -86,7 +86,7 @@ class View {
     this.bulk = el("div", { class: "bulk", role: "region", "aria-label": "Selected workers", hidden: true });
     replace(this.ctx.main,
       el("header", { class: "page-head" }, el("h1", { text: "Workers" }), this.total,
-        el("button", { type: "button", text: "Deploy…", title: "New machines of a provider", on: { click: () => deploy(this.filter.batch || undefined) } })),
+        el("button", { text: "Deploy…", title: "New machines of a provider", on: { click: () => deploy(this.filter.batch || undefined) } })),
       el("search", { class: "filters" }, this.name, this.state, this.batch),
       this.bulk, this.table.node, this.add.node);
   }
@@ -217,7 +217,7 @@ class View {
   }
 
   bulkButtons() {
-    const button = (text, work, danger) => el("button", { type: "button", text, class: danger ? "danger" : null, on: { click: () => work(this.chosen()) } });
+    const button = (text, work, danger) => el("button", { text, class: danger ? "danger" : null, on: { click: () => work(this.chosen()) } });
     return [
       button("Drain", (rows) => drain(rows, true)),
       button("Undrain", (rows) => drain(rows, false)),
@@ -228,7 +228,7 @@ class View {
       button("Permanent", (rows) => keepMachines(rows, true)),
       button("Not permanent", (rows) => keepMachines(rows, false)),
       button("Delete…", (rows) => this.remove(rows), true),
-      el("button", { type: "button", class: "quiet", text: "Select nothing", on: { click: () => this.table.clear() } }),
+      el("button", { class: "quiet", text: "Select nothing", on: { click: () => this.table.clear() } }),
     ];
   }
 
