@@ -8,6 +8,7 @@ import weakref
 from argparse import Namespace
 
 from ..errors import InvalidRequest, NotFound
+from ..escapes import safe
 from ..lib import Server
 from ..lib.join import tasks_of
 from ..lib.objects import shown
@@ -198,4 +199,4 @@ def _tell_unsent(name: str, unsent: dict[str, int]) -> None:
     """At the end of a script: a `run()` that was forgotten is noticed."""
     if unsent["steps"] and sys.stderr is not None and not sys.stderr.closed:
         steps = f"{unsent['steps']} step{'s' * (unsent['steps'] > 1)}"
-        print(f"workflow {name}: {steps} declared and not sent: submit() or run() sends them", file=sys.stderr)
+        print(f"workflow {safe(name)}: {steps} declared and not sent: submit() or run() sends them", file=sys.stderr)

@@ -49,7 +49,7 @@ class Dialogue:
 
     def run(self) -> str:
         """Until nothing is left, or somebody leaves: QUIT, or EXIT if all should go on as usual."""
-        print(f"workflow {self.workflow.name}: {len(self.done)} of {len(self.workflow.steps)} steps are done", flush=True)
+        print(f"workflow {safe(self.workflow.name)}: {len(self.done)} of {len(self.workflow.steps)} steps are done", flush=True)
         while isinstance(chosen := self._choose(), Step):
             again, answer = False, "r"
             while answer == "r":

@@ -26,7 +26,6 @@ _COLUMNS = (
 _COLORS = {"succeeded": "32", "failed": "31", "running": "36"}
 _BAR_CHARACTERS = 30
 _LEAST_SECONDS = 0.5  # between two looks, and two drawings, if much happens
-_LONGEST_SECONDS = 10.0  # between two looks if nothing does: workers come and go
 _PARTING_SECONDS = 2.0
 _TOLD = 20  # failures that get a line of their own where there is no terminal
 _LAST_LINES = 3
@@ -39,7 +38,7 @@ def follow_in_lines(watch: Watch, refresh: float) -> None:
     known: set[tuple[int, str]] = set()
     with Progress(len(watch.labels)) as progress:
         while True:
-            watch.look(min(refresh, _LONGEST_SECONDS))
+            watch.look(refresh)
             for step, task_id, words in reversed(watch.summary.failures):
                 if len(known) < _TOLD and (task_id, words) not in known:
                     known.add((task_id, words))
@@ -87,7 +86,7 @@ class View:
         try:
             while not self.watch.over and not self._ended.is_set():
                 try:
-                    self.watch.look(min(self.refresh, _LONGEST_SECONDS))
+                    self.watch.look(self.refresh)
                 except Interrupted:  # somebody wants to see it anew
                     self.watch.forget()
                 self._screen.ring()
@@ -130,16 +129,19 @@ class View:
             self.note = ""
             self._hurry()
         elif verb:
-            self._do(verb)
+            self.note = f"{verb}..."
+            threading.Thread(target=self._do, args=(verb,), daemon=True).start()
         return None
 
     def _do(self, verb: str) -> None:
+        """In a thread of its own: a server that is away is waited for."""
         try:
             self.act(verb)
             self.note = {"pause": "paused: nothing new starts", "suspend": "suspended", "resume": "resumed"}[verb]
         except ScitqError as error:
             self.note = f"{verb}: {error}"
         self._hurry()
+        self._screen.ring()
 
     def _hurry(self) -> None:
         self._now.set()

@@ -18,6 +18,7 @@ from .summary import Summary
 
 ACTIVE = (ASSIGNED, ACCEPTED, RUNNING, UPLOADING)
 LATEST = 20  # failures that are looked at
+_MOST_SECONDS = 60.0  # that a server lets us wait
 _NEW = 5  # of them, whose last line is asked for at once
 _LINE_CHARACTERS = 200
 _STUCK_SECONDS = 10.0  # without anything that runs though something could: then the server is asked why
@@ -47,7 +48,7 @@ class Watch:
 
     def look(self, patience: float) -> None:
         """Returns with news as soon as tasks changed, or after so many seconds; a crowded server may answer at once."""
-        wait = {} if self._version is None else {"wait": patience, "version": self._version}
+        wait = {} if self._version is None else {"wait": min(patience, _MOST_SECONDS), "version": self._version}
         version = self.client.get("/tasks/counts", ids=self._any, **wait)["version"]  # first: nothing is missed
         before = self.summary.counts
         rows = {row["name"]: row for row in self.client.pages("/batches", name=self._glob)}

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from .. import fetch
 from ..errors import NotFound
+from ..escapes import safe
 from ..protocol import FINAL, SUCCEEDED
 from ..uris import folder_names, uris
 from . import dialogue, terminal
@@ -44,13 +45,13 @@ class Workflow(Declaration):
 
     # --- running ------------------------------------------------------------------------------------------------------------
 
-    def run(self, refresh: float = 30) -> Summary:
+    def run(self, refresh: float = 10) -> Summary:
         """Sends the steps and shows how they go, until nothing can happen any more: all ended, or wait for ever for a failed one.
 
         What became of them is printed and returned; failures raise nothing. On a terminal it is a live screen with keys,
-        otherwise lines on stderr. `refresh`: look after so many seconds even without news. Leaving it (`q`, Ctrl-C) ends the
-        script with SystemExit 130, at Python's own prompt with KeyboardInterrupt: the tasks go on, and the script that is
-        started again finds them.
+        otherwise lines on stderr. `refresh`: it looks after so many seconds, 60 at most, even without news. Leaving it (`q`,
+        Ctrl-C) ends the script with SystemExit 130, at Python's own prompt with KeyboardInterrupt: the tasks go on, and the
+        script that is started again finds them.
         """
         if not self._batches:
             return Summary(self.name)
@@ -69,12 +70,10 @@ class Workflow(Declaration):
             left = self._show(watch, refresh)
         except KeyboardInterrupt:
             left = QUIT
-        finally:
-            watch.client.close()
         if left == DESTROY:
             self.destroy()
         if left:
-            _leave(f"workflow {self.name} is destroyed" if left == DESTROY else _goes_on(self.name))
+            _leave(f"workflow {safe(self.name)} is destroyed" if left == DESTROY else _goes_on(self.name))
         return self._end(watch)
 
     def _watch(self) -> Watch:
@@ -86,16 +85,16 @@ class Workflow(Declaration):
         counts = {word: sum(len(getattr(applied, name)) for applied in self._untold) for word, name in words.items()}
         if total := sum(counts.values()):
             parts = [f"{count} {word}" for word, count in counts.items() if count]
-            print(f"workflow {self.name}: {total} tasks: {', '.join(parts)}", flush=True)
+            print(f"workflow {safe(self.name)}: {total} tasks: {', '.join(parts)}", flush=True)
         for applied in self._untold:
             for (_, name), why in applied.skipped.items():
-                print(f"{name} stays as it was: it {why}", file=sys.stderr)
+                print(f"{safe(name)} stays as it was: it {why}", file=sys.stderr)
         self._untold.clear()
 
     def _show(self, watch: Watch, refresh: float) -> str | None:
         if not terminal.is_there():
             return follow_in_lines(watch, refresh)
-        return View(watch, refresh, f"workflow {self.name} on {self.server.url}", self._act).show()
+        return View(watch, refresh, f"workflow {safe(self.name)} on {self.server.url}", self._act).show()
 
     def _act(self, verb: str) -> None:
         {"pause": self.pause, "suspend": lambda: self.pause(suspend=True), "resume": self.unpause}[verb]()
@@ -103,7 +102,8 @@ class Workflow(Declaration):
     def _end(self, watch: Watch) -> Summary:
         if not watch.over and watch.labels:
             watch.look(0)
-        print("\n".join(watch.summary.lines()), flush=True)
+        watch.client.close()
+        print(watch.summary, flush=True)
         return watch.summary
 
     def pause(self, suspend: bool = False) -> None:
@@ -173,7 +173,7 @@ class Workflow(Declaration):
 
 
 def _goes_on(name: str) -> str:
-    return f"left workflow {name}: its tasks go on, and starting the script again finds them"
+    return f"left workflow {safe(name)}: its tasks go on, and starting the script again finds them"
 
 
 def _leave(sentence: str) -> None:
