@@ -67,7 +67,9 @@ class Cluster:
                 node=free_port(), mib=mib,
             )
         )  # fmt: skip
-        (folder / "prolog").write_text(f"#!/bin/sh\necho export HOME={folder}/home\n")  # jobs do not use the home of who runs the tests
+        (folder / "prolog").write_text(
+            f"#!/bin/sh\necho export HOME={folder}/home\n"
+        )  # jobs do not use the home of who runs the tests
         (folder / "prolog").chmod(0o755)
         (folder / "munge.key").write_bytes(os.urandom(128))
         (folder / "munge.key").chmod(0o400)

@@ -1,4 +1,4 @@
-"""A real sshd on loopback with throw-away keys: several hosts in one, each a port with a home, and if asked a shell, of its own."""
+"""A real sshd on loopback with throw-away keys: several hosts in one, each a port with a home and a shell of its own."""
 
 from __future__ import annotations
 

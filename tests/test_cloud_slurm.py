@@ -76,7 +76,9 @@ def test_what_anybody_may_see_of_a_job_holds_no_secret(cluster, order):
     cluster.provider().create(order)
     until(lambda: state(cluster, order) == UP, "it runs")
     job = cluster.job(order)
-    seen = cluster.cluster.said("scontrol", "-dd", "show", "job", job) + cluster.cluster.said("scontrol", "write", "batch_script", job, "-")
+    seen = cluster.cluster.said("scontrol", "-dd", "show", "job", job) + cluster.cluster.said(
+        "scontrol", "write", "batch_script", job, "-"
+    )
     assert order.name in seen and OURS in seen
     assert TOKEN not in seen and KEY not in seen
     secret = [path for path in (cluster.folder / order.name).iterdir() if TOKEN in path.read_text() or KEY in path.read_text()]
@@ -122,7 +124,9 @@ def test_a_turn_that_takes_longer_than_a_boot(cluster, env, order):
 
 def test_a_server_that_a_node_does_not_reach(cluster, order):
     with pytest.raises(CloudRefused, match="nodes of it cannot reach this server at http://127.0.0.1:.*: start it at .*--host"):
-        cluster.provider(config={**cluster.config, "url": None}).create(replace(order, start=replace(order.start, server="http://127.0.0.1:9")))
+        cluster.provider(config={**cluster.config, "url": None}).create(
+            replace(order, start=replace(order.start, server="http://127.0.0.1:9"))
+        )
     assert cluster.things() == set()
     cluster.provider(config={**cluster.config, "url": "http://127.0.0.1:9"}).create(order)
     until(lambda: state(cluster, order) == BROKEN, "it finds out")
@@ -134,10 +138,19 @@ def test_a_server_that_a_node_does_not_reach(cluster, order):
 
 def test_flavors_are_partitions_and_what_is_configured(cluster):
     flavors = {"gpu": {"cpu": 8, "ram": 32, "gpus": 2, "gpu": "a100", "gpumem": 80, "price": 1.5}}
-    found = {flavor.name: flavor for flavor in cluster.provider(config={**cluster.config, "flavors": flavors, "currency": "EUR"}).flavors()}
+    found = {
+        flavor.name: flavor
+        for flavor in cluster.provider(config={**cluster.config, "flavors": flavors, "currency": "EUR"}).flavors()
+    }
     assert set(found) == {"main", "shut", "gpu"}
     assert (found["main"].cpu, found["main"].available, found["shut"].available) == (64, 100, 0) and found["main"].ram > 0.5
-    assert (found["gpu"].gpus, found["gpu"].gpu, found["gpu"].tags, found["gpu"].price, found["gpu"].ram) == (2, "a100", "G", 1.5, 32)
+    assert (found["gpu"].gpus, found["gpu"].gpu, found["gpu"].tags, found["gpu"].price, found["gpu"].ram) == (
+        2,
+        "a100",
+        "G",
+        1.5,
+        32,
+    )
 
 
 def test_what_slurm_would_refuse_is_refused_before(cluster, order):
@@ -159,7 +172,11 @@ def test_what_slurm_would_refuse_is_refused_before(cluster, order):
 
 def test_a_cluster_that_is_away(cluster, order, monkeypatch, tmp_path):
     cluster.provider().create(order)
-    text = (cluster.cluster.folder / "slurm.conf").read_text().replace("SlurmctldPort=", "SlurmctldPort=9\nSlurmctldTimeout=1\nMessageTimeout=1\n#")
+    text = (
+        (cluster.cluster.folder / "slurm.conf")
+        .read_text()
+        .replace("SlurmctldPort=", "SlurmctldPort=9\nSlurmctldTimeout=1\nMessageTimeout=1\n#")
+    )
     (tmp_path / "slurm.conf").write_text(text)
     with monkeypatch.context() as patch:
         patch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))

@@ -25,6 +25,7 @@ from scitq.cloud.provider import SILENT, STOPPED, UP, CloudRefused, CloudTrouble
 from services import needed
 from test_cloud_providers import OURS, until
 
+
 class Rig(Base):
     """More hosts, each with a shell of another kind."""
 
@@ -44,7 +45,12 @@ class Rig(Base):
     def options(self, path: Path, host: str, **words) -> list[str]:
         """Of a client that knows one host in another way, and no other."""
         folder = self.sshd.folder
-        usual = {"HostName": "127.0.0.1", "Port": self.sshd.ports.get(host), "IdentitiesOnly": "yes", "IdentityFile": folder / "id"}
+        usual = {
+            "HostName": "127.0.0.1",
+            "Port": self.sshd.ports.get(host),
+            "IdentitiesOnly": "yes",
+            "IdentityFile": folder / "id",
+        }
         usual |= {"UserKnownHostsFile": folder / "known_hosts", "GlobalKnownHostsFile": "/dev/null", "ControlPath": "none"}
         lines = "".join(f"  {name} {value}\n" for name, value in {**usual, **words}.items())
         path.write_text(f"Host {host}\n{lines}")
@@ -100,7 +106,9 @@ def test_a_worker_on_a_host_from_its_start_to_its_end(hosts, env, order):
 
 def test_deployed_by_a_server(hosts, env):
     """With a token of its own, and removed with all that it was given."""
-    env.server("--config", hosts.configuration(env.directory / "server.yaml", {**hosts.config, "maximum": 1}), variables=hosts.environ)
+    env.server(
+        "--config", hosts.configuration(env.directory / "server.yaml", {**hosts.config, "maximum": 1}), variables=hosts.environ
+    )
     env.cli("manage", "worker", "deploy", "2", "-P", "it", "-r", "it", "-f", "auto:cpu>=1", "-b", "b", "--wait", code=0)
     assert sorted(row["flavor"] for row in env.items("/machines")) == ["node1", "node2"]
     env.wait_state(env.launch("-b", "b", "true"))
@@ -207,7 +215,10 @@ def test_a_host_that_is_away_hides_its_machines_alone(hosts, order, tmp_path):
         options = ["-oConnectTimeout=1", *hosts.options(tmp_path / "config", "node2", Port=deaf.getsockname()[1])]
         (tmp_path / "config").write_text(f"{(tmp_path / 'config').read_text()}Host node1\n  Include {hosts.sshd.folder}/config\n")
         found = list(hosts.provider(config={**hosts.config, "options": options}).list())
-    assert [(machine.name, machine.flavor, machine.state) for machine in found] == [(order.name, "node1", UP), ("", "node2", SILENT)]
+    assert [(machine.name, machine.flavor, machine.state) for machine in found] == [
+        (order.name, "node1", UP),
+        ("", "node2", SILENT),
+    ]
     assert found[1].message.startswith("node2 ")
 
 
@@ -289,15 +300,18 @@ def test_killed_between_all_steps_on_the_host(hosts, tmp_path, op):
     file = Path(hosts.environ["SCITQ_ONE_FILE"]).read_bytes()
     asked = {
         "host": "h", "tag": OURS, "name": "scitq-00000000-kill", "maximum": 1, "mark": "M", "scratch": str(tmp_path / "scratch"),
-        "server": hosts.server.getsockname(), "worker": "w", "key": "k", "token": "t", "part": "scitq.pyz.part", "size": len(file),
-        "sha256": hashlib.sha256(file).hexdigest(), "words": ["worker", f"http://127.0.0.1:{hosts.server.getsockname()[1]}", "--name", "w"],
+        "server": hosts.server.getsockname(), "worker": "w", "key": "k", "token": "t", "part": "scitq.pyz.part",
+        "size": len(file), "sha256": hashlib.sha256(file).hexdigest(),
+        "words": ["worker", f"http://127.0.0.1:{hosts.server.getsockname()[1]}", "--name", "w"],
     }  # fmt: skip
 
     def ask(op: str, at: int = 0) -> dict | None:
         """The answer; None when it was killed."""
         question = json.dumps({**asked, "op": op, "size": asked["size"] if op == "start" else 0}).encode() + b"\n"
         words = [sys.executable, "-I", "-c", Path(onhost.__file__).read_text() + KILLING.format(at=at)]
-        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "HOME": str(tmp_path)}) as process:
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "HOME": str(tmp_path)}
+        ) as process:
             with contextlib.suppress(BrokenPipeError):  # killed before it had read all
                 process.stdin.write(question + (file if op == "start" else b""))
                 process.stdin.flush()
@@ -333,6 +347,7 @@ def test_killed_between_all_steps_on_the_host(hosts, tmp_path, op):
         ({"hosts": [{"host": "a", "prot": 22}]}, r"hosts\[0\].prot: there is no such key \(did you mean 'port'"),
         ({"hosts": [{"host": "a", "port": "22"}]}, r"hosts\[0\].port: '22' is no port"),
         ({"hosts": [{"host": "a", "python": "python3; rm"}]}, ".*is no python"),
+        ({"hosts": ["a"], "url": "ftp://a"}, "url: 'ftp://a' is not the address of a server"),
         ({"hosts": ["a"], "options": "-F x"}, "options: a list of words"),
     ],
 )

@@ -374,9 +374,8 @@ def stop(asked: dict) -> dict:
     if record is not None:
         _end_all(record)
         left = _removed(record["scratch"])
-    with _locked():
-        with contextlib.suppress(FileNotFoundError):  # last of all: without it nobody would come back for the rest
-            shutil.rmtree(folder)
+    with _locked(), contextlib.suppress(FileNotFoundError):  # last of all: without it nobody would come back for the rest
+        shutil.rmtree(folder)
     return {"left": left} if left else {}
 
 
@@ -446,7 +445,10 @@ def hold(folder: str) -> int:
             worker.stdin.close()
         return worker.wait()
     except Failure as failure:
-        print(f"{socket.gethostname()} does not reach the server at {':'.join(map(str, order['server']))}: {failure.args[1]}", flush=True)
+        print(
+            f"{socket.gethostname()} does not reach the server at {':'.join(map(str, order['server']))}: {failure.args[1]}",
+            flush=True,
+        )
         return 1
     finally:
         _kill_descendants()

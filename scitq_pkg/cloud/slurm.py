@@ -5,8 +5,8 @@
                           job.py                       what runs as the job (`onhost.hold`)
     <directory>/files/<sum>/scitq.pyz    the one file
 
-A job is known by its name, the machine's, and its comment, the tag. Of jobs of one name Slurm runs one at a time (`singleton`), so a
-kill between a question to Slurm and its answer never makes two workers. A machine is there as long as its folder or its job is.
+A job is known by its name, the machine's, and its comment, the tag. Of jobs of one name Slurm runs one at a time (`singleton`),
+so a kill between a question to Slurm and its answer never makes two workers. A machine is there as long as its folder or job is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..errors import InvalidRequest, nearest
 from . import keys
 from .onhost import AUTHORITY, ORDER, RECORD, TOKEN
 from .provider import BROKEN, CREATING, DELETING, QUEUED, UP, CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order, Tell
-from .ssh import PYTHONS, TEST_PYTHON, one_file, worker_words
+from .ssh import PYTHONS, TEST_PYTHON, one_file, own_url, worker_words
 
 CALL_SECONDS = 60.0
 GONE_SECONDS = 600.0
@@ -44,10 +44,23 @@ _KEYS = {
     "currency": str,
 }  # fmt: skip
 _FLAVOR_KEYS = {
-    "cpu": int, "ram": float, "disk": float, "gpus": int, "gpu": str, "gpumem": float, "partition": str, "time": str, "options": list,
-    "price": float,
+    "cpu": int, "ram": float, "disk": float, "gpus": int, "gpu": str, "gpumem": float, "partition": str, "time": str,
+    "options": list, "price": float,
 }  # fmt: skip
-_OURS = ("job-name", "comment", "output", "error", "dependency", "requeue", "no-requeue", "export", "array", "nodes", "ntasks", "wrap")
+_OURS = (
+    "job-name",
+    "comment",
+    "output",
+    "error",
+    "dependency",
+    "requeue",
+    "no-requeue",
+    "export",
+    "array",
+    "nodes",
+    "ntasks",
+    "wrap",
+)
 _WAITS = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
 _RUNS = ("RUNNING", "RESIZING", "SIGNALING", "STAGE_OUT", "SUSPENDED", "STOPPED")
 _ENDS = ("COMPLETING",)
@@ -59,7 +72,9 @@ echo "$(hostname) has no Python 3.10 or newer: say where it is (python of provid
 exit 1
 """
 _ROOM = re.compile("QOS|policy|MaxSubmit|submit limit|temporarily unable to accept|Limit reached", re.IGNORECASE)
-_TROUBLE = re.compile("contact slurm|controller|timed out|authentication|Connection refused|Zero Bytes|Communication", re.IGNORECASE)
+_TROUBLE = re.compile(
+    "contact slurm|controller|timed out|authentication|Connection refused|Zero Bytes|Communication", re.IGNORECASE
+)
 _GB, _MIB = 1e9, 2**20
 
 
@@ -95,9 +110,10 @@ class Slurm:
         keys.checked(name, config, _KEYS)
         self.name, self._tag, self._tell = name, tag, tell
         self._config = config
+        self._address = own_url(config, name)
         self._folder = Path(config.get("directory") or "~/.scitq/slurm").expanduser().absolute()
         self._options = _options(config.get("options"), f"providers.{name}.options")
-        self._configured = {key: self._kind(str(key), values) for key, values in (config.get("flavors") or {}).items()}
+        self._configured = {str(key): self._kind(str(key), values) for key, values in (config.get("flavors") or {}).items()}
         if not re.fullmatch(r"[A-Za-z0-9_./+-]+", config.get("python") or "python3"):
             raise InvalidRequest("the path of a Python is needed, of letters, digits and ./_+-", field=f"providers.{name}.python")
         if config.get("maximum") is not None and config["maximum"] < 1:
@@ -110,7 +126,9 @@ class Slurm:
         one_file()
         room = self._room()
         if room is not None and number > room:
-            raise NoRoom(f"provider {self.name} has room for {room} more workers, not for {number}: `maximum` is {self._config['maximum']}")
+            raise NoRoom(
+                f"provider {self.name} has room for {room} more workers, not for {number}: `maximum` is {self._config['maximum']}"
+            )
         self._ask(["sbatch", "--test-only", *self._asking(kind)], "#!/bin/sh\n")
 
     def create(self, order: Order) -> Machine:
@@ -164,11 +182,14 @@ class Slurm:
 
     def _find(self, flavor: str, region: str) -> Kind:
         if region != self.name:
-            raise CloudRefused(f"provider {self.name} has no region {region!r:.80}{nearest(region, [self.name])}: there is {self.name}")
+            raise CloudRefused(
+                f"provider {self.name} has no region {region!r:.80}{nearest(region, [self.name])}: there is {self.name}"
+            )
         kinds = self._configured if flavor in self._configured else self._kinds()
         if flavor not in kinds:
             raise CloudRefused(
-                f"provider {self.name} has no flavor {flavor!r:.80}{nearest(flavor, kinds)}: its partitions and its `flavors` are {', '.join(kinds)}"
+                f"provider {self.name} has no flavor {flavor!r:.80}{nearest(flavor, kinds)}: "
+                f"its partitions and its `flavors` are {', '.join(kinds)}"
             )
         return kinds[flavor]
 
@@ -195,7 +216,9 @@ class Slurm:
         if not isinstance(values, Mapping) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", name):
             raise InvalidRequest("wants a name of letters and digits, and {cpu: 4, ram: 16} behind it", field=at)
         keys.checked(f"{self.name}.flavors.{name}", values, _FLAVOR_KEYS)
-        numbers = {key: keys.number(f"{self.name}.flavors.{name}", key, values[key]) for key in ("cpu", "ram", "gpus") if key in values}
+        numbers = {
+            key: keys.number(f"{self.name}.flavors.{name}", key, values[key]) for key in ("cpu", "ram", "gpus") if key in values
+        }
         asked = {
             "partition": values.get("partition"), "time": values.get("time"), "cpus-per-task": values.get("cpu"),
             "mem": f"{int(numbers['ram'] * _GB / _MIB)}M" if "ram" in numbers else None,
@@ -225,7 +248,14 @@ class Slurm:
             said = _last_line(self._folder / name / "job.log")
             return Machine(name, self.name, BROKEN, **told, message=f"its job has ended ({how}){': ' * bool(said)}{said}")
         if job.state in _WAITS:
-            return Machine(name, self.name, CREATING, **told, message=f"its job waits{': ' * bool(job.reason)}{job.reason}", extra={QUEUED: job.reason})
+            return Machine(
+                name,
+                self.name,
+                CREATING,
+                **told,
+                message=f"its job waits{': ' * bool(job.reason)}{job.reason}",
+                extra={QUEUED: job.reason},
+            )
         return Machine(name, self.name, DELETING if job.state in _ENDS else UP, **told, address=job.node or None)
 
     def _records(self) -> Iterator[dict]:
@@ -257,7 +287,10 @@ class Slurm:
 
     def _unusable(self, error: OSError) -> CloudTrouble:
         where = error.filename or self._folder
-        return CloudTrouble(f"{where} cannot be used: {error.strerror}: providers.{self.name}.directory has to be yours, and shared with the nodes")
+        return CloudTrouble(
+            f"{where} cannot be used: {error.strerror}: "
+            f"providers.{self.name}.directory has to be yours, and shared with the nodes"
+        )
 
     def _reserve(self, folder: Path, order: Order) -> dict:
         """The machine's record, which is there before Slurm is asked."""
@@ -274,8 +307,8 @@ class Slurm:
         return record
 
     def _url(self, order: Order) -> str:
-        url = self._config.get("url") or order.start.server
-        if not self._config.get("url") and is_loopback(split_url(url)[1]):
+        url = self._address or order.start.server
+        if self._address is None and is_loopback(split_url(url)[1]):
             raise CloudRefused(
                 f"nodes of {self.name} cannot reach this server at {url}: start it at an address of their network (--host), "
                 f"or give `url` to providers.{self.name}"
@@ -289,7 +322,13 @@ class Slurm:
         if not copy.exists() or copy.stat().st_size != file.size:
             copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(copy, Path(file.path).read_bytes(), 0o644)
-        words = {"name": order.name, "worker": start.worker, "key": start.key, "words": worker_words(start, url), "file": str(copy)}
+        words = {
+            "name": order.name,
+            "worker": start.worker,
+            "key": start.key,
+            "words": worker_words(start, url),
+            "file": str(copy),
+        }
         words |= {"server": split_url(url)[1:3], "scratch": self._config.get("scratch") or start.scratch, "ca": bool(start.ca)}
         _write(folder / ORDER, json.dumps(words))
         _write(folder / TOKEN, start.token)
@@ -347,11 +386,14 @@ class Slurm:
             done = subprocess.run(words, input=script, capture_output=True, text=True, errors="replace", timeout=CALL_SECONDS)
         except FileNotFoundError:
             raise CloudRefused(
-                f"{words[0]} is not there where the server runs: install the commands of Slurm, or start the server on a login node"
+                f"{words[0]} is not there where the server runs: "
+                "install the commands of Slurm, or start the server on a login node"
             ) from None
         except subprocess.TimeoutExpired as error:
             said = _told((error.stderr or b"").decode(errors="replace"))
-            raise (NoRoom if _ROOM.search(said) else CloudTrouble)(f"{words[0]} does not answer: {said or 'it says nothing'}") from None
+            raise (NoRoom if _ROOM.search(said) else CloudTrouble)(
+                f"{words[0]} does not answer: {said or 'it says nothing'}"
+            ) from None
         if done.returncode == 0:
             return done.stdout
         said = _told(done.stderr) or f"exit code {done.returncode}"
@@ -363,7 +405,9 @@ def _options(given, at: str) -> list[str]:
     options = keys.texts(given)
     for option in options:
         if not option.startswith("-"):
-            raise InvalidRequest(f"{option!r:.80} is no option of sbatch: write each as one word, as in [\"--time=8:00:00\"]", field=at)
+            raise InvalidRequest(
+                f'{option!r:.80} is no option of sbatch: write each as one word, as in ["--time=8:00:00"]', field=at
+            )
         if option.lstrip("-").partition("=")[0] in _OURS:
             raise InvalidRequest(f"{option.partition('=')[0]} is chosen by scitq: leave it out", field=at)
     return options

@@ -1,7 +1,7 @@
 """Workers on hosts that ssh reaches: the one file is copied there, and a worker started that outlives the connection.
 
-Everything on a host is done by `onhost`, sent as text to the host's own Python, so nothing has to be installed there. Answers are found
-by a mark of their own among whatever a shell prints at login. Keys of hosts are always checked, passwords never asked for.
+Everything on a host is done by `onhost`, sent as text to the host's own Python, so nothing has to be installed there. Answers are
+found by a mark of their own among whatever a shell prints at login. Keys of hosts are always checked, passwords never asked for.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 
-from ..address import is_loopback, split_url
+from ..address import is_loopback, server_url, split_url
 from ..errors import Conflict, InvalidRequest, nearest
 from ..onefile import OneFile, published
-from .provider import SILENT, UP, CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order, Start, Tell
+from .provider import SILENT, CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order, Start, Tell
 
 AUTO = "auto"  # instead of a host: any that has room
 CONNECT_SECONDS = 10
@@ -35,7 +35,7 @@ PYTHONS = "python3 python3.13 python3.12 python3.11 python3.10"
 TEST_PYTHON = (  # for sh: whether $p is one that does
     'command -v "$p" >/dev/null 2>&1 && "$p" -c "import sys; sys.exit(sys.version_info < (3, 10))" </dev/null >/dev/null 2>&1'
 )
-_BOOT = (  # in single quotes for whatever shell the user has there; sh itself may read ahead on standard input, so it gets no script there
+_BOOT = (  # in single quotes, for whatever shell the user has there; on standard input sh might read more than its script
     "exec sh -c 'for p in {pythons}; do {test} "
     '&& exec "$p" -I -c "import sys; exec(sys.stdin.buffer.read({size}))"; done; echo; echo {mark}nopython\''
 )
@@ -68,7 +68,7 @@ class Ssh:
         self.name, self._tag, self._tell = name, tag, tell
         self._options = _texts(config.get("options", []), f"providers.{name}.options")
         self._accept_new = config.get("accept_new_keys") is True
-        self._url = config.get("url")
+        self._url = own_url(config, name)
         self._currency = config.get("currency")
         self._hosts = {host.name: host for host in _hosts(name, config)}
 
@@ -112,7 +112,9 @@ class Ssh:
     def delete(self, machine: Machine) -> None:
         where = machine.id or (machine.flavor if machine.flavor != AUTO else None)
         if where is not None and where not in self._hosts:
-            raise CloudRefused(f"{machine.name} is on {where}, which providers.{self.name}.hosts does not name any more: put it back")
+            raise CloudRefused(
+                f"{machine.name} is on {where}, which providers.{self.name}.hosts does not name any more: put it back"
+            )
         for host in self._hosts.values() if where is None else [self._hosts[where]]:
             self._stop(host, machine.name)
 
@@ -133,13 +135,17 @@ class Ssh:
         """The host of that name, or all of the region. Raises CloudRefused."""
         groups = {host.group for host in self._hosts.values()}
         if region not in groups:
-            raise CloudRefused(f"provider {self.name} has no region {region!r:.80}{nearest(region, groups)}: there is {', '.join(sorted(groups))}")
+            raise CloudRefused(
+                f"provider {self.name} has no region {region!r:.80}{nearest(region, groups)}: "
+                f"there is {', '.join(sorted(groups))}"
+            )
         there = {host.name: host for host in self._hosts.values() if host.group == region}
         if flavor == AUTO:
             return list(there.values())
         if flavor not in there:
             raise CloudRefused(
-                f"provider {self.name} has no host {flavor!r:.80} in {region}{nearest(flavor, there)}: a flavor is one of its hosts, or {AUTO}"
+                f"provider {self.name} has no host {flavor!r:.80} in {region}{nearest(flavor, there)}: "
+                f"a flavor is one of its hosts, or {AUTO}"
             )
         return [there[flavor]]
 
@@ -200,7 +206,9 @@ class Ssh:
         """Brings the one file to a path in the host's home; whether scp says that it did."""
         words = ["scp", "-q", *self._ssh_options(host), "--", file, f"{_bracketed(host.name)}:{path}"]
         try:
-            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=seconds)
+            done = subprocess.run(
+                words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=seconds
+            )
         except FileNotFoundError:
             return False
         except subprocess.TimeoutExpired:
@@ -281,13 +289,18 @@ class Ssh:
         if code == "unreachable":
             at = f"{server[0]}:{server[1]}"
             if self._url:
-                return CloudTrouble(f"{host.name} reaches nobody at {at} ({sentence}): `url` of providers.{self.name} has to lead to the server")
+                return CloudTrouble(
+                    f"{host.name} reaches nobody at {at} ({sentence}): `url` of providers.{self.name} has to lead to the server"
+                )
             if is_loopback(server[0]):
                 return CloudRefused(
-                    f"{host.name} does not reach the server, which listens at {at} only: give it --host and --cert (docs/security.md), or keep "
+                    f"{host.name} does not reach the server, which listens at {at} only: "
+                    f"give it --host and --cert (docs/security.md), or keep "
                     f"`ssh -N -R {server[1]}:{at} {host.name}` running, and let `url` of providers.{self.name} name its end there"
                 )
-            return CloudTrouble(f"{host.name} does not reach the server at {at} ({sentence}): `url` of providers.{self.name} may name another way")
+            return CloudTrouble(
+                f"{host.name} does not reach the server at {at} ({sentence}): `url` of providers.{self.name} may name another way"
+            )
         kind = {"room": NoRoom, "refused": CloudRefused}.get(code, CloudTrouble)
         return kind(f"{host.name}: {sentence}")
 
@@ -300,6 +313,17 @@ def one_file() -> OneFile:
         raise CloudRefused(error.message) from None
 
 
+def own_url(config: Mapping, provider: str) -> str | None:
+    """The address of the server in the configuration of a provider, whose machines reach it there. Raises InvalidRequest."""
+    given = config.get("url")
+    if given is None:
+        return None
+    try:
+        return server_url(str(given))
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, field=f"providers.{provider}.url") from None
+
+
 def worker_words(start: Start, url: str) -> list[str]:
     """The words of the worker's command that hold no secret and no path."""
     return [
@@ -308,12 +332,17 @@ def worker_words(start: Start, url: str) -> list[str]:
 
 
 def _run(words: list[str], sent: bytes, seconds: float) -> tuple[str, str, int | None]:
-    """Output, errors, and the exit code, None after `seconds`. Standard input stays open: on the other side its end means that nobody waits."""
+    """Output, errors, and the exit code, None after `seconds`.
+
+    Standard input stays open: on the other side its end means that nobody waits.
+    """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
             process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=out, stderr=err)
         except FileNotFoundError:
-            raise CloudRefused("ssh is not installed where the server runs: install it there (apt-get install openssh-client)") from None
+            raise CloudRefused(
+                "ssh is not installed where the server runs: install it there (apt-get install openssh-client)"
+            ) from None
         with ThreadPoolExecutor(1) as writer:
             writing = writer.submit(_send, process, sent)
             try:

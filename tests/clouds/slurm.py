@@ -6,8 +6,9 @@ import socket
 from pathlib import Path
 
 import onefile
-from clouds.rig import Rig as Base
 from slurm import Cluster
+
+from clouds.rig import Rig as Base
 
 
 class Rig(Base):
@@ -19,7 +20,8 @@ class Rig(Base):
         self.folder, self.scratch = directory / "shared", directory / "scratch"
         self.environ = {**self.cluster.environ, "SCITQ_ONE_FILE": str(onefile.make(directory / "scitq.pyz"))}
         self.config = {
-            "directory": str(self.folder), "scratch": str(self.scratch), "maximum": 100, "flavors": {"small": {"cpu": 1, "time": "60"}},
+            "directory": str(self.folder), "scratch": str(self.scratch), "maximum": 100,
+            "flavors": {"small": {"cpu": 1, "time": "60"}},
             "url": f"http://127.0.0.1:{self.server.getsockname()[1]}",
         }  # fmt: skip
 

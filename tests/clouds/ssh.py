@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import onefile
-from clouds.rig import Rig as Base
 from scitq.cloud.provider import Order
 from services import free_port
 from sshd import Sshd
+
+from clouds.rig import Rig as Base
 
 PLAIN = 'sh -c "$SSH_ORIGINAL_COMMAND"'
 
@@ -42,7 +43,9 @@ class Rig(Base):
     def things(self) -> set[str]:
         """Folders of machines on each host, of their scratch too, and processes that name them."""
         homes = self.sshd.folder / "homes"
-        folders = {str(path) for pattern in (".local/share/scitq/*/", ".cache/scitq/scratch/*/") for path in homes.glob(f"*/{pattern}")}
+        folders = {
+            str(path) for pattern in (".local/share/scitq/*/", ".cache/scitq/scratch/*/") for path in homes.glob(f"*/{pattern}")
+        }
         return folders | self._processes()
 
     def _processes(self) -> set[str]:
