@@ -11,14 +11,16 @@ if ! nvidia-smi -L; then
 fi
 folder=$(mktemp -d)
 export SCITQ_CONFIG=$folder/config SCITQ_SERVER=http://127.0.0.1:5917 HOME=$folder
-scitq() { "$python" "${SCITQ_TEST_PROGRAM:-scitq.py}" "$@"; }
+program=("$python" "${SCITQ_TEST_PROGRAM:-scitq.py}")
+scitq() { "${program[@]}" "$@"; }
 
-scitq server --port 5917 --data "$folder/data" >"$folder/server.log" 2>&1 &
+"${program[@]}" server --port 5917 --data "$folder/data" >"$folder/server.log" 2>&1 &
 server=$!
 worker=
 finish() {
-    [ -z "$worker" ] || kill "$worker" 2>/dev/null || true
-    kill "$server" 2>/dev/null || true
+    for process in $worker $server; do
+        kill "$process" 2>/dev/null || true # it has ended already
+    done
     wait
     rm -rf "$folder"
 }
@@ -28,7 +30,7 @@ until scitq manage worker list >/dev/null 2>&1; do
     sleep 0.3
 done
 gpus=$(nvidia-smi -L | wc -l)
-scitq worker "$SCITQ_SERVER" $((2 * gpus)) --name gpu --scratch "$folder/scratch" >"$folder/worker.log" 2>&1 &
+"${program[@]}" worker "$SCITQ_SERVER" $((2 * gpus)) --name gpu --scratch "$folder/scratch" >"$folder/worker.log" 2>&1 &
 worker=$!
 
 for _ in $(seq 100); do

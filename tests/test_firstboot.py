@@ -369,13 +369,13 @@ class Booted(Process):
 
 
 @pytest.fixture
-def machine(tmp_path):
+def machine(tmp_path_factory):
     if os.geteuid() != 0:
         pytest.skip("only root makes file systems")
     made = []
 
     def make(document: str) -> Machine:
-        made.append(Machine(tmp_path, document))
+        made.append(Machine(tmp_path_factory.mktemp("machine"), document))
         return made[-1]
 
     yield make
@@ -383,8 +383,7 @@ def machine(tmp_path):
         one.close()
 
 
-def test_a_machine_boots_and_its_worker_works_and_boots_again(tmp_path_factory, machine):
-    env = Env(tmp_path_factory.mktemp("cloud"))
+def test_a_machine_boots_and_its_worker_works_and_boots_again(env, machine):
     file = onefile.make(env.directory / "scitq.pyz")
     env.server(variables={"SCITQ_ONE_FILE": str(file)})
     body = {"name": "cloud-1", "key": KEY, "hostname": "h", "concurrency": 2}
@@ -412,4 +411,3 @@ def test_a_machine_boots_and_its_worker_works_and_boots_again(tmp_path_factory, 
     file.unlink()  # the server has none any more: the machine has its own
     made.boot()
     assert identity.read_text() == noted and len(made.read("/asked").splitlines()) == 4
-    env.close()

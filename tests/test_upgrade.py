@@ -192,15 +192,13 @@ def test_a_worker_of_a_checkout_says_that_it_is_one(site):
     worker.stop()
 
 
-def test_a_server_without_a_one_file_says_so(tmp_path):
-    env = Env(tmp_path)
+def test_a_server_without_a_one_file_says_so(env):
     env.server()
     row = Hands(env, "w", "b").row
     answer = env.answer("POST", f"/workers/{row['id']}/upgrade", {})
     assert answer.status == 409 and "build_zipapp.py" in answer.json()["error"]["message"]
     with Connection(env.url, env.token) as connection:
         assert connection.request("GET", "/install/scitq.pyz").status == 409
-    env.close()
 
 
 # --- its own token ----------------------------------------------------------------------------------------------------------
@@ -272,21 +270,32 @@ def event(kind: str, *machines: str) -> dict:
     }  # fmt: skip
 
 
-def test_an_eviction_is_told_and_nothing_more_starts(site, metadata):
-    env = site.env
+def test_an_eviction_is_told_and_nothing_more_starts(env, metadata):
+    """Of a worker that was deployed here, whose environment is the server's."""
+    env.server(variables={"SCITQ_EVICTION": "azure", "SCITQ_METADATA_URL": metadata})
     Metadata.events = [event("Reboot", "vm-7"), event("Preempt", "vm-8")]
-    worker = env.worker(name="spot", batch="spot", variables={"SCITQ_EVICTION": "azure", "SCITQ_METADATA_URL": metadata})
-    running = site.counting(worker, "spot-gate")
+    order = {"provider": "local", "region": "auto", "flavor": "auto", "batch": "spot", "concurrency": 2}
+    (made,) = env.api("POST", "/workers/deploy", order)["items"]
+
+    def of(noun: str, number: int) -> dict:
+        return env.api("GET", f"/{noun}/{number}")
+
+    env.until(lambda: of("workers", made["worker"])["state"] == "online")
+    running = env.create({"command": f"while ! [ -e {env.directory}/gate ]; do sleep 0.05; done", "shell": "sh", "batch": "spot"})[0]
+    env.wait_state(running, "running")
     env.until(lambda: len([path for _, path in Metadata.asked if "scheduledevents" in path]) >= 2)
-    assert worker.row["state"] == "online"  # another's, and nothing that ends it
+    assert of("workers", made["worker"])["state"] == "online"  # another's, and nothing that ends it
     Metadata.events = [event("Preempt", "vm-7")]
-    env.until(lambda: worker.row["state"] == "unfit")
-    assert worker.row["problem"].startswith("Azure takes its machine away (Preempt, not before Mon, 19 Sep")
+    env.until(lambda: of("machines", made["machine"])["state"] == "evicted")
+    why = "Azure takes its machine away (Preempt, not before Mon, 19 Sep 2026 18:29:47 GMT)"
+    env.until(lambda: of("workers", made["worker"])["problem"] == why)
+    assert of("machines", made["machine"])["message"] == why and of("workers", made["worker"])["draining"]
     later = env.create({"command": "true", "batch": "spot"})[0]
-    (site.folder / "spot-gate").touch()
-    assert site.is_whole(running)
+    (env.directory / "gate").touch()
+    env.wait_state(running)
     assert env.state(later) == "pending" and {method for method, _ in Metadata.asked} == {"GET"}
-    worker.stop()
+    env.api("DELETE", f"/workers/{made['worker']}")
+    env.until(lambda: of("machines", made["machine"])["state"] == "gone")
 
 
 def test_who_cannot_tell_an_eviction_is_refused(site):
