@@ -61,8 +61,10 @@ class View:
     def __init__(self, watch: Watch, refresh: float, title: str, act: Callable[[str], None]):
         self.watch, self.refresh, self.title, self.act = watch, refresh, title, act
         self.note = ""
+        self.waiting = ""  # what the client says while no server answers
         self.asked = False  # whether all should really be destroyed
         self._error: BaseException | None = None
+        self._start = time.monotonic()
         self._ended = threading.Event()
         self._now = threading.Event()
         self._screen = terminal.Terminal()
@@ -87,6 +89,7 @@ class View:
             while not self.watch.over and not self._ended.is_set():
                 try:
                     self.watch.look(self.refresh)
+                    self.waiting = ""
                 except Interrupted:  # somebody wants to see it anew
                     self.watch.forget()
                 self._screen.ring()
@@ -152,12 +155,11 @@ class View:
     def lines(self, columns: int, height: int) -> list[str]:
         """The screen, from its size."""
         summary = self.watch.summary
-        total, done = summary.total, summary.done
+        total, done = len(self.watch.labels), summary.done
         filled = _BAR_CHARACTERS * done // max(1, total)
-        head = [
-            self.title, f"[{'#' * filled}{'.' * (_BAR_CHARACTERS - filled)}] {done}/{total} done  {_clock(summary.seconds)}", "",
-        ]  # fmt: skip
-        foot = ["", self._footer()]
+        bar = f"[{'#' * filled}{'.' * (_BAR_CHARACTERS - filled)}]"
+        head = [self.title, f"{bar} {done}/{total} done  {_clock(time.monotonic() - self._start)}", ""]
+        foot = ["", safe(self.waiting or self.note), self._footer()]
         room = max(2, height - len(head) - len(foot))
         table = self._table(max(1, room - 1 if summary.failures or self.watch.why else room))
         body = [*table, *self._troubles(max(0, room - len(table)))]
@@ -187,9 +189,8 @@ class View:
 
     def _footer(self) -> str:
         if self.asked:
-            return f"Delete all {self.watch.summary.total} tasks of this workflow and what they wrote, and stop what runs? y / n"
-        keys = "  ".join(f"{key} {verb}" for key, verb in KEYS.items())
-        return f"{keys}   {safe(self.note)}".rstrip()
+            return f"Delete all {len(self.watch.labels)} tasks of this workflow and what they wrote, and stop what runs? y / n"
+        return "  ".join(f"{key} {verb}" for key, verb in KEYS.items())
 
 
 @contextlib.contextmanager
@@ -198,7 +199,8 @@ def _notes(view: View):
 
     class Note(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            view.note = record.getMessage()
+            view.waiting = record.getMessage()
+            view._screen.ring()
 
     handler, before = Note(), log.propagate
     log.addHandler(handler)
