@@ -8,7 +8,10 @@ from pathlib import Path
 
 from services import free_port, needed, wait_for_port
 
-SFTP = "/usr/lib/openssh/sftp-server"
+SFTP = next(
+    (path for path in ("/usr/lib/openssh/sftp-server", "/usr/lib/ssh/sftp-server") if Path(path).exists()),
+    "/usr/libexec/openssh/sftp-server",
+)
 _CONFIG = """
 Subsystem sftp {sftp}
 HostKey {folder}/host_key
