@@ -43,7 +43,7 @@ def made_for(site, batch: str) -> list[dict]:
 
 
 def tasks(site, batch: str, number: int, command: str = "true") -> list[int]:
-    return site.env.create(*[{"command": command, "batch": batch}] * number)
+    return site.env.create(*[{"command": command, "shell": "sh", "batch": batch}] * number)
 
 
 def test_a_recruiter_deploys_no_more_than_it_may_and_idle_workers_go(site):
@@ -99,7 +99,7 @@ def test_what_a_vanished_machine_ran_is_done_elsewhere(site):
     """It costs none of the task's retries, and the machine is told of as gone."""
     (order,) = site.deploy(number=1, provider="there", batch="fragile")
     site.until_online(1)
-    (task,) = tasks(site, "fragile", 1, f"sh -c 'test -e {site.there}/second || sleep 1000'")
+    (task,) = tasks(site, "fragile", 1, f"test -e {site.there}/second || sleep 1000")
     site.env.wait_state(task, "running")
     machine = site.env.api("GET", f"/machines/{order['machine']}")
     for pid, line in site.env.leftovers().items():
@@ -119,6 +119,27 @@ def test_what_a_vanished_machine_ran_is_done_elsewhere(site):
     for pid, line in site.env.leftovers().items():
         if "sleep 1000" in line:
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("killed", ["nobody", "the worker", "its keeper too"])
+def test_whatever_a_worker_runs_ends_with_its_machine(site, killed):
+    """Commands outlive their worker, and even its keeper; but not the machine. The task waits for another one."""
+    (order,) = site.deploy(number=1, batch="busy")
+    site.until_online(1)
+    (task,) = tasks(site, "busy", 1, "setsid sleep 1001 & sleep 1001")
+    site.env.wait_state(task, "running")
+    site.env.until(lambda: len(lines_with(site, "sleep 1001")) >= 2, what="both run")
+    for word in {"nobody": (), "the worker": ("worker",), "its keeper too": ("worker", "keeper")}[killed]:
+        for pid in [pid for pid, line in site.env.leftovers().items() if f" {word} " in line and "machines" in line]:
+            os.kill(pid, signal.SIGKILL)
+    site.env.answer("DELETE", f"/workers/{order['worker']}")
+    site.env.until(lambda: not site.machines(), what="it is gone")
+    assert lines_with(site, "sleep 1001") == [] and site.folders() == set()
+    assert site.env.state(task) == "pending" and site.env.task(task)["failures"] == 0
+
+
+def lines_with(site, text: str) -> list[str]:
+    return [line for line in site.env.leftovers().values() if text in line]
 
 
 def test_a_deployment_is_canceled_while_it_is_made(site):
