@@ -35,6 +35,7 @@ class Rig(Base):
         "fish": 'fish -c "$SSH_ORIGINAL_COMMAND"',
         "noisy": f"echo Welcome to the machine; echo -n no line; {PLAIN}; echo logout",
         "small": PLAIN,
+        "gpus": f'PATH="$HOME/bin:$PATH" {PLAIN}',
         "gone": "echo This account is currently not available.; exit 1",
     }
 
@@ -168,6 +169,26 @@ def test_a_full_disk_is_no_room_and_leaves_nothing(hosts, order):
         (machine,) = provider.list()
         provider.delete(machine)
         assert list(provider.list()) == [] and hosts.things() == set()
+
+
+def test_what_a_host_has_is_shared_by_its_workers(hosts, order):
+    (hosts.sshd.home("gpus") / "bin").mkdir()
+    driver = hosts.sshd.home("gpus") / "bin" / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho NVIDIA A100-SXM4-80GB, 81920\necho NVIDIA A100-SXM4-80GB, 81920\n")
+    driver.chmod(0o755)
+    one, two = (list(hosts.on("gpus", maximum=maximum, price=2, currency="EUR").flavors())[0] for maximum in (1, 2))
+    assert (one.gpus, one.gpu, one.gpumem, one.price, one.currency) == (2, "NVIDIA A100-SXM4-80GB", 85.9, 2, "EUR")
+    assert "G" in one.tags and one.eviction == 0
+    assert one.cpu == len(os.sched_getaffinity(0)) and two.cpu == max(1, one.cpu // 2)
+    assert two.ram == pytest.approx(one.ram / 2, abs=0.1) and two.disk == pytest.approx(one.disk / 2, abs=0.1)
+    assert (one.available, two.available, two.gpus) == (1, 2, 1)
+    for name in (order.name, order.name + "b"):
+        hosts.on("gpus", maximum=2).create(replace(order, name=name, flavor="gpus"))
+    records = [json.loads(path.read_text()) for path in hosts.sshd.home("gpus").glob(".local/share/scitq/*/machine.json")]
+    given = [Path(f"/proc/{record['pid']}/environ").read_bytes().split(b"\0") for record in records]
+    assert {word for words in given for word in words if word.startswith(b"CUDA")} == {
+        b"CUDA_VISIBLE_DEVICES=0", b"CUDA_VISIBLE_DEVICES=1"
+    }  # fmt: skip
 
 
 # --- who does not let us in ------------------------------------------------------------------------------------------------

@@ -250,7 +250,8 @@ def _reserve(asked: dict) -> dict:
         raise Failure("room", f"it holds {len(taken)} of at most {asked['maximum']} workers ({names})")
     os.makedirs(os.path.join(_base(), asked["name"]), mode=0o700, exist_ok=True)
     scratch = os.path.join(scratch_base(asked), asked["name"])
-    return _note({"name": asked["name"], "tag": asked["tag"], "host": asked["host"], "scratch": scratch})
+    slot = min(set(range(asked["maximum"])) - {record.get("slot") for record in taken})
+    return _note({"name": asked["name"], "tag": asked["tag"], "host": asked["host"], "scratch": scratch, "slot": slot})
 
 
 def _refuse_another(record: dict, asked: dict) -> None:
@@ -309,10 +310,18 @@ def _start(record: dict, asked: dict) -> dict:
     words = [sys.executable, os.path.join(folder, FILE), *asked["words"]]
     words += ["--scratch", record["scratch"], "--token-file", os.path.join(folder, TOKEN)]
     variables = {name: value for name, value in os.environ.items() if not name.startswith("SSH_")}
+    variables.update(_gpus_of(record["slot"], asked["maximum"]))
     if asked.get("ca"):
         variables["SCITQ_CA"] = os.path.join(folder, AUTHORITY)
         _write(variables["SCITQ_CA"], asked["ca"].encode())
     return _launch({**record, "worker": asked["worker"]}, words, variables)
+
+
+def _gpus_of(slot: int, slots: int) -> dict:
+    """The variable that gives one of several workers its own GPUs."""
+    gpus = range(len(_gpus()) if slots > 1 else 0)
+    own = gpus[slot::slots] or [slot % len(gpus)] if gpus else []
+    return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, own))} if own else {}
 
 
 def _introduce(record: dict, asked: dict) -> None:

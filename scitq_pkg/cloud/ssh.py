@@ -167,7 +167,7 @@ class Ssh:
         model, gpu_mib = gpus[0] if gpus else (None, None)
         return Flavor(
             host.name, host.group, cpu=max(1, told["cpus"] // share), ram=round(told["memory"] / share / _GB, 1),
-            disk=round(told["disk"] / share / _GB, 1), gpus=len(gpus), gpu=model,
+            disk=round(told["disk"] / share / _GB, 1), gpus=-(-len(gpus) // share), gpu=model,
             gpumem=None if gpu_mib is None else round(gpu_mib * 2**20 / _GB, 1), tags="G" * bool(gpus) + "N" * told["nvme"],
             price=host.price, currency=self._currency, eviction=0.0, available=max(0, share - told["taken"]),
         )  # fmt: skip
