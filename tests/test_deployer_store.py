@@ -9,8 +9,9 @@ from scitq.cloud.config import Clouds, Deployment
 from scitq.deployer import hiring
 from scitq.deployer.context import Context
 from scitq.deployer.reconciling import Rounds, reconcile
+from scitq.errors import NotAllowed
 from scitq.protocol import Report
-from scitq.store import batches, flavors, jobs, machines, providers, recruiters
+from scitq.store import batches, flavors, jobs, machines, providers, recruiters, tokens, workers
 
 WHO = "ann"
 SPEC = {
@@ -157,6 +158,23 @@ def test_what_is_on_the_move_is_looked_at_more_often():
     rounds.began("ovh", 1041.0, [])
     rounds.failed("ovh", 1041.0)
     assert not rounds.due("ovh", 1100.0) and rounds.due("ovh", 1101.0)
+
+
+def test_a_machine_that_was_given_up_is_not_let_in(house):
+    """Its token is remembered for some seconds by whoever saw it; its worker calls while the machine is being removed."""
+    made = machine(house, "booting")
+    key = house.rows("worker", "id = ?", made["worker"])[0]["key"]
+    given = {"name": made["name"], "key": key, "hostname": "h", "cpus": 1, "memory_bytes": 1}
+    for hashed in ("first", "second"):
+        house.write(workers.let_in, made["worker"], hashed, WHO)
+        if hashed == "first":
+            house.write(tokens.revoke_of_worker, made["worker"])
+    first, second = (house.rows("token", "hash = ?", hashed)[0]["id"] for hashed in ("first", "second"))
+    with pytest.raises(NotAllowed):
+        house.write(workers.register_own, made["worker"], first, given, WHO)
+    assert state(house, made) == "booting"
+    house.write(workers.register_own, made["worker"], second, given, WHO)
+    assert state(house, made) == "up"
 
 
 # --- recruiting ------------------------------------------------------------------------------------------------------------

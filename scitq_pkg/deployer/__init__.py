@@ -184,6 +184,9 @@ class _Sight:
         self.watched: dict[str, list[str]] = {
             name: [] for name in context.clouds.providers if name not in context.clouds.implied
         }
+        for name, row in providers.all_of(tx).items():
+            if row["trouble"] and name in context.clouds.providers:
+                self.watched.setdefault(name, [])
         for row in there:
             self.watched.setdefault(row["provider"], []).append(row["state"])
         self.wants = hiring.wants(tx, context)

@@ -17,7 +17,7 @@ from ..cloud.provider import BROKEN, CREATING, EVICTED, QUEUED, STOPPED, CloudRe
 from ..errors import Conflict, InvalidRequest
 from ..onefile import published
 from ..protocol import COMING
-from ..store import Transaction, jobs, machines, workers
+from ..store import Transaction, jobs, machines, tokens, workers
 from .context import WHO
 from .hiring import known_flavors
 from .work import FAULTS, Work, note_trouble
@@ -65,6 +65,8 @@ class Deploying(Work):
     def _deploy(self, machine: Mapping) -> bool:
         """True: the job has ended. Raises FAULTS, InvalidRequest, Conflict."""
         if machine["state"] in ("planned", "creating") and machine["worker"] is not None:
+            if machine["state"] == "creating" and self.job["attempt"] > 1:
+                self._remove(machine)  # the attempt before could not: what it made was given a token that is worth nothing
             self.step(10, f"asking {machine['provider']} for {machine['flavor']} in {machine['region']}: {machine['name']}")
             order = self._order(machine)
             if order is not None:
@@ -176,6 +178,9 @@ class Deploying(Work):
         self.tell(str(error))
         self.flush()
         self.seen = None
+        if not self.context.write(self._shut_out):
+            self.context.write(self._end_if_settled)
+            return False
         machine = self._machine()
         clean = self._cleaned(machine)
         if not isinstance(error, CloudTrouble):
@@ -192,13 +197,25 @@ class Deploying(Work):
             self.context.write(lambda tx: self._fail(tx, clean, error))
         return False
 
+    def _shut_out(self, tx: Transaction) -> bool:
+        """From now on its worker cannot call any more. False: it has, or is not wanted any more."""
+        machine = machines.order_of(tx, self.machine_id)
+        if machine["state"] not in COMING or machine["worker"] is None:
+            return False
+        tokens.revoke_of_worker(tx, machine["worker_id"])
+        return True
+
+    def _remove(self, machine: Mapping) -> None:
+        """Raises FAULTS."""
+        self.step(5, "removing what is left of it")
+        self.ask("delete", about=machine["name"], machine=machine_of(machine))
+
     def _cleaned(self, machine: Mapping) -> bool:
         """Whether nothing of the attempt is left at the provider. Raises Stopped."""
         if machine["asked_at"] is None:
             return True
-        self.step(80, "removing what is left of it")
         try:
-            self.ask("delete", about=machine["name"], machine=machine_of(machine))
+            self._remove(machine)
             return True
         except FAULTS as error:
             if isinstance(error, Stopped):
@@ -218,7 +235,8 @@ class Deploying(Work):
     def _moved(self, machine: Mapping, place: Mapping, why: str) -> bool:
         new = self.context.write(lambda tx: machines.replan(tx, machine["id"], why, place))
         if new is None:
-            raise Stopped("the machine is not wanted any more")
+            self.context.write(self._end_if_settled)
+            return False
         self.machine_id, self.provider = new, place["provider"]
         self.step(5, f"trying {place['flavor']} in {place['region']} of {place['provider']} instead")
         return True
@@ -226,7 +244,7 @@ class Deploying(Work):
     def _again(self, tx: Transaction, clean: bool, error: CloudTrouble) -> None:
         note_trouble(tx, self.provider, error)
         if clean and machines.replan(tx, self.machine_id, str(error)) is None:
-            self._end_if_canceled(tx)
+            self._end_if_settled(tx)
             return
         pause = _PAUSE_SECONDS * 3 ** (self.job["attempt"] - 1)
         jobs.write_log(tx, self.id, [f"another attempt in {pause:g} s"])

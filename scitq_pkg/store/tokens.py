@@ -65,6 +65,11 @@ def withdraw(tx: Transaction, hashed: str, who: str) -> None:
         _end(tx, row, who)
 
 
+def is_valid(tx: Transaction, token_id: int) -> bool:
+    """Whether a token is there and was not revoked, whatever a process remembers."""
+    return tx.value("SELECT id FROM token WHERE id = ? AND revoked_at IS NULL", (token_id,)) is not None
+
+
 def revoke_of_worker(tx: Transaction, worker_id: int, but: int | None = None) -> None:
     """End every token of a worker, except for one."""
     tx.run("UPDATE token SET revoked_at = ? WHERE worker_id = ? AND revoked_at IS NULL AND id <> ?", (tx.now, worker_id, but or 0))

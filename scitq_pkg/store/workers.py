@@ -73,6 +73,8 @@ def register_own(tx: Transaction, worker_id: int, token_id: int, given: dict, wh
     known = tx.one("SELECT * FROM worker WHERE id = ? AND deleted_at IS NULL", (worker_id,))
     if known is None or (known["name"], known["key"]) != (given["name"], given["key"]):
         raise NotAllowed("a worker's token registers that worker alone, by its name and key")
+    if not tokens.is_valid(tx, token_id):  # the attempt that made this machine was given up: it is being removed
+        raise NotAllowed("this token was revoked")
     tokens.revoke_of_worker(tx, worker_id, but=token_id)
     columns = {name: given[name] for name in ("hostname", "cpus", "memory_bytes")}
     tx.update(Worker, worker_id, {**columns, "offline": False, "contact_at": tx.now})
