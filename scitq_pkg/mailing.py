@@ -63,16 +63,26 @@ def _connected(server: MailServer):
     if server.port == _TLS_PORT:
         return smtplib.SMTP_SSL(server.host, server.port, timeout=WAIT_SECONDS, context=ssl.create_default_context())
     connection = smtplib.SMTP(server.host, server.port, timeout=WAIT_SECONDS)
+    try:
+        _secure(connection, server)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _secure(connection, server: MailServer) -> None:
+    """TLS from here on, where it is offered. Raises Unreachable where it is not and a password would be sent."""
+    import ssl
+
     connection.ehlo_or_helo_if_needed()
     if is_loopback(server.host):
-        return connection
+        return
     if connection.has_extn("starttls"):
         connection.starttls(context=ssl.create_default_context())
         connection.ehlo()
     elif server.user is not None:
-        connection.close()
         raise Unreachable(f"{server.host} offers no TLS, and a password is not sent without: give another server, or no user")
-    return connection
 
 
 def _told(answer: bytes | str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ class Receiver:
     `hang` answers when `release` is set. A redirect leads to /elsewhere, where nobody may come.
     """
 
-    def __init__(self, *does: int | str):
+    def __init__(self, *does: int | str, tls: ssl.SSLContext | None = None):
         self.does: list[int | str] = list(does) or [200]
         self.got: list[dict] = []  # path, headers, body (JSON)
         self.release = threading.Event()
@@ -37,8 +38,11 @@ class Receiver:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._server.handle_error = lambda *_: None  # whoever asked may be gone
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}/hooks/T0/geheim-Abc?key=geheim-Abc"
+        host = "127.0.0.1" if tls is None else "localhost"
+        self.url = f"http{'s' * (tls is not None)}://{host}:{self.port}/hooks/T0/geheim-Abc?key=geheim-Abc"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
@@ -82,32 +86,46 @@ class Receiver:
 
 
 class Mailbox:
-    """A mail server without TLS. `refuse`: how many of its first mails are told to come later. `log` is what it was told by AUTH."""
+    """A mail server, with STARTTLS if it is given a context. `refuse`: how many of its first mails are told to come later.
 
-    def __init__(self, refuse: int = 0):
-        self.refuse, self.mails, self.recipients, self.log = refuse, [], [], []
+    `log` is what it was told by AUTH.
+    """
+
+    def __init__(self, refuse: int = 0, tls: ssl.SSLContext | None = None):
+        self.refuse, self.tls, self.mails, self.recipients, self.log = refuse, tls, [], [], []
         box = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self):
-                box._talk(self.rfile, self.wfile)
+                if box._talk(self.rfile, self.wfile):
+                    with box.tls.wrap_socket(self.request, server_side=True) as line, line.makefile("rwb", buffering=0) as file:
+                        box._talk(file, file, greeting=None)
 
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # whoever spoke may not trust it
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
-    def _talk(self, lines: Iterable[bytes], out) -> None:
+    def _talk(self, lines: Iterable[bytes], out, greeting: str | None = "220 box") -> bool:
+        """Whether it goes on by TLS."""
+
         def say(text: str) -> None:
             out.write(f"{text}\r\n".encode())
 
-        say("220 box")
+        if greeting:
+            say(greeting)
         for line in lines:
             word = line.split()[0].upper().decode() if line.strip() else ""
             if word in ("EHLO", "HELO"):
                 say("250-box")
-                say("250 AUTH PLAIN")
+                say("250-AUTH PLAIN" if self.tls and greeting else "250 AUTH PLAIN")
+                if self.tls and greeting:
+                    say("250 STARTTLS")
+            elif word == "STARTTLS":
+                say("220 go on")
+                return True
             elif word == "AUTH":
                 self.log.append(line.split()[-1])
                 say("235 welcome")
@@ -118,9 +136,10 @@ class Mailbox:
                 self._take(lines, say)
             elif word == "QUIT":
                 say("221 bye")
-                return
+                return False
             else:
                 say("250 fine")
+        return False
 
     def _take(self, lines: Iterable[bytes], say) -> None:
         say("354 go on")

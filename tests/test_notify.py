@@ -6,7 +6,10 @@ import email
 import ipaddress
 import json
 import socket
+import ssl
+import subprocess
 from email.policy import default
+from pathlib import Path
 
 import pytest
 from hands import Hands, refused
@@ -29,8 +32,8 @@ HERE = ["127.0.0.1"]
 def receiver():
     made = []
 
-    def make(*does) -> Receiver:
-        made.append(Receiver(*does))
+    def make(*does, **more) -> Receiver:
+        made.append(Receiver(*does, **more))
         return made[-1]
 
     yield make
@@ -42,8 +45,8 @@ def receiver():
 def mailbox():
     made = []
 
-    def make(refuse: int = 0) -> Mailbox:
-        made.append(Mailbox(refuse))
+    def make(**more) -> Mailbox:
+        made.append(Mailbox(**more))
         return made[-1]
 
     yield make
@@ -171,6 +174,31 @@ def test_nobody_there_and_no_name():
         post("https://no-such-host.invalid/x", b"{}", {}, ["public"])
 
 
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory) -> tuple[ssl.SSLContext, Path]:
+    """A context of localhost, and the file of whom to trust for it."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext"]
+    done = ["subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*words, *done], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context, cert
+
+
+def test_certificates_are_checked(receiver, tls, monkeypatch):
+    one = receiver(200, tls=tls[0])
+    with pytest.raises(Unreachable, match="certificate is not trusted"):
+        post(one.url, b"{}", {}, ["localhost"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls[1]))
+    with pytest.raises(Unreachable, match="certificate is not trusted"):
+        post(one.url.replace("localhost", "127.0.0.1"), b"{}", {}, HERE)
+    assert one.got == []
+    post(one.url, b'{"a": 1}', {}, ["localhost"])
+    assert one.bodies == [{"a": 1}]
+
+
 # --- mail ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +224,18 @@ def test_a_password_is_not_sent_without_tls(mailbox, monkeypatch):
     with pytest.raises(Unreachable, match="offers no TLS"):
         send(MailServer("127.0.0.1", box.port, "s@b", "me", SECRET), "a@b.org", "s", "t", "k")
     assert box.log == [] and box.mails == []
+
+
+def test_a_password_goes_by_tls_to_who_can_be_trusted(mailbox, tls, monkeypatch):
+    monkeypatch.setattr("scitq.mailing.is_loopback", lambda host: False)
+    box = mailbox(tls=tls[0])
+    server = MailServer("localhost", box.port, "s@b.org", "me", SECRET)
+    with pytest.raises(Unreachable, match="cannot be asked.*certificate"):
+        send(server, "a@b.org", "s", "t", "k")
+    assert box.log == [] and box.mails == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls[1]))
+    send(server, "a@b.org", "s", "t", "k")
+    assert len(box.log) == len(box.mails) == 1
 
 
 def test_where_mail_goes_by_the_settings(tmp_path):
@@ -427,7 +467,8 @@ def test_the_verbs_of_manage(telling, batch, receiver):
     (row,) = json.loads(cli("manage", "notifier", "list", "-b", batch, "-o", "json", code=0).stdout)
     assert (row["kind"], row["failures"], row["done"]) == ("webhook", None, True)
     done(telling, batch, "succeeded")
-    wait_for(lambda: "sent" in cli("manage", "notifier", "list", "-b", batch, code=0).stdout)
+    wait_for(lambda: telling.items("/notifiers", batch=batch)[0]["last"]["sent_at"] if one.got else None)
+    assert "done, sent" in cli("manage", "notifier", "list", "-b", batch, code=0).stdout
     assert "who should be told" in cli("manage", "notifier", "create", "-b", batch, code=2).stderr
     assert "--yes" in cli("manage", "notifier", "delete", str(row["id"]), code=2).stderr
     cli("manage", "notifier", "delete", str(row["id"]), "--yes", code=0)
