@@ -74,7 +74,7 @@ def settle_upgrade() -> str | None:
         return None
     try:
         if sum_of(path)[:BUILD_DIGITS] == before:
-            _replace(path, str(the_one_file()))
+            _replace(os.path.realpath(path), str(the_one_file()))
     except OSError as error:
         return f"{path} stays as it is, and is what the next start runs: {error.strerror}"
     return None

@@ -118,6 +118,10 @@ class Runner(asyncio.Protocol):
         """The end of this execution is known: the keeper need not tell it again."""
         self._say(op="forget", id=execution)
 
+    def renew(self) -> None:
+        """Has another keeper take over, of the version that runs here, as soon as nothing runs."""
+        self._say(op="leave")
+
     def _say(self, **message) -> None:
         if self._transport is not None:  # else: the next `hello` makes good what was not heard
             self._transport.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")

@@ -63,6 +63,16 @@ class Site:
         self.env.wait_state(task, "running")
         return task
 
+    def keepers(self, name: str) -> list[str]:
+        """The command lines of the keepers of a worker."""
+        home = str(self.env.directory / "scratch" / name)
+        return [line for line in self.env.leftovers().values() if line.endswith(f" keeper {home}")]
+
+    def version_of(self, line: str) -> str:
+        """Of the one file that a process runs from."""
+        build = Path(line.split()[1]).parent.name
+        return next(version for version, file in self.builds.items() if hashlib.sha256(file.read_bytes()).hexdigest().startswith(build))
+
     def is_whole(self, task: int) -> bool:
         """Its one attempt has succeeded, and all its output is there."""
         self.env.wait_state(task)
@@ -108,6 +118,7 @@ def test_a_running_task_notices_nothing(site):
     assert sorted(path.name for path in file.parent.iterdir()) == ["scitq.pyz"]
     (site.folder / "calm-gate").touch()
     assert site.is_whole(task)
+    site.env.until(lambda: {site.version_of(line) for line in site.keepers("calm")} == {"1.9"}, what="the keeper is the new one too")
     after = site.env.create({"command": "env", "batch": "calm"})[0]
     site.env.wait_state(after)
     assert not {"SCITQ_STARTED_FROM", "SCITQ_BEFORE", "SCITQ_HELD"} & {

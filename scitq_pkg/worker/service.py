@@ -69,7 +69,8 @@ class Service:
         self.became: str | None = None  # the one file to go on as
         self._became = ("", 0)  # what it went on as without having registered since, and how often
         self._broken: str | None = None  # the same, when that was often enough
-        self._inherited = children() if program.was_upgraded() else []
+        self._upgraded = program.was_upgraded()
+        self._inherited = children() if self._upgraded else []
         self.workload: Workload
         self.exchange: Exchange
 
@@ -93,6 +94,8 @@ class Service:
         try:
             await self._unless_stopped(self._greet_keeper())
             print(self._ready(worker), flush=True)
+            if self._upgraded:
+                self.workload.runner.renew()
             watch = eviction.watch(self._evicted)
             self.exchange.start()
             await self._work()
