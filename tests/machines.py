@@ -12,11 +12,13 @@ from pathlib import Path
 from env import Env, ServerProcess
 
 CONFIG = """\
+{url}
 providers:
-  here: {{kind: local, maximum: 20, price: {price}, currency: EUR}}
-  there: {{kind: local, maximum: 20, price: {price}, currency: EUR, scratch: {there}}}
-deployment: {{idle: {idle}, reconcile: 2s, destroy_unknown: {destroy_unknown}}}
+  here: {{kind: local, maximum: {maximum}, price: {price}, currency: EUR}}
+  there: {{kind: local, maximum: 20, price: {dearer}, currency: EUR, scratch: {there}}}
+deployment: {{idle: {idle}, reconcile: 2s, boot_timeout: {boot_timeout}, retry: {retry}, destroy_unknown: {destroy_unknown}}}
 """
+DEFAULTS = {"url": "", "maximum": 20, "price": 1.0, "idle": "1h", "boot_timeout": "15m", "retry": 2, "destroy_unknown": False}
 
 
 class Site:
@@ -29,10 +31,10 @@ class Site:
         self.configure(**words)
         self.server: ServerProcess = env.server("--config", str(self.file))
 
-    def configure(self, idle: str = "1h", destroy_unknown: bool = False, price: float = 1.0) -> None:
-        """For the next start of the server."""
-        words = {"idle": idle, "destroy_unknown": str(destroy_unknown).lower(), "price": price, "there": self.there}
-        self.file.write_text(CONFIG.format(**words))
+    def configure(self, **words) -> None:
+        """For the next start of the server: other values than DEFAULTS."""
+        words = {**DEFAULTS, **words}
+        self.file.write_text(CONFIG.format(**words, there=self.there, dearer=2 * float(words["price"])))
 
     @property
     def here(self) -> Path:

@@ -22,7 +22,8 @@ def deploy(call: Call) -> dict:
     if (before := call.answered()) is not None:
         return before
     found = call.service.deployer.order(asked, asked["number"])
-    specs = [_spec(asked, place, n) for n, place in enumerate(found, 1)]
+    retry = call.service.clouds.deployment.retry
+    specs = [{**_spec(asked, place, n), "retry": retry} for n, place in enumerate(found, 1)]
     return call.write(lambda tx: {"items": machines.plan(tx, specs, call.who)})
 
 
