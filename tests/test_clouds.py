@@ -95,6 +95,17 @@ def test_a_deployment_that_cannot_be_made_leaves_nothing_and_says_why(cloud, bat
     assert cloud.items("/jobs", batch=batch) == []
 
 
+def test_a_machine_is_forgotten_without_its_provider(cloud, server, batch):
+    """Nobody asks the provider: whatever is there would go on, and be unknown the next time the provider tells what it has."""
+    (made,) = server.worker_deploy(1, batch, "local", "local", provider="broken")
+    assert server.job_wait(made["job"])["state"] == "failed"
+    assert "would forget scitq-" in manage(cloud, "machine", "delete", str(made["machine"]), "--forget", "--dry-run").stdout
+    assert "gone" in manage(cloud, "machine", "delete", str(made["machine"]), "--forget", "--yes").stdout
+    assert server.machine_delete(made["machine"], forget=True) is None
+    relaunched = server.job_relaunch(made["job"])
+    assert relaunched["machine"] > made["machine"] and server.job_wait(made["job"])["state"] == "failed"
+
+
 # --- sent twice -----------------------------------------------------------------------------------------------------------------
 
 

@@ -26,12 +26,12 @@ def job(house, job_id: int) -> dict:
     return house.read(jobs.get, job_id)
 
 
-def come_up(house, made: dict, hashed: str = "own") -> dict:
+def come_up(house, made: dict, hashed: str = "own", **more) -> dict:
     """Its worker calls with its own token."""
     house.write(workers.let_in, made["worker"], hashed, "deployer")
     token = house.read(tokens.find_by_hash, hashed)["id"]
     (row,) = house.rows("worker", "id = ?", made["worker"])
-    given = {"name": row["name"], "key": row["key"], "hostname": "h", "cpus": 2, "memory_bytes": 2**33}
+    given = {"name": row["name"], "key": row["key"], "hostname": "h", "cpus": 2, "memory_bytes": 2**33, "permanent": False, **more}
     house.sequences.setdefault(made["worker"], 0)
     return house.write(workers.register_own, made["worker"], token, given, row["name"])
 
@@ -111,12 +111,15 @@ def test_a_worker_registers_itself_alone_and_keeps_the_token_it_came_with(house)
     (row,) = house.rows("worker", "id = ?", made["worker"])
     (theirs,) = house.rows("worker", "id = ?", other["worker"])
     given = {"name": row["name"], "key": row["key"], "hostname": "h", "cpus": 2, "memory_bytes": 1, "permanent": False}
-    for wrong in ({"key": "k"}, {"name": "n"}, {"name": theirs["name"], "key": theirs["key"]}):
+    for wrong in ({"key": "k"}, {"name": theirs["name"], "key": theirs["key"]}):
         with pytest.raises(NotAllowed):
             house.write(workers.register_own, made["worker"], 1, given | wrong, "w")
     assert state(house, made) == "planned"
-    for _ in range(2):
-        assert come_up(house, made, "own" if _ == 0 else "again")["permanent"], "that was decided when it was planned"
+    house.write(workers.update, made["worker"], {"name": "renamed"}, WHO)
+    for hashed in ("own", "again"):
+        row = come_up(house, made, hashed, name=made["name"])
+        assert (row["name"], row["permanent"]) == ("renamed", True), "as was decided here"
+    assert house.read(workers.get, made["worker"])["state"] == "online" and state(house, made) == "up"
     assert house.read(tokens.find_by_hash, "again") and not house.read(tokens.find_by_hash, "of an attempt before")
 
 

@@ -66,19 +66,17 @@ def _make_way(tx: Transaction, known: dict) -> None:
 
 
 def register_own(tx: Transaction, worker_id: int, token_id: int, given: dict, who: str) -> dict:
-    """A worker that has been deployed, and has come up with its own token: that stays, all others of it are worth nothing.
+    """A worker that comes with its own token, as one does that was deployed: that stays, all others of it are worth nothing.
 
-    Whether it is permanent, and what kind of machine it is, is known here. Raises NotAllowed for another name or key.
+    Its name is the one it has here, a person may have given it another. Raises NotAllowed for another key.
     """
     known = tx.one("SELECT * FROM worker WHERE id = ? AND deleted_at IS NULL", (worker_id,))
-    if known is None or (known["name"], known["key"]) != (given["name"], given["key"]):
-        raise NotAllowed("a worker's token registers that worker alone, by its name and key")
+    if known is None or known["key"] != given["key"]:
+        raise NotAllowed("a worker's token registers that worker alone, by its key")
     if not tokens.is_valid(tx, token_id):  # the attempt that made this machine was given up: it is being removed
         raise NotAllowed("this token was revoked")
     tokens.revoke_of_worker(tx, worker_id, but=token_id)
-    columns = {name: given[name] for name in ("hostname", "cpus", "memory_bytes")}
-    tx.update(Worker, worker_id, {**columns, "offline": False, "contact_at": tx.now})
-    _arrived(tx, known)
+    _renew(tx, known, given)
     events.add(tx, who, "worker.register", "worker", [worker_id], {"name": given["name"], "hostname": given["hostname"]})
     tx.wake()
     return get(tx, worker_id)
@@ -110,9 +108,9 @@ def _create(tx: Transaction, given: dict) -> int:
 
 
 def _renew(tx: Transaction, known: dict, given: dict) -> int:
-    columns = {name: given[name] for name in ("hostname", "permanent", "cpus", "memory_bytes")} | _machine(given)
-    if known["machine_id"] is not None:
-        del columns["permanent"]  # which was decided when it was deployed
+    columns = {name: given[name] for name in ("hostname", "cpus", "memory_bytes")}
+    if known["machine_id"] is None:  # else it was decided when it was deployed
+        columns |= {"permanent": given["permanent"], **_machine(given)}
     tx.update(Worker, known["id"], {**columns, "offline": False, "contact_at": tx.now})
     _arrived(tx, known)
     return known["id"]
