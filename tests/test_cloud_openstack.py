@@ -168,7 +168,7 @@ def test_what_does_not_go_away_is_asked_again_and_what_vanished_is_gone(cloud, r
         ({"keypair": "labb"}, "did you mean 'lab'"),
         ({"security_groups": ["defaul"]}, "did you mean 'default'"),
         ({"regions": ["GRA12"]}, "did you mean 'GRA11'"),
-        ({"cloud": "hawaii"}, "hawaii was not found.*OS_CLOUD"),
+        ({"cloud": "awai"}, "did you mean 'away'.*OS_CLOUD"),
     ],
 )
 def test_wrong_names_are_told_with_the_nearest(cloud, rig, changes, said):

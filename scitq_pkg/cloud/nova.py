@@ -82,12 +82,13 @@ class Region:
 
     def _connected(self, name: str | None):
         openstack = self.ask("loading openstacksdk", import_module, "openstack")
+        known = self.ask("reading the credentials", openstack.config.OpenStackConfig, app_name="scitq")
+        names = self.ask("reading the credentials", known.get_cloud_names)
+        if self._cloud and self._cloud not in names:
+            there = f"no cloud {self._cloud!r:.80} in a clouds.yaml{nearest(self._cloud, names)}"
+            raise CloudRefused(f"provider {self._provider}: there is {there}: set `cloud`, or {VARIABLES}")
         more = {"region_name": name} if name else {}
-        config = self.ask(
-            "reading the credentials", lambda: openstack.config.OpenStackConfig(app_name="scitq").get_one(
-                cloud=self._cloud, api_timeout=_SECONDS, **more
-            )
-        )  # fmt: skip
+        config = self.ask("reading the credentials", known.get_one, cloud=self._cloud, api_timeout=_SECONDS, **more)
         return self.ask("making a session", openstack.connection.Connection, config=config)
 
     def _checked(self, name: str | None) -> str:
@@ -117,7 +118,8 @@ class Region:
             missing = [f"OS_{option.name.upper().replace('-', '_')}" for option in getattr(error, "options", ())]
             return CloudRefused(f"{who}: no credentials ({', '.join(missing) or 'none at all'} missing): set {VARIABLES}")
         if isinstance(error, sdk.ConfigException):
-            return CloudRefused(f"{who}: {_said(error)} Set {VARIABLES}")
+            hint = "" if "egion" in str(error) else f" Set {VARIABLES}"
+            return CloudRefused(f"{who}: {_said(error)}{hint}")
         if isinstance(error, keystone.Unauthorized) or _status(error) == 401:
             return CloudRefused(f"{who}: the credentials are refused ({_said(error)}): set {VARIABLES}")
         if isinstance(error, (keystone.AuthPluginException, keystone.CatalogException, sdk.DuplicateResource)):

@@ -23,7 +23,9 @@ TAG = "scitq-tag"
 _KEYS = {
     **dict.fromkeys(("kind", "cloud", "image", "gpu_image", "keypair", "currency", "catalog"), str),
     **dict.fromkeys(("regions", "network", "security_groups"), list),
-    "config_drive": bool, "volume": int, "prices": dict,
+    "config_drive": bool,
+    "volume": int,
+    "prices": dict,
 }
 _STATES = {
     **dict.fromkeys(("BUILD", "BUILDING", "REBUILD"), CREATING),
@@ -218,7 +220,7 @@ def _machine(region: Region, server) -> Machine:
     state = _STATES.get(server.status, UP)
     if state != BROKEN and server.task_state == "deleting":
         state = DELETING
-    message = (server.fault or {}).get("message") or "" if state == BROKEN else ""
+    message = (server.fault or {}).get("message") or "Nova says ERROR, without a reason" if state == BROKEN else ""
     flavor = server.flavor.name if server.flavor is not None else None
     return Machine(server.name, region.name, state, server.id, flavor, _address(server), message)
 
