@@ -23,6 +23,7 @@ from __future__ import annotations
 SOCKET_FILE = "keeper.sock"
 LOCK_FILE = "keeper.lock"
 LOG_FILE = "keeper.log"
+WORKER_LOCK_FILE = "worker.lock"  # held by the worker's process as long as it lives
 
 LATE = "late"  # the deadline of the start had passed
 NOT_NOW = "now"  # no room for a process or file: to be tried again

@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Iterable
 
 from ..protocol import KILL_GRACE_SECONDS
-from . import LOCK_FILE, processes
+from . import LOCK_FILE, WORKER_LOCK_FILE, processes
 from .command import MARK
 
-WORKER_LOCK = "worker.lock"  # held by the worker's process as long as it lives
 _LAST_WORDS_SECONDS = 5.0  # for a worker that is asked to end
 _KEEPER_SECONDS = KILL_GRACE_SECONDS + 10.0  # for a keeper that ends what it runs
 _POLL_SECONDS = 0.02
@@ -25,8 +24,8 @@ def end(directory: str) -> None:
     what is left is killed. Killed half-way it may be done again. Raises TimeoutError if something outlives SIGKILL.
     """
     directory = os.path.realpath(directory)
-    _ended(_holders(directory, WORKER_LOCK), signal.SIGTERM, _LAST_WORDS_SECONDS)
-    _ended(_holders(directory, WORKER_LOCK), signal.SIGKILL, _LAST_WORDS_SECONDS)
+    _ended(_holders(directory, WORKER_LOCK_FILE), signal.SIGTERM, _LAST_WORDS_SECONDS)
+    _ended(_holders(directory, WORKER_LOCK_FILE), signal.SIGKILL, _LAST_WORDS_SECONDS)
     keepers = _holders(directory, LOCK_FILE)
     _ended(keepers, signal.SIGTERM, _KEEPER_SECONDS)
     table = processes.processes()

@@ -10,10 +10,10 @@ import shutil
 import tempfile
 
 from ..errors import Conflict, InvalidRequest, NotAllowed
+from ..keeper import WORKER_LOCK_FILE
 from ..protocol import WORKER_NAME
 
 WORKER_FILE = "worker.json"
-LOCK_FILE = "worker.lock"
 EXECUTIONS = "executions"
 
 
@@ -64,7 +64,7 @@ class Home:
 
     def _lock(self) -> None:
         try:
-            self._lock_fd = os.open(os.path.join(self.path, LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock_fd = os.open(os.path.join(self.path, WORKER_LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(
