@@ -157,6 +157,18 @@ def test_what_does_not_go_away_is_asked_again_and_what_vanished_is_gone(cloud, r
     rig.provider().delete(again)
 
 
+def test_what_vanishes_while_it_is_built_is_trouble(cloud, rig):
+    cloud.fail("POST", "/servers$", Answer(202, {"server": {"id": "gone"}}))
+    with pytest.raises(CloudTrouble, match="vanished"):
+        rig.provider().create(rig.order())
+
+
+def test_deleted_in_a_region_that_is_configured_no_more(cloud, rig):
+    made = rig.provider().create(rig.order())
+    rig.provider(config={**rig.config, "regions": ["SBG5"]}).delete(made)
+    assert cloud.servers == {}
+
+
 @pytest.mark.parametrize(
     "changes, said",
     [

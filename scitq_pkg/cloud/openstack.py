@@ -65,11 +65,9 @@ class OpenStack:
 
     def create(self, order: Order) -> Machine:
         region = self._region(order.region)
-        server = self._one(region, self._named(region, order.name))
-        if server is None:
-            asked = self._ask_for(region, order)
-            server = self._one(region, self._named(region, order.name)) or asked
-        machine = self._built(region, server)
+        if not self._named(region, order.name):
+            self._ask_for(region, order)
+        machine = self._built(region, order.name)
         if machine.state == BROKEN and is_no_room(machine.message):
             self.delete(machine)
             raise NoRoom(f"region {region.name} of provider {self.name} has no room for {order.flavor}: {machine.message}")
@@ -84,7 +82,7 @@ class OpenStack:
                 yield _machine(region, self._one(region, servers))
 
     def delete(self, machine: Machine) -> None:
-        region = self._region(machine.region)
+        region = self._connected(machine.region)  # one that is configured no more, too
         end = time.monotonic() + _DELETE_SECONDS
         again, pause = 0.0, _FIRST_PAUSE_SECONDS
         while servers := self._named(region, machine.name):
@@ -150,22 +148,23 @@ class OpenStack:
         for server in servers:
             region.ask(f"deleting server {server.id}", region.compute.delete_server, server.id, ignore_missing=True)
 
-    def _ask_for(self, region: Region, order: Order):
+    def _ask_for(self, region: Region, order: Order) -> None:
         size = self._flavor(region, order.flavor)
         words = {"name": order.name, "flavor_id": size.id, "metadata": {TAG: order.tag}, **self._parts(region, size)}
         if order.user_data:
             words["user_data"] = _encoded(order.user_data)
-        return region.ask(f"asking for server {order.name}", region.compute.create_server, again=False, **words)
+        region.ask(f"asking for server {order.name}", region.compute.create_server, again=False, **words)
 
-    def _built(self, region: Region, server) -> Machine:
+    def _built(self, region: Region, name: str) -> Machine:
         """The machine when the cloud has done building it, for good or bad, or has taken too long for anybody to wait."""
         end, pause = time.monotonic() + _BUILD_SECONDS, _FIRST_PAUSE_SECONDS
-        machine = _machine(region, region.ask("asking for the server", region.compute.get_server, server.id))
-        while machine.state == CREATING and time.monotonic() < end:
+        while server := self._one(region, self._named(region, name)):
+            machine = _machine(region, server)
+            if machine.state != CREATING or time.monotonic() > end:
+                return machine
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
-            machine = _machine(region, region.ask("asking for the server", region.compute.get_server, server.id))
-        return machine
+        raise CloudTrouble(f"provider {self.name}: {name} vanished from region {region.name} while it was built")
 
     # --- what a server is made of -------------------------------------------------------------------------------------
 
