@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from . import __spec__ as _package
 from .cache import cache_folders, hold, prune
@@ -83,7 +83,7 @@ def settle_upgrade() -> str | None:
 class _Started:
     """How this process was started."""
 
-    words: list[str] = []
+    words: Sequence[str] = ()
     path: str | None = None  # the one file
     before: str | None = None  # the build that it was, if it went on as another one
 

@@ -57,7 +57,7 @@ def test_cloud_init_takes_the_document(full, tmp_path):
     program = needed("cloud-init", "cloud-init")
     document = tmp_path / "user-data"
     document.write_text(user_data(start(ca="-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", batch=ODD), full))
-    done = subprocess.run([program, "schema", "--config-file", document], capture_output=True, text=True)
+    done = subprocess.run([program, "schema", "--config-file", document], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "Valid" in done.stdout, done.stdout + done.stderr
     assert len(document.read_bytes()) < MOST_BYTES / 2
 
@@ -133,7 +133,9 @@ class Disks:
         for path in [*(folder / "bin").iterdir(), folder / "install"]:
             path.chmod(0o755)
 
-    def add(self, name: str, gigabytes: int = 5, content: bytes = b"", at: int = 0, kind: str = "disk", mounted: str = "", parts: int = 0):
+    def add(
+        self, name: str, gigabytes: int = 5, content: bytes = b"", at: int = 0, kind: str = "disk", mounted: str = "", parts: int = 0
+    ) -> None:  # fmt: skip
         disk = self.folder / name
         with open(disk, "wb") as file:
             file.truncate(gigabytes * GIGABYTE)
@@ -142,14 +144,13 @@ class Disks:
         self.table.append(f"{disk} {kind} {gigabytes * GIGABYTE} 0")
         Path(f"{disk}.NAME").write_text("".join(f"{name}{part or ''}\n" for part in range(parts + 1)))
         Path(f"{disk}.MOUNTPOINT").write_text(f"\n{mounted}\n")
-        return disk
 
     def run(self) -> list[str]:
         """The words of what would have changed disks, the disks by their names."""
         (self.folder / "table").write_text("".join(line + "\n" for line in self.table))
         self.log.write_text("")
         variables = {"PATH": f"{self.folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin", "SCITQ_SCRATCH": str(self.scratch)}
-        done = subprocess.run([self.folder / "scratch"], env=variables, capture_output=True, text=True)
+        done = subprocess.run([self.folder / "scratch"], env=variables, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return [line for line in self.log.read_text().replace(f"{self.folder}/", "").splitlines() if "--assemble" not in line]
 
@@ -176,7 +177,6 @@ def test_nvme_disks_are_striped_and_others_left(disks):
     assert (makes, mounts) == ("mkfs.ext4 -q -m 0 -L scitq-scratch /dev/md/scitq", "mount -o noatime /dev/md/scitq mounted")
 
 
-SWAP_HEADER = b"\0" * 1036
 USED = {
     "is mounted": {"mounted": "/home"},
     "has partitions": {"parts": 2},
@@ -248,7 +248,8 @@ def test_the_one_file_is_streamed_to_who_shows_a_token(site, tmp_path):
             assert head.headers["X-Scitq-Version"] == "3.1"
             with open(tmp_path / "got", "wb+") as file:
                 whole = connection.request("GET", "/install/scitq.pyz", into=file)
-                assert (whole.status, whole.body) == (200, b"") and file.seek(0) == 0 and file.read() == site.one_file.read_bytes()
+                assert (whole.status, whole.body) == (200, b"")
+                assert file.seek(0) == 0 and file.read() == site.one_file.read_bytes()
             same = connection.request("GET", "/install/scitq.pyz", headers={"If-None-Match": head.headers["ETag"]})
             assert (same.status, same.body) == (304, b"")
     with Connection(site.url) as connection:
@@ -324,7 +325,8 @@ class Machine:
             pytest.skip("no overlay can be mounted here")
         self.inside = Path(f"/proc/{self.holder.pid}/root{self.root}")
         self.enter = ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", "chroot", str(self.root)]
-        for name, does in (("lsblk", "exit 0"), ("systemctl", "echo systemctl $* >>/asked"), ("swapon", "echo swapon $* >>/asked")):
+        notes = {name: f"echo {name} $* >>/asked" for name in ("systemctl", "swapon")}
+        for name, does in {"lsblk": "exit 0", **notes}.items():
             self.put({"path": f"/usr/local/sbin/{name}", "permissions": "0755", "content": f"#!/bin/sh\n{does}\n"})
         for file in yaml.safe_load(document)["write_files"]:
             self.put(file)
@@ -337,7 +339,7 @@ class Machine:
 
     def boot(self) -> str:
         script = "set -a; . /etc/scitq/boot.env; exec /usr/local/lib/scitq/boot"
-        done = subprocess.run([*self.enter, "bash", "-c", script], capture_output=True, text=True, timeout=100)
+        done = subprocess.run([*self.enter, "bash", "-c", script], capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -346,7 +348,8 @@ class Machine:
 
     def worker(self) -> list[str]:
         """The words of the service of the worker, as systemd would make them."""
-        (line,) = [line for line in self.read("/etc/systemd/system/scitq-worker.service").splitlines() if line.startswith("ExecStart=")]
+        unit = self.read("/etc/systemd/system/scitq-worker.service")
+        (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
         values = said_by_a_shell(self.read("/etc/scitq/worker.env"))
         return [values[word[2:-1]] if word.startswith("${") else word for word in line.partition("=")[2].split()]
 
@@ -361,7 +364,8 @@ class Booted(Process):
 
     def __init__(self, env: Env, machine: Machine):
         self.machine = machine
-        super().__init__(env, "cloud-1", machine.worker(), {"HOME": "/root", "SCITQ_CONFIG": "/root/none", "SCITQ_CACHE": "/root/cache"}, Path("/"))
+        variables = {"HOME": "/root", "SCITQ_CONFIG": "/root/none", "SCITQ_CACHE": "/root/cache"}
+        super().__init__(env, "cloud-1", machine.worker(), variables, Path("/"))
 
     def start(self) -> None:
         self.program = self.machine.enter

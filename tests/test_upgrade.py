@@ -71,7 +71,8 @@ class Site:
     def version_of(self, line: str) -> str:
         """Of the one file that a process runs from."""
         build = Path(line.split()[1]).parent.name
-        return next(version for version, file in self.builds.items() if hashlib.sha256(file.read_bytes()).hexdigest().startswith(build))
+        sums = {version: hashlib.sha256(file.read_bytes()).hexdigest() for version, file in self.builds.items()}
+        return next(version for version, found in sums.items() if found.startswith(build))
 
     def is_whole(self, task: int) -> bool:
         """Its one attempt has succeeded, and all its output is there."""
@@ -118,7 +119,7 @@ def test_a_running_task_notices_nothing(site):
     assert sorted(path.name for path in file.parent.iterdir()) == ["scitq.pyz"]
     (site.folder / "calm-gate").touch()
     assert site.is_whole(task)
-    site.env.until(lambda: {site.version_of(line) for line in site.keepers("calm")} == {"1.9"}, what="the keeper is the new one too")
+    site.env.until(lambda: {site.version_of(line) for line in site.keepers("calm")} == {"1.9"}, what="the keeper is new too")
     after = site.env.create({"command": "env", "batch": "calm"})[0]
     site.env.wait_state(after)
     assert not {"SCITQ_STARTED_FROM", "SCITQ_BEFORE", "SCITQ_HELD"} & {
@@ -239,8 +240,8 @@ def test_a_worker_comes_with_its_own_token(site, tmp_path):
 class Metadata(http.server.BaseHTTPRequestHandler):
     """The service of a machine of Azure, as its documentation shows it."""
 
-    events: list[dict] = []
-    asked: list[tuple[str, str]] = []
+    events: list[dict]
+    asked: list[tuple[str, str]]
 
     def do_GET(self):
         self.asked.append((self.command, self.path))
@@ -292,7 +293,8 @@ def test_an_eviction_is_told_and_nothing_more_starts(env, metadata):
         return env.api("GET", f"/{noun}/{number}")
 
     env.until(lambda: of("workers", made["worker"])["state"] == "online")
-    running = env.create({"command": f"while ! [ -e {env.directory}/gate ]; do sleep 0.05; done", "shell": "sh", "batch": "spot"})[0]
+    waits = f"while ! [ -e {env.directory}/gate ]; do sleep 0.05; done"
+    running = env.create({"command": waits, "shell": "sh", "batch": "spot"})[0]
     env.wait_state(running, "running")
     env.until(lambda: len([path for _, path in Metadata.asked if "scheduledevents" in path]) >= 2)
     assert of("workers", made["worker"])["state"] == "online"  # another's, and nothing that ends it

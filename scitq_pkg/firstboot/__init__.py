@@ -1,8 +1,8 @@
 """The first boot of a machine: one cloud-init document, the same for every provider that boots machines from an image.
 
-It writes files and starts one service, `scitq-boot`, whose steps are the scripts beside this module: they make scratch, swap, docker
-and the rest, fetch the one file from the server and start the worker. The service runs at every start of the machine; what is done
-already is not done again. Secrets are in files of root alone, in no words of a command, no variable and no log.
+It writes files and starts one service, `scitq-boot`, whose steps are the scripts beside this module: they make scratch, swap,
+docker and the rest, fetch the one file from the server and start the worker. The service runs at every start of the machine; what
+is done already is not done again. Secrets are in files of root alone, in no words of a command, no variable and no log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..protocol import WORKER_NAME
 from .document import dumped, environment_file
 
 SCRATCH = "/scratch"
-MOST_BYTES = 64 * 1024  # of the document in base64: what OpenStack and Azure take
+MOST_BYTES = 64 * 1024 - 1  # of the document in base64: what OpenStack and Azure take
 SWAP_SHARE = 0.1  # of the scratch disk
 
 _STEPS = ("boot", "install", "packages", "scratch", "swap", "data", "docker", "gpu", "program", "worker", "fetch")
