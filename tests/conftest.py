@@ -1,6 +1,7 @@
 """For all tests: the quick ones first; the databases; the black-box environment of `env.py`."""
 
 import collections
+import contextlib
 import os
 
 import pytest
@@ -155,7 +156,34 @@ def tabs(chromium):
         tab.close()
 
 
+@pytest.fixture(scope="module")
+def kept_tabs(chromium):
+    """The tab of an environment, signed in, the same for all tests of a file: `with kept_tabs(env) as tab`. All must have gone well."""
+    from browser import Tab
+
+    made = {}
+
+    @contextlib.contextmanager
+    def lent(env):
+        if env not in made:
+            made[env] = Tab(chromium, env)
+        made[env].renew()
+        yield made[env]
+        made[env].check()
+
+    yield lent
+    for tab in made.values():
+        tab.context.close()
+
+
 @pytest.fixture
-def tab(tabs, lab):
-    """A tab that is signed in at the server of `lab`."""
+def tab(kept_tabs, lab):
+    """A tab that is signed in at the server of `lab`. Who changes its cookies, its storage or what it may load takes `own_tab`."""
+    with kept_tabs(lab) as kept:
+        yield kept
+
+
+@pytest.fixture
+def own_tab(tabs, lab):
+    """A tab that is signed in at the server of `lab`, with a profile of its own."""
     return tabs(lab)

@@ -49,7 +49,7 @@ def news(env: Env, after: str | None = None) -> tuple[dict, str]:
 
 def test_a_worker_is_deployed_works_and_is_destroyed(cloud, batch):
     _, place = news(cloud)
-    made = manage(cloud, "worker", "deploy", "-P", "here", "-b", batch, "-N", "first", "--permanent", "--wait").stdout
+    made = manage(cloud, "worker", "deploy", "-P", "here", "-b", batch, "-n", "first", "--permanent", "--wait").stdout
     assert "worker first (id" in made and "is online, local of here in local" in made
     (row,) = cloud.items("/workers", batch=batch)
     assert (row["name"], row["state"], row["concurrency"], row["permanent"]) == ("first", "online", 2, True)

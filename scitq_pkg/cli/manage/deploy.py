@@ -18,7 +18,7 @@ MOST_SLOTS = 100_000
 def _options(parser: Parser) -> None:
     add = parser.add_argument
     add("number", nargs="?", type=number(1, MOST_WORKERS), metavar="NUMBER", help="how many workers (default: 1)")
-    add("-n", "--number", dest="count", type=number(1, MOST_WORKERS), metavar="NUMBER", help="the same")
+    add("-N", "--number", dest="count", type=number(1, MOST_WORKERS), metavar="NUMBER", help="the same")
     add("-f", "--flavor", default="auto", help="a name, or a protofilter: 'auto:cpu>=8:ram>=30' (default: auto, the cheapest)")
     add("-P", "--provider", default="auto", help="whose machines, or auto: whichever is best (default: auto)")
     add("-r", "--region", default="auto", help="where, or auto: whichever is best (default: auto)")
@@ -28,7 +28,7 @@ def _options(parser: Parser) -> None:
         help="tasks that run at once on each (default: as many as it has processors)",
     )  # fmt: skip
     add("-p", "--prefetch", type=number(0, MOST_SLOTS), default=0, metavar="N", help="tasks held ready beyond those")
-    add("-N", "--name", help="its name; of several NAME-1, NAME-2... (default: PROVIDER-NUMBER)")
+    add("-n", "--name", help="its name; of several NAME-1, NAME-2... (default: PROVIDER-NUMBER)")
     add("--permanent", action="store_true", help="keep them when they idle")
     add("-w", "--wait", action="store_true", help="until they are up: shows their logs; exit code 1 if one of them is not")
 
