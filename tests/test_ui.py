@@ -55,12 +55,12 @@ def test_a_token_signs_in_and_is_kept_from_scripts(tabs, lab):
     assert lab.token not in kept
 
 
-def test_sign_out_forgets_the_cookie(tab):
-    tab.allow("401")
-    page = tab.visit()
+def test_sign_out_forgets_the_cookie(own_tab):
+    own_tab.allow("401")
+    page = own_tab.visit()
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("heading", name="Sign in to scitq")).to_be_visible()
-    assert tab.context.cookies() == []
+    assert own_tab.context.cookies() == []
     page.reload()
     expect(page.get_by_role("heading", name="Sign in to scitq")).to_be_visible()
 
@@ -103,15 +103,15 @@ def test_news_come_by_themselves(tab, lab, batch):
     assert tab.was_loaded == loaded, "the page was not loaded again"
 
 
-def test_polling_where_no_stream_comes_through(tab, lab, batch):
-    tab.allow("ERR_FAILED")
-    tab.page.route("**/api/v1/stream*", lambda route: route.abort())
-    page = tab.visit()
+def test_polling_where_no_stream_comes_through(own_tab, lab, batch):
+    own_tab.allow("ERR_FAILED")
+    own_tab.page.route("**/api/v1/stream*", lambda route: route.abort())
+    page = own_tab.visit()
     expect(page.locator("header [data-line=polling]")).to_be_visible()
-    loaded = tab.was_loaded
+    loaded = own_tab.was_loaded
     lab.create({"command": "true", "batch": batch})
     expect(page.get_by_role("link", name=batch, exact=True)).to_be_visible()
-    assert tab.was_loaded == loaded
+    assert own_tab.was_loaded == loaded
 
 
 def test_a_server_that_was_killed_is_found_again(tabs, env):
@@ -223,8 +223,8 @@ def test_all_can_be_done_by_keys(tab, lab, batch):
     assert page.get_by_role("dialog").count() == 0, "keys do nothing where somebody types"
 
 
-def test_the_theme_that_was_chosen_stays(tab):
-    page = tab.visit()
+def test_the_theme_that_was_chosen_stays(own_tab):
+    page = own_tab.visit()
     light = _background(page)
     page.get_by_role("button", name=re.compile("Theme")).click()
     page.get_by_role("button", name=re.compile("Theme: light")).click()

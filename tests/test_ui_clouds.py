@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 
+import onefile
 import pytest
 from browser import check_look, row
 from env import Env
@@ -18,6 +19,7 @@ HOSTILE = '<img src=x onerror="window.owned=1"> \u202e${7*7} javascript:alert(1)
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     env = Env(tmp_path_factory.mktemp("clouds"))
+    env.variables["SCITQ_ONE_FILE"] = str(onefile.make(env.directory / "scitq.pyz"))  # what workers are upgraded to
     made = Site(env)
     made.there.mkdir()
     made.until_quiet()  # it has asked its providers for their flavors
@@ -27,8 +29,9 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture
-def tab(tabs, site):
-    return tabs(site.env)
+def tab(kept_tabs, site):
+    with kept_tabs(site.env) as kept:
+        yield kept
 
 
 @pytest.fixture
@@ -72,7 +75,8 @@ def test_a_worker_is_deployed_followed_canceled_and_tried_anew(tab, site, batch)
         expect(dialog.get_by_role("alert")).to_contain_text("auto:cpu>=100000")  # refused, and nothing typed is lost
         order(page, Flavor="auto:cpu>=1")
         expect(dialog.get_by_role("table").get_by_role("row")).to_have_count(2)
-        expect(dialog.get_by_role("table")).to_contain_text("€1.00")
+        price = f"€{site.env.items('/flavors', provider='there')[0]['price']:.2f}"
+        expect(dialog.get_by_role("table")).to_contain_text(price)
         dialog.get_by_role("button", name="local").click()
         expect(dialog.get_by_label("Flavor")).to_have_value("local")
         check_look(page)
@@ -99,7 +103,7 @@ def test_a_worker_is_deployed_followed_canceled_and_tried_anew(tab, site, batch)
     expect(page.get_by_role("log")).to_contain_text("up")
     page.get_by_role("link", name="gra", exact=True).click()
     expect(page.locator(".facts-list")).to_contain_text("local of there in local")
-    expect(page.locator(".facts-list")).to_contain_text("€1.00")
+    expect(page.locator(".facts-list")).to_contain_text(price)
     page.get_by_role("button", name="Delete…").click()
     expect(page.get_by_role("dialog")).to_contain_text("1 machine is destroyed")
     agree(page, "Delete")
@@ -148,6 +152,19 @@ def test_providers_are_asked_for_their_flavors(tab, site):
     page.get_by_role("button", name="Ask there for its flavors", exact=True).click()
     site.env.until(lambda: site.env.items("/flavors", provider="there"), what="it has told them")
     expect(page.get_by_role("table", name="Providers").get_by_role("row", name="there local 1")).to_be_visible()
+
+
+def test_a_worker_of_another_version_is_upgraded(tab, site, batch):
+    hands = Hands(site.env, "older", batch)
+    hands.sync()
+    page = tab.visit("workers?name=older")
+    line = row(page, "older")
+    expect(line).to_contain_text("1, not ")
+    line.get_by_role("button", name="Upgrade").click()
+    expect(line).to_contain_text("is being upgraded")
+    until(site, f"/workers/{hands.row['id']}", upgrading=True)
+    assert hands.sync().upgrade is not None
+    expect(line.get_by_role("button", name="Upgrade")).to_have_count(0)
 
 
 # --- of a batch ------------------------------------------------------------------------------------------------------------

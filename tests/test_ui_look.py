@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from browser import PHONE, SCREEN, Tab, barriers, overflow
+from browser import Tab, check_look, overflow
 from env import Env
 from lab import Week
 from playwright.sync_api import Locator, Page, expect
@@ -15,7 +15,7 @@ PAGES = {  # a page: its address, and what is there when it is whole
     "overview": ("", "table >> tr:has-text('metagenome-soil-assembly')"),
     "batch": (f"batches/{COHORT}", ".timeline rect"),
     "batch with failures": (f"batches/{ASSEMBLY}", "text=SIGKILL"),
-    "tasks": ("tasks", "tbody tr"),
+    "tasks": (f"tasks?batch={ASSEMBLY}", "tbody tr"),
     "failed tasks": ("tasks?state=failed", "tbody tr"),
     "no tasks": ("tasks?name=nothing-has-this-name", "text=No task passes the filter"),
     "running task": ("tasks/{running}", ".log-text span"),
@@ -53,19 +53,16 @@ def looks(tmp_path_factory):
     env.close()
 
 
-def check_themes(page: Page) -> None:
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        assert barriers(page) == [], scheme
+@pytest.fixture
+def tab(kept_tabs, looks):
+    with kept_tabs(looks.env) as kept:
+        yield kept
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_everybody_can_use_it_on_every_screen(tabs, looks, name):
-    page = looks.visit(tabs(looks.env), name)
-    check_themes(page)
-    page.set_viewport_size(PHONE)
-    assert overflow(page) == []
-    assert barriers(page) == []
+def test_everybody_can_use_it_on_every_screen(tab, looks, name):
+    page = looks.visit(tab, name)
+    check_look(page)
     page.set_viewport_size({"width": 768, "height": 900})
     assert overflow(page) == []
     page.set_viewport_size({"width": 3840, "height": 2160})
@@ -76,11 +73,11 @@ def dialog(page: Page) -> Locator:
     return page.get_by_role("dialog")
 
 
-def test_everybody_can_use_the_dialogs(tabs, looks):
-    page = looks.visit(tabs(looks.env), "failed tasks")
+def test_everybody_can_use_the_dialogs(tab, looks):
+    page = looks.visit(tab, "failed tasks")
     page.locator("h1").click()
     page.keyboard.press("?")
-    check_themes(page)
+    check_look(page)
     page.keyboard.press("Escape")
     page.get_by_role("checkbox", name="Select all rows shown").check()
     for name, whole in {"Edit…": "Search for", "Move…": "Move", "Delete": "gone for good"}.items():
@@ -92,10 +89,7 @@ def test_everybody_can_use_the_dialogs(tabs, looks):
             page.get_by_label("Set another field").select_option(label="Retries")
             dialog(page).get_by_role("spinbutton", name="Retries").fill("2")
             expect(dialog(page).locator(".diff").first).to_be_visible()
-        check_themes(page)
-        page.set_viewport_size(PHONE)
-        assert overflow(page) == []
-        page.set_viewport_size(SCREEN)
+        check_look(page)
         page.keyboard.press("Escape")
         expect(dialog(page)).to_have_count(0)
 
@@ -107,13 +101,10 @@ def test_everybody_can_sign_in(tabs, looks):
     page.get_by_label("Token").fill("wrong")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_be_visible()
-    check_themes(page)
-    page.set_viewport_size(PHONE)
-    assert overflow(page) == []
+    check_look(page)
 
 
-def test_a_page_has_one_heading_and_landmarks(tabs, looks):
-    tab = tabs(looks.env)
+def test_a_page_has_one_heading_and_landmarks(tab, looks):
     for name in ("overview", "tasks", "settings"):
         page = looks.visit(tab, name)
         assert page.locator("h1").count() == 1
@@ -122,8 +113,8 @@ def test_a_page_has_one_heading_and_landmarks(tabs, looks):
         expect(page.get_by_role("navigation", name="Pages").locator("[aria-current]")).to_have_count(1)
 
 
-def test_the_eye_is_led_to_what_needs_attention(tabs, looks):
-    page = looks.visit(tabs(looks.env), "overview")
+def test_the_eye_is_led_to_what_needs_attention(tab, looks):
+    page = looks.visit(tab, "overview")
     attention = page.get_by_role("table", name="Needs attention")
     if page.get_by_role("button", name="Show more").first.is_visible():
         page.get_by_role("button", name="Show more").first.click()

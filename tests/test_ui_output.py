@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from browser import Tab
 from hands import Hands
 
 from scitq import ui
@@ -15,9 +16,10 @@ FOLDER = Path(ui.__file__).parent / "js"
 RED, BOLD = "ansi-red", "ansi-bold"
 
 
-@pytest.fixture
-def run(tab):
+@pytest.fixture(scope="module")
+def run(chromium, lab):
     """Runs a function of a module of the UI in the browser; the module comes as its first argument. Pages get all modules as one script."""
+    tab = Tab(chromium, lab)
     tab.context.route("**/ui/js/*.js", lambda route: route.fulfill(path=FOLDER / route.request.url.rpartition("/")[2]))
     page = tab.visit()
 
@@ -26,7 +28,8 @@ def run(tab):
             f"async ([url, ...values]) => ({function})(await import(url), ...values)", [f"{tab.url}/ui/js/{module}", *values]
         )
 
-    return run
+    yield run
+    tab.close()
 
 
 def plain(*lines: str) -> list:
@@ -150,16 +153,16 @@ def test_what_cannot_be_seen_is_told(run):
 
 
 def test_earlier_output_is_loaded(tab, lab):
-    """79 MB, of which the page holds the end, and parts before it as they are asked for."""
-    (task,) = lab.create({"command": "seq 10000000", "batch": "Default"})
+    """15 MB, of which the page holds the end, and parts before it as they are asked for."""
+    (task,) = lab.create({"command": "seq 2000000", "batch": "Default"})
     lab.wait_state(task, "succeeded")
     page = tab.visit(f"tasks/{task}")
     text = page.locator(".log-text")
     earlier = page.get_by_role("button", name="Load earlier output")
     start = "node => node.textContent.slice(0, 20)"
     shown = "node => [...node.children].map((block) => block.textContent).join('\\n')"
-    page.get_by_text("The end: 79 MB in all.").wait_for()
-    assert text.evaluate(shown).endswith("9999999\n10000000")
+    page.get_by_text("The end: 15 MB in all.").wait_for()
+    assert text.evaluate(shown).endswith("1999999\n2000000")
     later = page.get_by_role("button", name="Later output is not loaded")
     while later.is_hidden():  # there is a limit to what a page holds
         first = text.evaluate(start)
@@ -168,8 +171,8 @@ def test_earlier_output_is_loaded(tab, lab):
         numbers = [int(line) for line in text.evaluate(shown).split("\n")]
         assert numbers == list(range(numbers[0], numbers[-1] + 1)), "nothing is missing in between"
     later.click()
-    page.get_by_text("The end: 79 MB in all.").wait_for()
-    assert text.evaluate(shown).endswith("9999999\n10000000")
+    page.get_by_text("The end: 15 MB in all.").wait_for()
+    assert text.evaluate(shown).endswith("1999999\n2000000")
 
 
 def test_hostile_output_is_text(tab, lab, batch):

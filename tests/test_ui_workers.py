@@ -72,9 +72,9 @@ def test_slots_are_given_and_taken_at_once(tab, lab, batch, hands):
     assert (hands.sync().concurrency, hands.sync().prefetch) == (6, 12)
 
 
-def test_a_worker_works_for_another_batch_and_back(tab, lab, batch, hands):
-    toasts_stay(tab)
-    page = tab.visit("workers")
+def test_a_worker_works_for_another_batch_and_back(own_tab, lab, batch, hands):
+    toasts_stay(own_tab)
+    page = own_tab.visit("workers")
     line = row(page, hands.row["name"])
     line.get_by_role("combobox", name="batch").select_option(f"{batch} other")
     lab.until(lambda: worker(lab, hands)["batch"] == f"{batch} other")
@@ -101,10 +101,10 @@ def test_a_worker_is_drained_and_deleted(tab, lab, batch, hands):
     assert lab.state(task) == "pending"
 
 
-def test_many_workers_are_changed_together(tab, lab, batch, hands):
-    toasts_stay(tab)
+def test_many_workers_are_changed_together(own_tab, lab, batch, hands):
+    toasts_stay(own_tab)
     other = Hands(lab, f"node2-{batch}", batch, 1)
-    page = tab.visit(f"workers?batch={batch}")
+    page = own_tab.visit(f"workers?batch={batch}")
     expect(page.locator("tbody tr")).to_have_count(2)
     page.get_by_role("checkbox", name="Select all rows shown").check()
     bulk = page.get_by_role("region", name="Selected workers")

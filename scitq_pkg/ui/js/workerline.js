@@ -121,7 +121,7 @@ export class WorkerLine {
       draining
         ? button("Undrain", "Let tasks come again to", () => drain([this.row], false))
         : button("Drain", "Let end what is there, and nothing more come to", () => drain([this.row], true)),
-      outdated && version && !upgrading ? button("Upgrade", "Go on as the server's version, with what runs:", () => upgrade([this.row])) : null,
+      outdated && version && !upgrading ? button("Upgrade", "Upgrade, with what runs,", () => upgrade([this.row])) : null,
       button("✕", "Delete", () => this.remove([this.row]), "danger"));
   }
 }
