@@ -160,6 +160,7 @@ def test_flavors_are_listed_and_asked_for(cloud, server):
     (row,) = json.loads(manage(cloud, "flavor", "list", "auto:cost<=1", "-P", "here", "-o", "json").stdout)
     assert (row["name"], row["cpu"], row["price"], row["available"]) == ("local", 2, 0.5, row["available"])
     assert server.flavors("auto:cost<=0.1", provider="here") == []
+    assert "here" in {row["provider"] for row in server.flavors("auto:cost<=1", provider="auto", region="auto")}
     names = {provider["name"]: provider for provider in server.providers()}
     assert names["here"]["kind"] == "local" and names["here"]["flavors"] == 1 and names["here"]["trouble"] is None
     with pytest.raises(ScitqError, match="there is no provider"):

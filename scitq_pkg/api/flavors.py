@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ..choosing import candidates
 from ..protocol import API
+from ..protofilter import AUTO
 from ..store import Transaction, events, flavors, jobs
 from .answers import with_iso_times
 from .call import Call
-from .choice import fitting
 from .cloudforms import FlavorPage, FlavorsQuery, FlavorsUpdate, JobsMade
 from .routes import USER, route
 
@@ -17,11 +18,13 @@ PATH = f"{API}/flavors"
 def find(call: Call) -> dict:
     """By a protofilter in the order in which a deployment takes them, which leaves those out that nobody would want unasked."""
     query, clouds = call.query, call.service.clouds
-    if query.get("provider") is not None:
-        clouds.check_name(query["provider"])
-    rows = call.read(lambda tx: flavors.find(tx, query.get("provider"), query.get("region")))
+    provider, region = (None if query.get(name) == AUTO else query.get(name) for name in ("provider", "region"))
+    if provider is not None:
+        clouds.check_name(provider)
+    rows = call.read(lambda tx: flavors.find(tx, provider, region))
+    rows = [row for row in rows if row["provider"] in clouds.providers]
     if query.get("filter") is not None:
-        rows = fitting(clouds, rows, query["filter"])
+        rows = candidates({"provider": provider, "flavor": query["filter"]}, rows, clouds.regions)
     return {"items": [with_iso_times(row) for row in rows[: query["limit"]]], "next": None}
 
 

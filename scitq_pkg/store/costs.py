@@ -29,15 +29,6 @@ def _rounded(row: dict) -> dict:
     return {"cost": None if cost is None else round(cost, 4), "currency": row["currency"], "hours": round(row["hours"], 2)}
 
 
-def of_machine(tx: Transaction, machine_id: int) -> dict:
-    """`cost`, `currency` and `hours` of a machine so far."""
-    row = tx.one(
-        f"SELECT SUM({_HOURS}) AS hours, SUM({_HOURS} * price) AS cost, MAX(currency) AS currency FROM stint "
-        "JOIN machine ON machine.id = stint.machine_id WHERE machine.id = ?", (tx.now, tx.now, machine_id),
-    )  # fmt: skip
-    return _rounded(row) if row and row["hours"] is not None else {"cost": None, "currency": None, "hours": 0.0}
-
-
 def reached(tx: Transaction) -> dict[int, dict]:
     """The batches whose budget is spent: `name`, `budget`, `cost`, `currency` by id."""
     limited = tx.all("SELECT id, name, budget FROM batch WHERE budget IS NOT NULL")

@@ -46,8 +46,3 @@ def find(tx: Transaction, provider: str | None = None, region: str | None = None
 def counts(tx: Transaction) -> dict[str, int]:
     """How many flavors each provider has told."""
     return {row["provider"]: row["n"] for row in tx.all("SELECT provider, COUNT(*) AS n FROM flavor GROUP BY provider")}
-
-
-def forget(tx: Transaction, provider: str) -> None:
-    """A provider that is configured no more has none."""
-    tx.run("DELETE FROM flavor WHERE provider = ?", (provider,))
