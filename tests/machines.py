@@ -6,7 +6,8 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from env import Env, ServerProcess
@@ -16,7 +17,7 @@ CONFIG = """\
 providers:
   here: {{kind: local, maximum: {maximum}, price: {price}, currency: EUR}}
   there: {{kind: local, maximum: 20, price: {dearer}, currency: EUR, scratch: {there}}}
-deployment: {{idle: {idle}, reconcile: 2s, boot_timeout: {boot_timeout}, retry: {retry}, destroy_unknown: {destroy_unknown}}}
+deployment: {{idle: {idle}, reconcile: 1h, boot_timeout: {boot_timeout}, retry: {retry}, destroy_unknown: {destroy_unknown}}}
 """
 DEFAULTS = {"url": "", "maximum": 20, "price": 1.0, "idle": "1h", "boot_timeout": "15m", "retry": 2, "destroy_unknown": False}
 
@@ -57,19 +58,28 @@ class Site:
     def online(self) -> list[dict]:
         return [row for row in self.env.items("/workers") if row["state"] == "online" and row["machine"] is not None]
 
+    def until(self, condition: Callable[[], object], what: str = "") -> object:
+        """As `Env.until`, which asks so often that it would be most of the work."""
+
+        def asked():
+            time.sleep(0.08)
+            return condition()
+
+        return self.env.until(asked, what=what)
+
     def until_online(self, number: int) -> list[dict]:
         """Waits until so many workers of machines are there; their rows."""
-        return self.env.until(lambda: len(found := self.online()) == number and found, what=f"{number} workers have come")
+        return self.until(lambda: len(found := self.online()) == number and found, what=f"{number} workers have come")
 
     def until_quiet(self) -> None:
         """Waits until every job has ended."""
-        self.env.until(lambda: not self.jobs(state="pending,running"), what="all jobs have ended")
+        self.until(lambda: not self.jobs(state="pending,running"), what="all jobs have ended")
 
     def clear(self) -> None:
         """Has all machines destroyed, and waits for it."""
         for machine in self.machines():
             self.env.answer("DELETE", f"/machines/{machine['id']}")
-        self.env.until(lambda: not self.machines(), what="all machines are gone")
+        self.until(lambda: not self.machines(), what="all machines are gone")
 
     # --- what is really there -----------------------------------------------------------------------------------------
 

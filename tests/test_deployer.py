@@ -14,7 +14,7 @@ from machines import Site
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     env = Env(tmp_path_factory.mktemp("clouds"))
-    made = Site(env, idle="3s", price=1000.0)
+    made = Site(env, idle="2s", price=1000.0)
     env.orphans_expected = True  # of a keeper that a test kills
     yield made
     made.clear()
@@ -51,7 +51,7 @@ def test_a_recruiter_deploys_no_more_than_it_may_and_idle_workers_go(site):
     site.env.wait_state(tasks(site, "crowd", 12, "sleep 0.2"))
     made = made_for(site, "crowd")
     assert len(made) == 2 and {row["provider"] for row in made} == {"there"}
-    site.env.until(lambda: {row["state"] for row in made_for(site, "crowd")} == {"gone"}, what="they idled, and are gone")
+    site.until(lambda: {row["state"] for row in made_for(site, "crowd")} == {"gone"}, what="they idled, and are gone")
     assert len(made_for(site, "crowd")) == 2
     hours = [row["hours"] for row in made_for(site, "crowd")]
     assert site.env.api("GET", "/batches/crowd")["cost"] == pytest.approx(
@@ -61,29 +61,34 @@ def test_a_recruiter_deploys_no_more_than_it_may_and_idle_workers_go(site):
 
 
 def test_a_permanent_worker_stays(site):
-    site.deploy(number=1, batch="still", permanent=True)
-    site.deploy(number=1, batch="still")
-    site.until_online(2)
-    (stays,) = site.until_online(1)  # the other one idled
-    assert stays["permanent"]
-    assert site.env.until(lambda: len(site.machines()) == 1 and site.machines()[0]["state"] == "up", what="one is left")
+    (kept,) = site.deploy(number=1, batch="still", permanent=True)
+    site.until_online(1)
+    (idle,) = site.deploy(number=1, batch="still")
+    site.until(lambda: site.env.api("GET", f"/machines/{idle['machine']}")["state"] == "gone", what="the other one has idled")
+    (row,) = site.machines()
+    assert row["id"] == kept["machine"] and row["state"] == "up"
 
 
 def test_idle_workers_of_others_go_first(site):
     """A worker that was deployed for one batch serves the next one before another is deployed."""
+    site.there.mkdir(exist_ok=True)
     recruit(site, "first", maximum_workers=1, tasks_per_worker=10)
-    site.env.wait_state(tasks(site, "first", 1))
+    (task,) = tasks(site, "first", 1, f"until test -e {site.there}/go; do sleep 0.1; done")
+    (worker,) = site.until_online(1)
+    site.env.api("PATCH", f"/workers/{worker['id']}", {"permanent": True})  # or it might be gone before the next ones come
+    (site.there / "go").touch()
+    site.env.wait_state(task)
     recruit(site, "second", maximum_workers=1, tasks_per_worker=10)
     site.env.wait_state(tasks(site, "second", 3))
     (machine,) = made_for(site, "second")
-    assert machine["worker"] == site.env.task(site.env.items("/tasks", batch="first")[0]["id"])["worker"]
+    assert machine["worker_id"] == worker["id"]
 
 
 def test_a_budget_that_is_spent_stops_recruiting(site):
     recruit(site, "poor", maximum_workers=5, tasks_per_worker=1)
     site.env.api("PATCH", "/batches/poor", {"budget": 0.0001})
     tasks(site, "poor", 1, "sleep 1000")
-    site.env.until(lambda: (site.env.api("GET", "/batches/poor")["cost"] or 0) > 0.0001, what="the budget is spent")
+    site.until(lambda: (site.env.api("GET", "/batches/poor")["cost"] or 0) > 0.0001, what="the budget is spent")
     waiting = tasks(site, "poor", 2)
     recruit(site, "rich", maximum_workers=1, tasks_per_worker=1)
     site.env.wait_state(tasks(site, "rich", 1))  # which began to wait later, and was served
@@ -108,9 +113,8 @@ def test_what_a_vanished_machine_ran_is_done_elsewhere(site):
     shutil.rmtree(site.there / machine["name"])
     (site.there / "second").touch()
     site.change(f"UPDATE machine SET asked_at = asked_at - 1000 WHERE id = {order['machine']}")  # it was not made just now
-    site.env.until(
-        lambda: site.env.api("GET", f"/machines/{order['machine']}")["state"] == "gone", what="it is found to be gone"
-    )
+    site.server.restart()  # which begins with a look at what is there
+    site.until(lambda: site.env.api("GET", f"/machines/{order['machine']}")["state"] == "gone", what="it is found to be gone")
     recruit(site, "fragile", maximum_workers=1)
     site.env.wait_state(task)
     lost, done = site.env.executions(task)
@@ -128,12 +132,12 @@ def test_whatever_a_worker_runs_ends_with_its_machine(site, killed):
     site.until_online(1)
     (task,) = tasks(site, "busy", 1, "setsid sleep 1001 & sleep 1001")
     site.env.wait_state(task, "running")
-    site.env.until(lambda: len(lines_with(site, "sleep 1001")) >= 2, what="both run")
+    site.until(lambda: len(lines_with(site, "sleep 1001")) >= 2, what="both run")
     for word in {"nobody": (), "the worker": ("worker",), "its keeper too": ("worker", "keeper")}[killed]:
         for pid in [pid for pid, line in site.env.leftovers().items() if f" {word} " in line and "machines" in line]:
             os.kill(pid, signal.SIGKILL)
     site.env.answer("DELETE", f"/workers/{order['worker']}")
-    site.env.until(lambda: not site.machines(), what="it is gone")
+    site.until(lambda: not site.machines(), what="it is gone")
     assert lines_with(site, "sleep 1001") == [] and site.folders() == set()
     assert site.env.state(task) == "pending" and site.env.task(task)["failures"] == 0
 
@@ -146,14 +150,12 @@ def test_a_deployment_is_canceled_while_it_is_made(site):
     site.there.mkdir(exist_ok=True)
     with site.holding(site.there / "lock"):
         (order,) = site.deploy(number=1, provider="there")
-        site.env.until(
-            lambda: site.env.api("GET", f"/machines/{order['machine']}")["state"] == "creating", what="it is asked for"
-        )
+        site.until(lambda: site.env.api("GET", f"/machines/{order['machine']}")["state"] == "creating", what="it is asked for")
         site.env.api("POST", f"/jobs/{order['job']}/cancel", {})
-        site.env.until(lambda: site.env.api("GET", f"/jobs/{order['job']}")["state"] == "canceled", what="it is canceled")
-    site.env.until(lambda: not site.machines(), what="nothing is left")
+        site.until(lambda: site.env.api("GET", f"/jobs/{order['job']}")["state"] == "canceled", what="it is canceled")
+    site.until(lambda: not site.machines(), what="nothing is left")
     job = site.env.api("POST", f"/jobs/{order['job']}/relaunch", {})
-    site.env.until(lambda: site.env.api("GET", f"/jobs/{job['id']}")["state"] == "succeeded", what="it is made after all")
+    site.until(lambda: site.env.api("GET", f"/jobs/{job['id']}")["state"] == "succeeded", what="it is made after all")
     lines = [row["line"] for row in site.env.api("GET", f"/jobs/{job['id']}/log")["items"]]
     assert lines and not any("scitq_" in line for line in lines)
 

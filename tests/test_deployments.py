@@ -32,7 +32,7 @@ def test_a_worker_that_never_calls(env):
     """Each attempt is cleaned up; after the last one nothing is left but a job that says why."""
     site = Site(env, url="url: http://127.0.0.1:9", boot_timeout="1s", retry=1)
     (order,) = site.deploy(number=1)
-    env.until(lambda: site.jobs(state="failed", kind="deploy"), what="it is given up")
+    site.until(lambda: site.jobs(state="failed", kind="deploy"), what="it is given up")
     job = env.api("GET", f"/jobs/{order['job']}")
     assert job["attempt"] == 2 and "has not called within 1 s" in job["message"]
     lines = [row["line"] for row in env.api("GET", f"/jobs/{order['job']}/log")["items"]]

@@ -82,7 +82,7 @@ def test_killed_while_the_worker_starts_and_then_forgotten(site):
     site.server.kill9()
     site.server.start()
     site.env.answer("DELETE", f"/workers/{order['worker']}")
-    site.env.until(lambda: not site.machines(), what="it is gone")
+    site.until(lambda: not site.machines(), what="it is gone")
     check_known(site)
     assert site.running() == {} and site.folders() == set()
 
@@ -98,7 +98,7 @@ def test_killed_while_it_is_destroyed(site):
         site.env.until(lambda: names[1] not in site.running(), what="the other one's process has ended")
         restart(site)
         assert names[0] in site.running()
-    site.env.until(lambda: not site.machines(), what="both are gone")
+    site.until(lambda: not site.machines(), what="both are gone")
     check_known(site)
     assert site.running() == {} and site.folders() == set()
     assert {row["state"] for row in site.jobs(kind="destroy")} == {"succeeded"}
@@ -120,17 +120,19 @@ def test_a_machine_that_nobody_here_asked_for_is_shown_then_destroyed(site):
         return name
 
     name = make(900_001)
-    (found,) = site.env.until(lambda: site.machines(unknown="true"), what="it is found")
+    restart(site)
+    (found,) = site.until(lambda: site.machines(unknown="true"), what="it is found")
     assert (found["name"], found["provider"], found["worker"]) == (name, "here", None)
     assert any(name in str(part) for part in site.env.api("GET", "/attention").values())
     assert name in site.running()  # it is for a person to say
     site.env.api("DELETE", f"/machines/{found['id']}")
-    site.env.until(lambda: name not in site.folders() and not site.machines(), what="it is gone")
+    site.until(lambda: not site.machines(), what="it is gone")
+    assert name not in site.folders()
 
-    site.configure(destroy_unknown=True)
-    site.server.restart()
     name = make(900_002)
-    site.env.until(
+    site.configure(destroy_unknown=True)
+    restart(site)
+    site.until(
         lambda: site.rows(f"SELECT 1 FROM machine WHERE name = '{name}' AND state = 'gone'"), what="it is destroyed unasked"
     )
     assert site.running() == {} and site.folders() == set()

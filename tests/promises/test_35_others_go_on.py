@@ -21,14 +21,16 @@ def test_a_provider_that_hangs(site):
     site.here.mkdir(parents=True, exist_ok=True)
     with site.holding(site.here / "lock"):
         site.deploy(number=12, provider="here")
-        env.until(lambda: site.rows("SELECT 1 FROM machine WHERE provider = 'here' AND state = 'creating'"), what="it is asked")
+        site.until(
+            lambda: site.rows("SELECT 1 FROM machine WHERE provider = 'here' AND state = 'creating'"), what="it is asked"
+        )
         site.deploy(number=1, provider="there", batch="cloud")
         site.until_online(1)
         env.wait_state(env.create({"command": "true", "batch": "cloud"}, {"command": "true", "batch": "lab"}))
         assert {row["provider"] for row in site.online()} == {"there"}
         for row in site.machines(provider="here"):  # nobody has to wait for it to be rid of what was ordered
             env.answer("DELETE", f"/machines/{row['id']}")
-        env.until(
+        site.until(
             lambda: {row["state"] for row in site.jobs(kind="deploy", provider="here")} == {"canceled"}, what="all are canceled"
         )
 
@@ -53,4 +55,4 @@ def test_a_provider_that_fails(site):
 
 
 def failed(site) -> dict:
-    return site.env.until(lambda: site.jobs(kind="deploy", state="failed"), what="it has failed")[0]
+    return site.until(lambda: site.jobs(kind="deploy", state="failed"), what="it has failed")[0]
