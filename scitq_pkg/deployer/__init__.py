@@ -62,18 +62,6 @@ class Deployer:
         """See `ordering.order`."""
         return ordering.order(self.context, wish, number)
 
-    def check_provider(self, name: str) -> None:
-        """Raises InvalidRequest for a provider that is not configured."""
-        self.context.clouds.check_name(name)
-
-    def providers(self) -> list[dict]:
-        """Every provider: `name`, `kind`, `regions` of the configuration, `trouble`: why it cannot be used now."""
-        clouds, known = self.context.clouds, self.context.store.read(providers.all_of)
-        return [
-            {"name": name, "kind": clouds.kind(name), "regions": list(clouds.regions(name)), **_state(known.get(name))}
-            for name in clouds.providers
-        ]
-
     # --- the thread ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -200,10 +188,6 @@ def _outdated(tx: Transaction, context: Context) -> list[str]:
     fresh = set(tx.column("SELECT DISTINCT provider FROM flavor WHERE updated_at > ?", (tx.now - CATALOGUE_SECONDS,)))
     fresh |= set(tx.column("SELECT DISTINCT provider FROM job WHERE kind = 'flavors' AND created_at > ?", (tx.now - 3600.0,)))
     return [name for name in context.clouds.providers if name not in fresh | context.clouds.implied]
-
-
-def _state(row: Mapping | None) -> dict:
-    return {"trouble": row and row["trouble"]}
 
 
 __all__ = ["Deployer"]
