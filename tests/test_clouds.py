@@ -91,6 +91,8 @@ def test_a_deployment_that_cannot_be_made_leaves_nothing_and_says_why(cloud, bat
     ids = {job["id"] for job in cloud.items("/jobs", batch=batch, state="failed")}
     told = cloud.until(lambda: {job["id"]: job for job in cloud.api("GET", "/attention")["jobs"] if job["id"] in ids})
     assert told.keys() == ids and all("/proc/nowhere" in job["message"] for job in told.values())
+    diagnosis = manage(cloud, "doctor").stdout
+    assert all(f"{job_id} (deploy)" in diagnosis for job_id in ids)
     manage(cloud, "job", "delete", "-b", batch, "-S", "failed", "--yes")
     assert cloud.items("/jobs", batch=batch) == []
 

@@ -178,6 +178,7 @@ def _told_by(server: Server) -> Iterator[Finding]:
     workers = server.workers()
     yield from _workers(workers, server.url)
     yield from _batches(server.batches(), workers)
+    yield from _clouds(server.client.get("/attention"))
 
 
 def _version(whose: str, version: str, more: str) -> Finding:
@@ -233,6 +234,19 @@ def _batches(batches: list[dict], workers: list[dict]) -> Iterator[Finding]:
         stuck += 1
     if not stuck:
         yield Finding("batches", OK, "no task waits for a worker that is not there")
+
+
+def _clouds(told: dict) -> Iterator[Finding]:
+    """What is wrong with providers and their machines; nothing where there is nothing to say."""
+    for provider in told["providers"]:
+        yield Finding("providers", WARN, f"{provider['name']} cannot be used", tables.safe(provider["trouble"]))
+    if strange := [machine["name"] for machine in told["machines"]]:
+        todo = "look at scitq manage machine list --unknown, and delete them there"
+        yield Finding("machines", WARN, f"nobody asked for {_some(strange)}, which cost", todo)
+    if failed := [f"{job['id']} ({job['kind']})" for job in told["jobs"]]:
+        yield Finding("jobs", WARN, f"failed or tried again: {_some(failed)}", "scitq manage job log ID tells more")
+    if spent := [batch["name"] for batch in told["budgets"]]:
+        yield Finding("budgets", WARN, f"spent, so that nothing is deployed: {_some(spent)}", "scitq manage batch update --budget")
 
 
 def _some(names: list[str]) -> str:
