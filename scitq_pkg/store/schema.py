@@ -348,6 +348,7 @@ CLOUD_INDEXES = (
     "CREATE UNIQUE INDEX machine_name ON machine (name)",
     "CREATE INDEX stint_machine ON stint (machine_id)",
     "CREATE INDEX job_state ON job (state)",
+    "CREATE INDEX job_machine ON job (machine_id)",
 )
 NOTIFIER_INDEXES = (
     "CREATE UNIQUE INDEX notifier_target ON notifier (batch_id, kind, target)",
