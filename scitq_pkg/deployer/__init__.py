@@ -27,6 +27,7 @@ TICK_SECONDS = 1.0  # at most
 CATALOGUE_SECONDS = 86400.0  # after which a provider is asked again for its flavors
 _MOST_JOBS = 200  # that run at once; most of them wait for machines that boot
 _STOP_SECONDS = 1.0
+_AGAIN_SECONDS = 10.0
 _KINDS = {"deploy": Deploying, "destroy": Destroying, "flavors": Cataloguing}
 
 
@@ -87,12 +88,12 @@ class Deployer:
             self._led = True
         now = time.monotonic()
         self._works = {job_id: work for job_id, work in self._works.items() if work.thread.is_alive()}
-        sight = context.store.read(lambda tx: _Sight(tx, context, now))
-        self._take(sight)
-        self._heed(sight)
-        self._look(sight, now)
-        self._hire(sight, now)
-        self._clear(sight, now)
+        sight = context.store.read(lambda tx: _Sight(tx, context))
+        for step in (self._take, self._heed, self._look, self._hire, self._clear):
+            try:
+                step(sight, now)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others must go on
+                log.warning("the deployer goes on after: %s", error)
 
     def _let_go(self) -> None:
         for work in list(self._works.values()):
@@ -102,7 +103,9 @@ class Deployer:
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
-    def _take(self, sight: _Sight) -> None:
+    def _take(self, sight: _Sight, _now: float) -> None:
+        for job_id in sight.running - self._works.keys():  # no thread could be started for it, or its end could not be written
+            self.context.store.write(lambda tx, job_id=job_id: self._put_back(tx, job_id))
         room = _MOST_JOBS - len(self._works)
         if not sight.due or room <= 0:
             return
@@ -112,7 +115,10 @@ class Deployer:
             self._works[work.id] = work
             work.thread.start()
 
-    def _heed(self, sight: _Sight) -> None:
+    def _put_back(self, tx: Transaction, job_id: int) -> None:
+        jobs.again(tx, job_id, self.context.owner, tx.now + _AGAIN_SECONDS, "it was interrupted")
+
+    def _heed(self, sight: _Sight, _now: float) -> None:
         """Jobs learn what happened to them and to their machines."""
         for job_id, work in self._works.items():
             work.flush()
@@ -145,7 +151,8 @@ class Deployer:
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def _hire(self, sight: _Sight, now: float) -> None:
-        batches = self._patience.over((want["recruiter"]["batch_id"] for want in sight.wants), now)
+        wants = self.context.store.read(lambda tx: hiring.wants(tx, self.context)) if sight.recruits else []
+        batches = self._patience.over((want["recruiter"]["batch_id"] for want in wants), now)
         if batches:
             self.context.store.write(lambda tx: hiring.recruit(tx, self.context, batches))
 
@@ -163,7 +170,7 @@ class Deployer:
 class _Sight:
     """What a pass reads, in one snapshot."""
 
-    def __init__(self, tx: Transaction, context: Context, now: float):
+    def __init__(self, tx: Transaction, context: Context):
         due = jobs.next_due(tx)
         self.due = due is not None and due <= tx.now
         self.canceled = set(jobs.canceled_of(tx, context.owner))
@@ -177,7 +184,8 @@ class _Sight:
                 self.watched.setdefault(name, [])
         for row in there:
             self.watched.setdefault(row["provider"], []).append(row["state"])
-        self.wants = hiring.wants(tx, context)
+        self.running = set(tx.column("SELECT id FROM job WHERE state = 'running' AND owner = ?", (context.owner,)))
+        self.recruits = tx.value("SELECT 1 FROM recruiter WHERE provider IS NOT NULL LIMIT 1") is not None
         self.idle = hiring.idle(tx) if there else []
         self.left_behind = hiring.left_behind(tx) if set(self.states.values()) - {"up"} else []
         self.outdated = _outdated(tx, context)
