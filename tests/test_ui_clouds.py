@@ -114,6 +114,7 @@ def test_a_worker_is_deployed_followed_canceled_and_tried_anew(tab, site, batch)
 def test_what_needs_attention_leads_to_jobs_and_machines(tab, site):
     (lost,) = site.deploy(name="lost")
     site.until_online(1)
+    site.until_quiet()
     site.change(f"UPDATE machine SET state = 'gone', gone_at = 1 WHERE id = {lost['machine']}")  # an older database, say
     now = time.time()
     site.change(
@@ -205,6 +206,10 @@ def test_recruiters_are_made_changed_and_deleted(tab, site, batch):
     dialog.get_by_role("button", name="Add").click()
     expect(dialog.get_by_role("alert")).to_contain_text("cpu")
     check_look(page)
+    dialog.get_by_label("Provider").select_option("here")
+    order(page, Flavor="auto:cpu>=1")
+    expect(dialog.get_by_role("button", name="local")).to_be_visible()  # what would be deployed
+    dialog.get_by_label("Provider").select_option("")
     order(page, Flavor="auto:cpu>=8")
     agree(page, "Add")
     (made,) = site.env.items("/recruiters", batch=batch)

@@ -11,7 +11,7 @@ export async function deploy(batch = "Default") {
   try {
     const { items } = await get("/providers");
     const regions = [...new Set(items.flatMap((provider) => provider.regions))];
-    const made = await form({ title: "Deploy workers", fields: fieldsOf(batch, await providerOptions([["auto", "the cheapest"]]), regions), preview, verb: "Deploy", work: send });
+    const made = await form({ title: "Deploy workers", fields: fieldsOf(batch, await providerOptions([["auto", "the cheapest"]]), regions), preview: passing, verb: "Deploy", work: send });
     if (made) toast(`${many(made.items.length, "worker is", "workers are")} being deployed.`);
   } catch (error) {
     failed(error);
@@ -30,17 +30,6 @@ function fieldsOf(batch, providers, regions) {
     { name: "name", label: "Name", hint: "empty: made up; of several NAME-1, NAME-2…" },
     { name: "permanent", label: "kept when they idle", type: "checkbox" },
   ];
-}
-
-function preview(values) {
-  const choose = ({ provider, region, name }) => {
-    const { elements } = document.querySelector("dialog[open] form");
-    Object.assign(elements.provider, { value: provider });
-    Object.assign(elements.region, { value: region });
-    Object.assign(elements.flavor, { value: name });
-    elements.flavor.dispatchEvent(new Event("input", { bubbles: true }));
-  };
-  return passing({ ...values, flavor: values.flavor.trim() }, choose);
 }
 
 const send = ({ name, ...values }) => post("/workers/deploy", { ...values, flavor: values.flavor.trim(), name: name.trim() || null });

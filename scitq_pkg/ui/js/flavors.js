@@ -27,17 +27,16 @@ export async function providerOptions(first, chosen) {
 }
 
 /**
- * The flavors that pass, the cheapest first; a click on one chooses it alone.
- * @param {{provider?: string, region?: string, flavor?: string}} wish `auto` or empty: any
- * @param {(flavor: object) => void} choose
+ * The flavors that pass, the cheapest first; a click on one chooses it alone, in the form around.
+ * @param {{provider: string, region: string, flavor: string}} wish `auto` or empty: any
  * @returns {Promise<HTMLElement>}
  */
-export async function passing({ provider, region, flavor }, choose) {
+export async function passing({ provider, region, flavor }) {
   const any = (value) => (!value || value === "auto" ? null : value);
-  const { items } = await get("/flavors", { provider: any(provider), region: any(region), filter: flavor || null, limit: SHOWN + 1 });
+  const { items } = await get("/flavors", { provider: any(provider), region: any(region), filter: flavor.trim() || null, limit: SHOWN + 1 });
   if (!items.length) return el("p", { class: "notice", data: { kind: "warn" } }, "No known flavor passes. What providers have is asked for on the page of jobs.");
   const more = items.length > SHOWN ? el("p", { class: "muted", text: `The ${SHOWN} cheapest; there are more.` }) : null;
-  const rows = items.slice(0, SHOWN).map((item) => el("tr", null, COLUMNS.map(([, cell, kind]) => el("td", { class: kind }, cell(item, choose)))));
+  const rows = items.slice(0, SHOWN).map((item) => el("tr", null, COLUMNS.map(([, cell, kind]) => el("td", { class: kind }, cell(item)))));
   return el("div", null, el("table", { class: "plain" }, el("caption", { class: "unseen", text: "Flavors that pass, the cheapest first" }),
     el("thead", null, el("tr", null, COLUMNS.map(([label, , kind]) => el("th", { scope: "col", class: kind, text: label })))), el("tbody", null, rows)), more);
 }
@@ -45,7 +44,7 @@ export async function passing({ provider, region, flavor }, choose) {
 const size = (gigabytes) => (gigabytes === null ? "–" : `${count(gigabytes)} GB`);
 
 const COLUMNS = [
-  ["Flavor", (item, choose) => el("button", { class: "as-link", title: "Choose this one", on: { click: () => choose(item) } }, named(item.name))],
+  ["Flavor", (item) => el("button", { class: "as-link", title: "Choose this one", on: { click: (event) => choose(event.target.form, item) } }, named(item.name))],
   ["Where", ({ provider, region }) => named(`${provider} ${region}`)],
   ["CPUs", ({ cpu }) => count(cpu), "num"],
   ["Memory", ({ ram }) => size(ram), "num"],
@@ -55,6 +54,11 @@ const COLUMNS = [
   ["Evicted", ({ eviction }) => (eviction ? `${eviction} %` : ""), "num"],
   ["Left", ({ available, planned }) => (available === null ? "" : count(Math.max(0, available - planned))), "num"],
 ];
+
+function choose({ elements }, { provider, region, name }) {
+  for (const [field, value] of Object.entries({ provider, region, flavor: name })) elements[field].value = value;
+  elements.flavor.dispatchEvent(new Event("input", { bubbles: true }));
+}
 
 /** "b3-8 of ovh in GRA11". */
 export function placeOf({ provider, region, flavor }) {

@@ -4,7 +4,7 @@ import { del, get, patch, post } from "./api.js";
 import { confirm, failed, form, toast } from "./dialogs.js";
 import { el } from "./dom.js";
 import { count, many } from "./format.js";
-import { providerOptions } from "./flavors.js";
+import { passing, providerOptions } from "./flavors.js";
 import { named } from "./hidden.js";
 import { refresher } from "./refresh.js";
 import { link } from "./router.js";
@@ -102,6 +102,7 @@ async function ask(batch, row, others) {
     body: "While tasks wait here, it takes workers that idle elsewhere. With a provider, machines are deployed when none is there.",
     fields: fieldsOf(known, providers),
     verb: row ? "Change" : "Add",
+    preview: (values) => (values.provider ? passing(values) : el("p", { class: "muted", text: "Without a provider nothing is deployed." })),
     work: (values) => save(batch, row, values),
   });
 }
@@ -111,7 +112,7 @@ function fieldsOf(row, providers) {
   return [
     number("rank", "Rank", "the lowest goes first", 0, { required: true }),
     { name: "flavor", label: "Flavor", hint: "a name, or auto:cpu>=8:ram>=30; empty: any worker", value: row.flavor ?? "" },
-    { name: "provider", label: "Provider", type: "select", hint: "none: it takes idle workers alone", options: providers, value: row.provider ?? "" },
+    { name: "provider", label: "Provider", type: "select", options: providers, value: row.provider ?? "" },
     { name: "region", label: "Region", hint: "empty: any", value: row.region ?? "" },
     number("tasks_per_worker", "Tasks a worker", "that wait for one; empty: one a slot", 1),
     number("minimum_tasks", "Tasks at least", "that wait; empty: 1"),
