@@ -28,6 +28,7 @@ CATALOGUE_SECONDS = 86400.0  # after which a provider is asked again for its fla
 _MOST_JOBS = 200  # that run at once; most of them wait for machines that boot
 _STOP_SECONDS = 1.0
 _AGAIN_SECONDS = 10.0
+_REST_SHARE, _MOST_REST_SECONDS = 100.0, 10.0  # after catalogues were searched in vain: so many times as long as that took
 _KINDS = {"deploy": Deploying, "destroy": Destroying, "flavors": Cataloguing}
 
 
@@ -41,6 +42,7 @@ class Deployer:
         self._looks: dict[str, Look] = {}
         self._rounds = Rounds(clouds.deployment.reconcile)
         self._patience = hiring.Patience()
+        self._hire_at = float("-inf")
         self._idle = Homesick(clouds.deployment.idle)
         self._led = False
         self._thread = threading.Thread(target=self._run, name="deployer", daemon=True)
@@ -151,10 +153,12 @@ class Deployer:
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def _hire(self, sight: _Sight, now: float) -> None:
+        if now < self._hire_at:
+            return
         wants = self.context.store.read(lambda tx: hiring.wants(tx, self.context)) if sight.recruits else []
         batches = self._patience.over((want["recruiter"]["batch_id"] for want in wants), now)
-        if batches:
-            self.context.store.write(lambda tx: hiring.recruit(tx, self.context, batches))
+        if batches and not self.context.store.write(lambda tx: hiring.recruit(tx, self.context, batches)):
+            self._hire_at = now + min(_MOST_REST_SECONDS, _REST_SHARE * (time.monotonic() - now))
 
     def _clear(self, sight: _Sight, now: float) -> None:
         """Machines that nobody needs any more, and catalogues that are old."""
@@ -174,7 +178,7 @@ class _Sight:
         due = jobs.next_due(tx)
         self.due = due is not None and due <= tx.now
         self.canceled = set(jobs.canceled_of(tx, context.owner))
-        there = tx.all("SELECT id, provider, state FROM machine WHERE state <> 'gone'")
+        there = machines.there(tx)
         self.states = {row["id"]: row["state"] for row in there}
         self.watched: dict[str, list[str]] = {
             name: [] for name in context.clouds.providers if name not in context.clouds.implied
@@ -193,9 +197,14 @@ class _Sight:
 
 def _outdated(tx: Transaction, context: Context) -> list[str]:
     """Configured providers whose flavors were not asked for lately, whether they answered or not."""
-    fresh = set(tx.column("SELECT DISTINCT provider FROM flavor WHERE updated_at > ?", (tx.now - CATALOGUE_SECONDS,)))
-    fresh |= set(tx.column("SELECT DISTINCT provider FROM job WHERE kind = 'flavors' AND created_at > ?", (tx.now - 3600.0,)))
-    return [name for name in context.clouds.providers if name not in fresh | context.clouds.implied]
+    asked = set(tx.column(  # jobs of no machine: there are few of them, and many others
+        "SELECT provider FROM job WHERE machine_id IS NULL AND kind = 'flavors' AND created_at > ?", (tx.now - 3600.0,)
+    ))  # fmt: skip
+    since = tx.now - CATALOGUE_SECONDS
+    return [
+        name for name in context.clouds.providers if name not in asked | context.clouds.implied
+        and tx.value("SELECT 1 FROM flavor WHERE provider = ? AND updated_at > ? LIMIT 1", (name, since)) is None
+    ]  # fmt: skip
 
 
 __all__ = ["Deployer"]

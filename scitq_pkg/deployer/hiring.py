@@ -99,7 +99,10 @@ def _worth_asking(tx: Transaction, context: Context, wish: Mapping, rows: Sequen
     )
     lately = {
         job["provider"]
-        for job in tx.all("SELECT provider FROM job WHERE kind = 'flavors' AND created_at > ?", (tx.now - REFRESH_SECONDS,))
+        for job in tx.all(
+            "SELECT provider FROM job WHERE machine_id IS NULL AND kind = 'flavors' AND created_at > ?",
+            (tx.now - REFRESH_SECONDS,),
+        )
     }
     full = {row["provider"] for row in rows if choosing.room(row) == 0 and row["updated_at"] < tx.now - REFRESH_SECONDS}
     unknown = named - {row["provider"] for row in rows}
@@ -158,7 +161,7 @@ def left_behind(tx: Transaction) -> list[int]:
     """Machines to be destroyed: those that are being taken away and hold nothing, and those that come or go without a job."""
     return tx.column(
         "SELECT machine.id FROM machine LEFT JOIN worker ON worker.id = machine.worker_id AND deleted_at IS NULL "
-        f"WHERE (machine.state = 'evicted' AND (worker.id IS NULL OR NOT {_BUSY})) OR (machine.state NOT IN "
-        "('up', 'evicted', 'gone') AND NOT EXISTS (SELECT 1 FROM job WHERE job.machine_id = machine.id "
+        f"WHERE (machine.state = 'evicted' AND (worker.id IS NULL OR NOT {_BUSY})) OR (machine.state IN "
+        "('planned', 'creating', 'booting', 'deleting') AND NOT EXISTS (SELECT 1 FROM job WHERE job.machine_id = machine.id "
         "AND job.state IN ('pending', 'running') AND job.kind <> 'flavors')) ORDER BY machine.id"
     )

@@ -33,14 +33,23 @@ def find(tx: Transaction, provider: str | None = None, region: str | None = None
     """Flavors, cheapest first, those without a price last; `planned`: how many machines of it are coming, or came since its provider told of it."""
     given = (("provider", provider), ("region", region), ("name", name))
     chosen = {column: value for column, value in given if value is not None}
-    tests = "".join(f" AND flavor.{column} = ?" for column in chosen)
-    return tx.all(
-        "SELECT flavor.*, (SELECT COUNT(*) FROM machine WHERE machine.provider = flavor.provider AND machine.region = flavor.region "
-        "AND machine.flavor = flavor.name AND (machine.state IN ('planned', 'creating', 'booting') OR (machine.state <> 'gone' "
-        "AND machine.created_at > flavor.updated_at))) AS planned "
-        f"FROM flavor WHERE 1 = 1{tests} ORDER BY price IS NULL, price, flavor.provider, flavor.region, flavor.name",
-        list(chosen.values()),
+    tests = "".join(f" AND {column} = ?" for column in chosen)
+    rows = tx.all(
+        f"SELECT * FROM flavor WHERE 1 = 1{tests} ORDER BY price IS NULL, price, provider, region, name", list(chosen.values())
     )
+    planned = _planned(tx)
+    return [row | {"planned": planned.get((row["provider"], row["region"], row["name"]), 0)} for row in rows]
+
+
+def _planned(tx: Transaction) -> dict[tuple, int]:
+    """By provider, region and name. From the machines to the flavors: there are far more of the latter."""
+    rows = tx.all(
+        "SELECT machine.provider, machine.region, machine.flavor, COUNT(*) AS n FROM machine JOIN flavor ON "
+        "flavor.provider = machine.provider AND flavor.region = machine.region AND flavor.name = machine.flavor "
+        "WHERE machine.state IN ('planned', 'creating', 'booting') OR (machine.state IN ('up', 'evicted', 'deleting') "
+        "AND machine.created_at > flavor.updated_at) GROUP BY machine.provider, machine.region, machine.flavor"
+    )
+    return {(row["provider"], row["region"], row["flavor"]): row["n"] for row in rows}
 
 
 def counts(tx: Transaction) -> dict[str, int]:

@@ -363,6 +363,11 @@ def ours(tx: Transaction, provider: str) -> list[dict]:
     return tx.all(f"SELECT * FROM machine WHERE provider = ? AND state IN {_THERE} ORDER BY id", (provider,))
 
 
+def there(tx: Transaction) -> list[dict]:
+    """Every machine that is not gone: id, provider, state."""
+    return tx.all(f"SELECT id, provider, state FROM machine WHERE state IN {_THERE}")
+
+
 def reconcile(tx: Transaction, provider: str, listed: Iterable[Mapping], asked_at: float) -> dict[str, list[int]]:
     """A provider was asked at `asked_at` (the server's time) and has told all its machines: mappings of the fields of
     `cloud.provider.Machine`. Ids of machines that are `unknown` here since now, `vanished` (and gone), or `evicted`.

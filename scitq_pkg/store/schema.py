@@ -346,6 +346,7 @@ CACHE_INDEX = "CREATE INDEX execution_cache ON execution (cache_key) WHERE cache
 RECRUITER_INDEX = "CREATE UNIQUE INDEX recruiter_rank ON recruiter (batch_id, rank)"
 CLOUD_INDEXES = (
     "CREATE UNIQUE INDEX machine_name ON machine (name)",
+    "CREATE INDEX machine_state ON machine (state)",
     "CREATE INDEX stint_machine ON stint (machine_id)",
     "CREATE INDEX job_state ON job (state)",
     "CREATE INDEX job_machine ON job (machine_id)",
