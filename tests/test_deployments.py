@@ -39,3 +39,23 @@ def test_a_worker_that_never_calls(env):
     assert sum("removing what is left" in line for line in lines) == 2
     assert site.machines() == [] and site.running() == {} and site.folders() == set() and env.items("/workers") == []
     assert job["message"] in str(env.api("GET", "/attention")["jobs"])
+
+
+def test_what_was_given_up_and_not_removed_is_removed_first(env):
+    """The server was killed between the two: the machine that is there could never call, and nobody waits for it."""
+    site = Site(env, url="url: http://127.0.0.1:9")
+    try:
+        (order,) = site.deploy(number=1)
+        site.until(lambda: site.machines()[0]["state"] == "booting", what="it is there, and calls in vain")
+        (first,) = site.running().values()
+        site.server.kill9()
+        site.change(f"UPDATE token SET revoked_at = 1 WHERE worker_id = {order['worker']}")
+        site.configure()
+        site.server.start()
+        site.until_online(1)
+        site.until_quiet()
+        (row,) = site.jobs(kind="deploy")
+        assert (row["state"], row["attempt"], row["machine"]) == ("succeeded", 1, order["machine"])
+        assert len(site.running()) == 1 and first not in site.running().values()
+    finally:
+        site.clear()

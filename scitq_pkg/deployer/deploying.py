@@ -64,9 +64,11 @@ class Deploying(Work):
 
     def _deploy(self, machine: Mapping) -> bool:
         """True: the job has ended. Raises FAULTS, InvalidRequest, Conflict."""
+        if self.context.store.read(lambda tx: _is_shut_out(tx, machine)):
+            self._remove(machine)
+            self.context.write(lambda tx: machines.replan(tx, machine["id"], machine["message"]))
+            machine = self._machine()
         if machine["state"] in ("planned", "creating") and machine["worker"] is not None:
-            if machine["state"] == "creating" and self.job["attempt"] > 1:
-                self._remove(machine)  # the attempt before could not: what it made was given a token that is worth nothing
             self.step(10, f"asking {machine['provider']} for {machine['flavor']} in {machine['region']}: {machine['name']}")
             order = self._order(machine)
             if order is not None:
@@ -97,6 +99,7 @@ class Deploying(Work):
 
     def _start(self, machine: Mapping, token: str) -> Start:
         worker, provider = machine["worker"], machine["provider"]
+        self.context.clouds.check_name(provider)  # the configuration may be another one by now
         sha256, version = "", __version__
         if self.context.clouds.kind(provider) in BOOTED:
             file = published()
@@ -259,6 +262,12 @@ class Deploying(Work):
             machines.gone(tx, self.machine_id, str(error))
         else:
             machines.destroy(tx, self.machine_id, WHO)
+
+
+def _is_shut_out(tx: Transaction, machine: Mapping) -> bool:
+    """Whether an attempt before gave it up and could not remove it, or was killed before: what is there has no token that is let in."""
+    there = machine["state"] in ("creating", "booting") and machine["worker"] is not None
+    return there and not tokens.has_any(tx, machine["worker_id"])
 
 
 def machine_of(row: Mapping) -> dict:

@@ -329,7 +329,7 @@ def _end(tx: Transaction, machine: dict, why: str | None) -> None:
     tx.update(Machine, machine["id"], {"state": "gone", "gone_at": tx.now, "message": why or machine["message"]})
 
 
-def replan(tx: Transaction, machine_id: int, why: str, place: Mapping | None = None) -> int | None:
+def replan(tx: Transaction, machine_id: int, why: str | None, place: Mapping | None = None) -> int | None:
     """After a failed attempt, of which nothing is left at the provider: the id of the machine for the next one; None: not wanted.
 
     With a `place` (provider, region, flavor; price, currency, concurrency if they change) it is a new machine there, of the same

@@ -70,6 +70,11 @@ def is_valid(tx: Transaction, token_id: int) -> bool:
     return tx.value("SELECT id FROM token WHERE id = ? AND revoked_at IS NULL", (token_id,)) is not None
 
 
+def has_any(tx: Transaction, worker_id: int) -> bool:
+    """Whether a worker has a token that was not revoked."""
+    return tx.value("SELECT id FROM token WHERE worker_id = ? AND revoked_at IS NULL LIMIT 1", (worker_id,)) is not None
+
+
 def revoke_of_worker(tx: Transaction, worker_id: int, but: int | None = None) -> None:
     """End every token of a worker, except for one."""
     tx.run("UPDATE token SET revoked_at = ? WHERE worker_id = ? AND revoked_at IS NULL AND id <> ?", (tx.now, worker_id, but or 0))
