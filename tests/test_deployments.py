@@ -6,18 +6,21 @@ from machines import Site
 
 
 def test_where_there_is_no_room_the_next_place_is_taken(env):
-    """What the provider told of its quota is old: it refuses, and the worker is deployed where it costs more."""
+    """What the provider told of its quota is old: it refuses, and the worker is deployed where it costs more.
+
+    A batch may have any name.
+    """
     site = Site(env, maximum=1)
     try:
         (first,) = site.deploy(number=1, provider="here")
         site.until_online(1)
         env.api("PATCH", f"/workers/{first['worker']}", {"concurrency": 0})  # it is there, and nobody's to take
         site.change("UPDATE flavor SET available = 9, updated_at = updated_at + 1000")
-        env.api("POST", "/recruiters", {"batch": "full", "rank": 1, "provider": "auto", "maximum_workers": 1})
-        env.wait_state(env.create({"command": "true", "batch": "full"}))
-        (machine,) = [row for row in site.machines() if row["batch"] == "full"]
+        env.api("POST", "/recruiters", {"batch": "-full", "rank": 1, "provider": "auto", "maximum_workers": 1})
+        env.wait_state(env.create({"command": "true", "batch": "-full"}))
+        (machine,) = [row for row in site.machines() if row["batch"] == "-full"]
         assert machine["provider"] == "there"
-        (job,) = [row for row in site.jobs(kind="deploy") if row["batch"] == "full"]
+        (job,) = [row for row in site.jobs(kind="deploy") if row["batch"] == "-full"]
         lines = " ".join(row["line"] for row in env.api("GET", f"/jobs/{job['id']}/log")["items"])
         assert "has room for 0 more" in lines and "there instead" in lines and job["attempt"] == 1
         site.change("UPDATE flavor SET available = 9, updated_at = updated_at + 1000")

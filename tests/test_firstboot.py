@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -351,7 +352,7 @@ class Machine:
         unit = self.read("/etc/systemd/system/scitq-worker.service")
         (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
         values = said_by_a_shell(self.read("/etc/scitq/worker.env"))
-        return [values[word[2:-1]] if word.startswith("${") else word for word in line.partition("=")[2].split()]
+        return [re.sub(r"\$\{(\w+)\}", lambda found: values[found[1]], word) for word in line.partition("=")[2].split()]
 
     def close(self) -> None:
         self.holder.kill()

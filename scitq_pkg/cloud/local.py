@@ -266,8 +266,8 @@ def _worker(folder: Path, start: Start) -> dict:
     """How the worker is started; no secret is in it."""
     environment = {"SCITQ_CA": str(folder / "ca.pem")} if start.ca else {}
     words = [
-        start.server, str(start.concurrency), "--name", start.worker, "--scratch", str(folder / "work"), "--batch", start.batch,
-        "--prefetch", str(start.prefetch), "--token-file", str(folder / "token"),
+        start.server, str(start.concurrency), "--name", start.worker, "--scratch", str(folder / "work"),
+        f"--batch={start.batch}", "--prefetch", str(start.prefetch), "--token-file", str(folder / "token"),
     ]  # fmt: skip
     return {"argv": program.command("worker", *words), "environment": environment}
 
