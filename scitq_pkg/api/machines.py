@@ -21,7 +21,8 @@ def deploy(call: Call) -> dict:
     asked = call.body
     if (before := call.answered()) is not None:
         return before
-    found = call.service.deployer.order(asked, asked["number"])
+    with call.service.seats.seat():  # it waits for providers: the others need threads meanwhile
+        found = call.service.deployer.order(asked, asked["number"])
     retry = call.service.clouds.deployment.retry
     specs = [{**_spec(asked, place, n), "retry": retry} for n, place in enumerate(found, 1)]
     return call.write(lambda tx: {"items": machines.plan(tx, specs, call.who)})

@@ -13,6 +13,7 @@ from .routes import WORKER, route
 from .shapes import Cached
 
 CROWDED_SECONDS = 5.0  # between two idle requests of a worker when no more can be held
+_MOST_CHARACTERS = 2000  # of why a machine is taken away
 HELD_SHARE = 0.25  # of the silence that makes a worker lost: a held request is no sign of life
 
 
@@ -29,7 +30,7 @@ def sync(call: Call, id: int) -> dict:
     if request.stats:
         service.history.note(worker_id, request.stats)
     if request.evicted:
-        _note_eviction(call, worker_id, request.evicted)
+        _note_eviction(call, worker_id, request.evicted[:_MOST_CHARACTERS])
     told = call.read(lambda tx: _idle_answer(tx, worker_id, request))
     if told is None:
         service.store.write(lambda tx: queue.apply(tx, worker_id, request, data))

@@ -15,6 +15,7 @@ from .agent import CODES
 from .provider import CloudTrouble
 
 DEADLINES = {"check": 60.0, "create": 900.0, "list": 120.0, "delete": 900.0, "flavors": 600.0}  # seconds
+_MOST_CHARACTERS = 2000  # of an error: some providers answer with a whole page
 _ENDING_SECONDS = 10.0  # for a process that has answered
 
 
@@ -49,7 +50,7 @@ class Call:
         if said is None:
             raise self._silence()
         if "error" in said:
-            raise CODES.get(said["error"]["code"], CloudTrouble)(said["error"]["message"])
+            raise CODES.get(said["error"]["code"], CloudTrouble)(said["error"]["message"][:_MOST_CHARACTERS])
         return said["result"]
 
     def stop(self) -> None:

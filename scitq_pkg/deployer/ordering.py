@@ -107,12 +107,12 @@ def _check(context: Context, place: Mapping, number: int) -> None:
         region=place["region"],
         number=number,
     )
-    _answer(call)
+    _answer(context, place["provider"], call)
 
 
 def _ask_for_flavors(context: Context, provider: str) -> None:
     """The catalogue has nothing of a provider that is used for the first time."""
-    found = _answer(context.call(provider, "flavors", lambda line: None, _CHECK_SECONDS))
+    found = _answer(context, provider, context.call(provider, "flavors", lambda line: None, _CHECK_SECONDS))
 
     def keep(tx) -> None:
         flavors.replace(tx, provider, found, WHO)
@@ -121,10 +121,11 @@ def _ask_for_flavors(context: Context, provider: str) -> None:
     context.write(keep)
 
 
-def _answer(call: Call):
+def _answer(context: Context, provider: str, call: Call):
     """Raises Conflict, InvalidRequest."""
     try:
-        return call.answer()
+        with context.orders.turn(provider, context.stopping):
+            return call.answer()
     except (CloudTrouble, NoRoom) as error:
         raise Conflict(error.message) from None
     except FAULTS as error:
