@@ -349,7 +349,8 @@ def test_an_engine_that_is_away_fails_nothing(env, docker, tmp_path):
     env.worker(1, "--engine", docker.program)
     [task] = env.create(script("echo x"))
     env.until(lambda: env.items("/workers")[0]["state"] == "unfit", what="the worker says so")
-    assert "docker does not answer" in env.items("/workers")[0]["problem"] and env.state(task) == "pending"
+    assert "docker does not answer" in env.items("/workers")[0]["problem"]
+    env.until(lambda: env.state(task) == "pending", what="it is given back")
     (tmp_path / "socket").symlink_to(docker.socket)
     env.wait_state(task)
 
@@ -359,7 +360,7 @@ def test_without_an_engine_the_worker_says_what_to_install(env):
     env.worker(1, "--engine", "podman-of-nobody")
     [task] = env.create(script("true"))
     env.until(lambda: "install it there" in (env.items("/workers")[0]["problem"] or ""), what="the worker says so")
-    assert env.state(task) == "pending"
+    env.until(lambda: env.state(task) == "pending", what="it is given back")
 
 
 def test_an_engine_that_nobody_knows_is_refused(env):

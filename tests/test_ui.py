@@ -117,7 +117,7 @@ def test_polling_where_no_stream_comes_through(own_tab, lab, batch):
 def test_a_server_that_was_killed_is_found_again(tabs, env):
     server = env.server()
     tab = tabs(env)
-    tab.allow(LINE_LOST)
+    tab.allow(rf"{LINE_LOST}|503")  # a server that starts says so
     page = tab.visit()
     is_live(page)
     loaded = tab.was_loaded

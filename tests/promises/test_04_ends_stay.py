@@ -26,8 +26,8 @@ def record(env: Env, task: int) -> list:
 def given(env: Env, worker: Hands, batch: str, **more) -> tuple[int, int]:
     """A new task, given to the worker: its id, and that of its execution, which runs."""
     (task,) = env.create({"command": "x", "batch": batch, **more})
-    told = worker.sync(*worker_says(worker))
-    (execution,) = [order.id for order in told.orders if worker.held.get(order.id) == task]
+    env.until(lambda: worker.sync(*worker_says(worker)) and task in worker.held.values(), what="the worker is given it")
+    (execution,) = [one for one, its_task in worker.held.items() if its_task == task]
     worker.sync(*worker_says(worker))
     return task, execution
 
