@@ -139,6 +139,21 @@ def test_an_unknown_machine(house, destroyed):
     assert len(house.read(jobs.find, {"kind": "destroy"}, 10, None, False)) == destroyed
 
 
+def test_what_was_to_go_and_comes_late_goes(house):
+    """Its provider was asked, the asker killed; it listed nothing when it was to be removed, and made it after all."""
+    late, vanished = machine(house, "creating"), machine(house)
+    house.write(machines.destroy, late["machine"], WHO)
+    for job in house.write(jobs.take, "me", 9):
+        house.write(jobs.finish, job["id"], "me", "succeeded" if job["kind"] == "destroy" else "canceled")
+    for job in house.write(jobs.take, "me", 9):
+        house.write(jobs.finish, job["id"], "me", "succeeded")
+    for made in (late, vanished):
+        house.write(machines.gone, made["machine"], "why")
+    house.write(lambda tx: tx.run("UPDATE machine SET gone_at = gone_at - 1000"))
+    told(house, listed(late, "up"), listed(vanished, "up"))
+    assert [state(house, made) for made in (late, vanished)] == ["deleting", "up"]
+
+
 def test_young_machines_and_those_that_are_being_made_do_not_vanish(house):
     young, making = machine(house), machine(house, "creating")
     house.write(lambda tx: tx.run("UPDATE machine SET asked_at = ? WHERE id = ?", (tx.now, young["machine"])))

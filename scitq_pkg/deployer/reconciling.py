@@ -82,8 +82,9 @@ def reconcile(tx: Transaction, provider: str, listed: Iterable[Mapping], asked_a
         providers.trouble(tx, provider, silent[0].get("message") or "a part of it does not answer")
     else:
         providers.told(tx, provider)
-    for machine_id in found["unknown"] if destroy_unknown else ():
-        machines.destroy(tx, machine_id, WHO)
+    for machine_id in found["unknown"]:
+        if destroy_unknown or machines.was_to_go(tx, machine_id):
+            machines.destroy(tx, machine_id, WHO)
     _give_up_dead(tx, provider, there)
 
 

@@ -413,6 +413,12 @@ def unknown(tx: Transaction, provider: str, listed: Iterable[Mapping]) -> list[i
     return found
 
 
+def was_to_go(tx: Transaction, machine_id: int) -> bool:
+    """Whether a machine was destroyed, or its deployment failed: its provider may carry out late what it was asked for before."""
+    ended = "(kind = 'destroy' AND state = 'succeeded') OR (kind = 'deploy' AND state = 'failed')"
+    return tx.value(f"SELECT id FROM job WHERE machine_id = ? AND ({ended}) LIMIT 1", (machine_id,)) is not None
+
+
 def _adopt(tx: Transaction, provider: str, machine: Mapping) -> int:
     (machine_id,) = tx.new_ids("machine", 1)
     told = {"name": machine["name"], "region": machine.get("region") or "", "flavor": machine.get("flavor")}
