@@ -77,6 +77,16 @@ def test_what_vanished_is_gone_and_what_does_not_answer_is_not(house):
     assert house.read(providers.all_of)["ovh"]["trouble"] is None
 
 
+def test_what_is_configured_no_more_does_not_vanish(house):
+    clouds = Clouds({"ovh": {"kind": "openstack", "regions": ["GRA"]}, "lab": {"kind": "ssh", "hosts": ["n1"]}}, Deployment())
+    left_out, lost = machine(house, region="SBG"), machine(house)
+    house.write(reconcile, "ovh", [], time.time(), False, clouds.looks_at)
+    assert [state(house, made) for made in (left_out, lost)] == ["up", "gone"]
+    assert "not in the configuration" in house.read(machines.get, left_out["machine"])["message"]
+    hosts = {host: {"provider": "lab", "region": "lab", "provider_id": host} for host in ("n1", "n2")}
+    assert [clouds.looks_at(row) for row in hosts.values()] == [True, False]
+
+
 def test_a_silent_host_hides_its_own_machines_alone(house):
     hidden, lost = machine(house, flavor="node1"), machine(house, flavor="node2")
     told(house, {"name": "", "region": "GRA", "flavor": "node1", "state": "silent", "id": None, "message": "node1"})

@@ -56,6 +56,15 @@ class Clouds:
         regions = self.providers[name].get("regions") or ()
         return [str(region) for region in regions] if isinstance(regions, (list, tuple)) else []
 
+    def looks_at(self, machine: Mapping) -> bool:
+        """Whether the list of its provider would have a machine of the table: its region and host may be configured no more."""
+        config = self.providers[machine["provider"]]
+        regions = self.regions(machine["provider"])
+        if config["kind"] == "openstack" and regions and machine["region"] not in regions:
+            return False
+        hosts = [host["host"] if isinstance(host, Mapping) else host for host in config.get("hosts") or ()]
+        return machine["provider_id"] is None or not hosts or machine["provider_id"] in hosts
+
     def check_name(self, name: str) -> None:
         """Raises InvalidRequest for a provider that is not configured."""
         if name not in self.providers:

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 BOOTING_SECONDS = 30.0  # between two looks while a machine of the provider boots
 LEAVING_SECONDS = 10.0  # while one is being taken away, or stands still
 TROUBLE_SECONDS = 60.0  # after one that failed
+_LEFT_OUT = "its region or host is not in the configuration any more: nobody looks whether it is there"
 QUIET_SECONDS = 30.0  # silence of a worker after which its machine, which stands still, is given up
 
 
@@ -45,8 +46,11 @@ class Look:
             if self._stopped:
                 return
             listed = self._call.answer()
+            clouds = self._context.clouds
             self._context.write(
-                lambda tx: reconcile(tx, self.provider, listed, asked_at, self._context.clouds.deployment.destroy_unknown)
+                lambda tx: reconcile(
+                    tx, self.provider, listed, asked_at, clouds.deployment.destroy_unknown, clouds.looks_at
+                )
             )
             self._seen(self.provider, {machine["name"]: machine for machine in listed})
         except Stopped:
@@ -65,18 +69,23 @@ class Look:
             return
 
 
-def reconcile(tx: Transaction, provider: str, listed: Iterable[Mapping], asked_at: float, destroy_unknown: bool) -> None:
+def reconcile(
+    tx: Transaction, provider: str, listed: Iterable[Mapping], asked_at: float, destroy_unknown: bool,
+    looks_at: Callable[[Mapping], bool] = lambda row: True,
+) -> None:  # fmt: skip
     """Bring what is written down in line with what a provider told when it was asked at `asked_at`.
 
-    Where a part of it was silent, nothing counts as vanished.
+    Where a part of it was silent, or is not looked at any more (`looks_at`), nothing counts as vanished.
     """
     listed = list(listed)
     silent = [machine for machine in listed if machine["state"] == SILENT]
     there = [machine for machine in listed if machine["state"] != SILENT]
     names = {machine["name"] for machine in there}
-    hidden = [
-        row for row in machines.ours(tx, provider) if row["name"] not in names and any(_hides(part, row) for part in silent)
-    ]
+    missing = [row for row in machines.ours(tx, provider) if row["name"] not in names]
+    left_out = [row for row in missing if not looks_at(row)]
+    hidden = left_out + [row for row in missing if row not in left_out and any(_hides(part, row) for part in silent)]
+    for row in left_out:
+        tx.run("UPDATE machine SET message = ? WHERE id = ?", (_LEFT_OUT, row["id"]))
     found = machines.reconcile(tx, provider, [*there, *map(_as_it_was, hidden)], asked_at)
     if silent:
         providers.trouble(tx, provider, silent[0].get("message") or "a part of it does not answer")
