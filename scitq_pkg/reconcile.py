@@ -153,7 +153,10 @@ class Plan:
 
     def _send(self, verb: str, keys: list[Key], done: dict[Key, int], **body) -> None:
         by_id = {self.rows[key]["id"]: key for key in keys}
-        answer = self.server.client.send("POST", f"/tasks/{verb}", {"ids": list(by_id), **body})
+        try:
+            answer = self.server.client.send("POST", f"/tasks/{verb}", {"ids": list(by_id), **body})
+        except InvalidRequest as error:
+            raise InvalidRequest(f"task {self.wanted[keys[0]]['name']!r:.80}: {str(error).removeprefix('set.')}") from None
         done.update({by_id[task_id]: task_id for task_id in answer["ids"]})
         self.applied.skipped.update({by_id[item["id"]]: item["why"] for item in answer["skipped"]})
 
@@ -189,4 +192,4 @@ def _named(error: InvalidRequest, specs: list[dict]) -> InvalidRequest:
     if found is None:
         return error
     about = f"{found[2]}: " if found[2] else ""
-    return InvalidRequest(f"task {specs[int(found[1])]['name']!r}: {about}{error.message}")
+    return InvalidRequest(f"task {specs[int(found[1])]['name']!r:.80}: {about}{error.message}")

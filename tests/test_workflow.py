@@ -103,6 +103,21 @@ def test_all_or_nothing(lab, make, batch):
     with pytest.raises(InvalidRequest, match=r"task 'one': require: there is no task 999999999") as raised:
         wf.submit()
     assert "\n" not in str(raised.value) and tasks(lab, batch) == {} and lab.items("/recruiters", batch=f"{batch}.make") == []
+    wf = make()
+    wf.step("made", "true", name="one")
+    wf.step("bad", "true", region="a\nb")
+    with pytest.raises(InvalidRequest, match="region: holds a newline"):
+        wf.submit()
+    assert tasks(lab, batch) == {}, "what has no workers is not queued"
+
+
+def test_a_changed_step_that_is_refused_is_named(make):
+    with make() as wf:
+        wf.step("a", "true", name="one")
+    wf = make()
+    wf.step("a", "true", name="one", run_timeout=-1)
+    with pytest.raises(InvalidRequest, match="task 'one': run_timeout: "):
+        wf.submit()
 
 
 def test_started_again_it_finds_what_it_sent(lab, make, batch):
@@ -318,7 +333,17 @@ def test_a_script_is_a_command(server):
         (lambda wf: shell_code("x", "bsh"), r"'bsh' is no shell \(did you mean 'bash'\?\)"),
         (lambda wf: shell_code(" \n "), r"the script is empty"),
         (lambda wf: shell_code("x" * 200_000), r"a script holds at most 128 KiB"),
+        (lambda wf: shell_code(None), r"shell_code: must be a text, not None"),
         (lambda wf: Workflow(""), r"a workflow needs a name"),
+        (lambda wf: Workflow("a\nb"), r"the name of a workflow cannot hold a newline or another control character: 'a\\nb'"),
+        (lambda wf: wf.step(["a"], "x"), r"a batch needs a name, a text that is not empty, not \['a'\]"),
+        (lambda wf: wf.step("a", "x", flavor=5), r"flavor: must be a text that is not empty, or None, not 5"),
+        (lambda wf: wf.step("a", "x", input=wf.step("b", "x")), r"input: wants a URI, and b/b #1 is a step: give its `output`"),
+        (lambda wf: wf.step("a", "x", input=[None]), r"input: wants URIs, and one is None"),
+        (lambda wf: wf.step("a", "x", output=5), r"output: wants a URI, a text, not 5"),
+        (lambda wf: wf.step("a", "x", required_tasks=True), r"True has no id"),
+        (lambda wf: wf.step("a", "x").gather("stat"), r"gather\('stat'\): a step has no such attribute .*'state'"),
+        (lambda wf: wf.run(refresh=0), r"refresh: must be a number of seconds above 0, not 0"),
         (lambda wf: Workflow("w", max_workflow_workers=0), r"max_workflow_workers: must be a whole number from 1 on"),
         (lambda wf: Workflow("w", server=wf.server, debug=True).submit(), r"debug=True sends one task at a time"),
     ],

@@ -63,7 +63,7 @@ def to_datetime(text: str) -> datetime:
 
 def id_of(thing) -> int:
     """The id of a task, an execution or a worker that is given as object, dictionary or id. Raises InvalidRequest."""
-    found = thing
+    found = None if isinstance(thing, bool) else thing
     if isinstance(thing, dict):
         found = thing.get("id")
     elif not isinstance(thing, (int, str)):

@@ -38,6 +38,8 @@ class Crew:
         """Raises InvalidRequest for what no recruiter can be. `limit`: the workers that the whole workflow may deploy."""
         for name in ("concurrency", "prefetch", "maximum_workers", "tasks_per_worker", "rounds"):
             check_number(name, getattr(self, name), 0 if name == "prefetch" else 1)
+        for name in ("flavor", "provider", "region"):
+            _check_text(name, getattr(self, name))
         if self.flavor is not None and is_protofilter(self.flavor):
             parse(self.flavor)
         if self.provider is None:
@@ -95,6 +97,11 @@ def crew_of(batch: str, given: dict, defaults: dict, limit: int | None) -> Crew:
     crew = Crew(**{one.name: defaults.get(one.name) if given[one.name] is UNSET else given[one.name] for one in fields(Crew)})
     crew.check(batch, limit)
     return crew
+
+
+def _check_text(name: str, value: object) -> None:
+    if value is not None and not (isinstance(value, str) and value.strip()):
+        raise InvalidRequest(f"must be a text that is not empty, or None, not {value!r:.80}", field=name)
 
 
 def check_number(name: str, value: object, least: int) -> None:

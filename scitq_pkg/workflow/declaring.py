@@ -6,16 +6,19 @@ import contextlib
 import sys
 import weakref
 from argparse import Namespace
+from collections.abc import Callable
+from unicodedata import category
 
-from ..errors import InvalidRequest, NotFound
+from ..errors import InvalidRequest, NotFound, nearest
 from ..escapes import safe
 from ..lib import Server
 from ..lib.join import tasks_of
 from ..lib.objects import shown
 from ..reconcile import Applied, Declared, reconcile
 from .crew import RANKS, UNSET, check_number, crew_of
-from .steps import Batch, Step, beneath, command_of, listed
+from .steps import Batch, Step, beneath, check_place, command_of, listed
 
+_BREAKING = ("Cc", "Cs", "Zl", "Zp")  # kinds of characters: what breaks the line that a name is shown in
 _CREW = ("flavor", "provider", "region", "concurrency", "prefetch", "maximum_workers", "tasks_per_worker", "rounds")
 
 
@@ -33,6 +36,7 @@ class Declaration:
         _check_name("workflow", name)
         check_number("max_step_workers", max_step_workers, 1)
         check_number("max_workflow_workers", max_workflow_workers, 1)
+        check_place("base_storage", base_storage)
         self.name, self.base_storage, self.debug = name, base_storage, debug
         self.server = server if isinstance(server, Server) else Server(server)
         self.max_workflow_workers = max_workflow_workers
@@ -71,10 +75,12 @@ class Declaration:
         options = {"env": env, "workdir": workdir, "priority": priority, "uid": uid, "gid": gid}
         options |= {one: default if said[one] is UNSET else said[one] for one, default in self._defaults.items()}
         options["command"], options["shell"] = command_of(command, options["shell"])
-        options["input"] = listed(input) + beneath(self.base_storage, rel_input, "rel_input")
-        options["resource"] = listed(resource)
+        options["input"] = listed(input, "input") + beneath(self.base_storage, rel_input, "rel_input")
+        options["resource"] = listed(resource, "resource")
         if output is not None and rel_output is not None:
             raise InvalidRequest("give `output` or `rel_output`, not both", field="output")
+        for one, place in (("output", output), ("rel_output", rel_output)):
+            check_place(one, place)
         options["output"] = output if rel_output is None else beneath(self.base_storage, rel_output, "rel_output")[0]
         group = self._group(batch, {one: said[one] for one in _CREW})
         options["name"] = f"{batch} #{len(group.steps) + 1}" if name is None else name
@@ -89,11 +95,11 @@ class Declaration:
         return step
 
     def _group(self, name: str, given: dict) -> Batch:
+        _check_name("batch", name)
         known = self._batches.get(name)
         if known is not None:
             known.crew.check_same(name, given)
             return known
-        _check_name("batch", name)
         return Batch(name, f"{self.name}.{name}", crew_of(name, given, self._crew, self.max_workflow_workers))
 
     @property
@@ -127,11 +133,16 @@ class Declaration:
         """Sends these steps; what they need is sent before, or among them."""
         if not steps:
             return Applied()
-        applied = reconcile(self.server, self.declared(steps))
+        declared = self.declared(steps)
+        new = self._recruit()  # first: killed after it, no task is without
+        try:
+            applied = reconcile(self.server, declared)
+        except InvalidRequest:
+            self._dismiss(lambda row: row["id"] in new)
+            raise
         self._untold.append(applied)
         self._ids.update(applied.ids)
         self._unsent["steps"] = sum(step.key not in self._ids for step in self._steps) if not self.debug else 0
-        self._recruit()
         return applied
 
     def declared(self, steps: list[Step]) -> Declared:
@@ -145,24 +156,29 @@ class Declaration:
             return need
         return need.key if need.workflow is self and need.key in together else need.id
 
-    def _recruit(self) -> None:
-        """Makes the recruiters of all batches, and takes away what an earlier start of the script made and this one does not."""
+    def _recruit(self) -> set[int]:
+        """Makes the recruiters of all batches, and takes away what an earlier start of the script made and this one does not.
+
+        The ids of those that were not there.
+        """
         left, wanted = self.max_workflow_workers, []
         for batch in self._batches.values():
             wanted += batch.crew.recruiters(batch.full_name, left)
             if left is not None and batch.crew.provider is not None:
                 left -= batch.crew.deployed(left)
         ranks = {(one["batch"], one["rank"]) for one in wanted}
-        for body in wanted:
-            self.server.client.send("POST", "/recruiters", body)
+        before = {row["id"] for row in self._recruiters()}
+        ids = {self.server.client.send("POST", "/recruiters", body)["id"] for body in wanted}
         self._dismiss(lambda row: row["rank"] in RANKS and (row["batch"], row["rank"]) not in ranks)
+        return ids - before
 
-    def _dismiss(self, chosen) -> None:
-        for name in self.batches:
-            for row in list(self.server.client.pages("/recruiters", batch=name)):
-                if chosen(row):
-                    with contextlib.suppress(NotFound):  # somebody did it just now
-                        self.server.client.send("DELETE", f"/recruiters/{row['id']}")
+    def _recruiters(self) -> list[dict]:
+        return [row for name in self.batches for row in self.server.client.pages("/recruiters", batch=name)]
+
+    def _dismiss(self, chosen: Callable[[dict], bool]) -> None:
+        for row in filter(chosen, self._recruiters()):
+            with contextlib.suppress(NotFound):  # somebody did it just now
+                self.server.client.send("DELETE", f"/recruiters/{row['id']}")
 
     # --- what the server knows ------------------------------------------------------------------------------------------------
 
@@ -187,12 +203,16 @@ class Declaration:
         missing = next((step for step, task_id in zip(steps, ids, strict=True) if task_id not in rows), None)
         if missing is not None:
             raise NotFound(f"the task of step {missing.label} was deleted")
+        if rows and not hasattr(first := next(iter(rows.values())), name):
+            raise InvalidRequest(f"gather({name!r}): a step has no such attribute{nearest(name, vars(first))}")
         return [getattr(rows[task_id], name) for task_id in ids]
 
 
 def _check_name(what: str, name: object) -> None:
     if not isinstance(name, str) or not name.strip():
-        raise InvalidRequest(f"a {what} needs a name, a text that is not empty, not {name!r}")
+        raise InvalidRequest(f"a {what} needs a name, a text that is not empty, not {name!r:.80}")
+    if any(category(letter) in _BREAKING for letter in name):
+        raise InvalidRequest(f"the name of a {what} cannot hold a newline or another control character: {name!r:.80}")
 
 
 def _tell_unsent(name: str, unsent: dict[str, int]) -> None:

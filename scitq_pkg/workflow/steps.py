@@ -40,6 +40,8 @@ def shell_code(text: str, shell: str | None = None) -> ShellCode:
     `shell` is 'sh' or 'bash'; without, the first line says it (`#!/bin/bash`), or the step, or it is sh. The script travels in
     the task itself: nothing is uploaded. Raises InvalidRequest for another interpreter, and for more than 128 KiB.
     """
+    if not isinstance(text, str):
+        raise InvalidRequest(f"must be a text, not {text!r:.80}", field="shell_code")
     script = textwrap.dedent(text).strip("\n")
     if not script.strip():
         raise InvalidRequest("the script is empty", field="shell_code")
@@ -134,6 +136,8 @@ class Step:
         `'output/sub'` is a folder of each output. After a bar comes an action (docs/fetch.md): `'output|mv:x'` puts all that
         comes into the folder `x`, `'output|mv:{name}'` each into one of its own, `'output|only:*.bam'` takes some files.
         """
+        if not isinstance(attr, str):
+            raise InvalidRequest(f"gather wants the name of an attribute, such as 'output', not {attr!r:.80}")
         head, bar, action = attr.partition("|")
         name, slash, below = head.partition("/")
         steps = list(self.group.steps.values())
@@ -179,7 +183,7 @@ def _flat(required: object) -> Iterable[Step | int]:
     """Steps, tasks, ids, and lists of them, as steps and ids."""
     if required is None:
         return
-    if isinstance(required, (Step, str, int, dict)) or not isinstance(required, Iterable):
+    if isinstance(required, (Step, str, bytes, int, dict)) or not isinstance(required, Iterable):
         yield required if isinstance(required, Step) else id_of(required)
         return
     for one in required:
@@ -195,16 +199,33 @@ def command_of(command: object, shell: object) -> tuple[str, object]:
     return command, shell
 
 
-def beneath(base: str | None, relative: object, what: str) -> list[str]:
+def beneath(base: str | Path | None, relative: object, what: str) -> list[str]:
     """The URIs of paths that are relative to `base_storage`."""
     if relative is None:
         return []
     if not base:
         raise InvalidRequest("the workflow has no base_storage that it could be relative to", field=what)
-    paths = [relative] if isinstance(relative, str) else relative
-    return [f"{base.rstrip('/')}/{str(path).lstrip('/')}" for path in paths]
+    return [f"{str(base).rstrip('/')}/{path.lstrip('/')}" for path in _places(relative, what)]
 
 
-def listed(given: object) -> list[str]:
-    """Inputs as people give them, as a list of URIs."""
-    return [] if given is None else uris(given if isinstance(given, str) or isinstance(given, Iterable) else str(given))
+def listed(given: object, what: str) -> list[str]:
+    """Inputs as people give them, as a list of URIs. Raises InvalidRequest for what is none: a step, say."""
+    return [] if given is None else uris(given if isinstance(given, str) else _places(given, what))
+
+
+def _places(given: object, what: str) -> list[str]:
+    several = isinstance(given, Iterable) and not isinstance(given, (str, bytes, dict))
+    places = list(given) if several else [given]
+    for place in places:
+        if place is None:
+            raise InvalidRequest("wants URIs, and one is None: has the step that it comes from an output?", field=what)
+        check_place(what, place)
+    return [str(place) for place in places]
+
+
+def check_place(what: str, place: object) -> None:
+    """Raises InvalidRequest unless it is a URI or a path, or None."""
+    if isinstance(place, Step):
+        raise InvalidRequest(f"wants a URI, and {place.label} is a step: give its `output`", field=what)
+    if not (place is None or isinstance(place, (str, Path))):
+        raise InvalidRequest(f"wants a URI, a text, not {place!r:.80}", field=what)

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from .. import fetch
-from ..errors import NotFound
+from ..errors import InvalidRequest, NotFound
 from ..escapes import safe
 from ..protocol import FINAL, SUCCEEDED
 from ..uris import folder_names, uris
@@ -53,6 +53,8 @@ class Workflow(Declaration):
         Ctrl-C) ends the script with SystemExit 130, at Python's own prompt with KeyboardInterrupt: the tasks go on, and the
         script that is started again finds them.
         """
+        if isinstance(refresh, bool) or not isinstance(refresh, (int, float)) or not refresh > 0:
+            raise InvalidRequest(f"must be a number of seconds above 0, not {refresh!r:.80}", field="refresh")
         if not self._batches:
             return Summary(self.name)
         if self.debug:
