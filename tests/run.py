@@ -63,6 +63,7 @@ def main() -> None:
     provide_azurite()
     provide_swift()
     run(PYTHON, "build_zipapp.py")
+    os.environ["SCITQ_TESTS_ONE_FILE"] = str(ROOT / "dist" / "scitq.pyz")
     pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", "-n", PROCESSES, "--dist", "loadfile", *sys.argv[1:]]
     sys.stdout.flush()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in a shell's background has it ignored, and so would all that tests interrupt
