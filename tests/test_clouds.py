@@ -133,6 +133,7 @@ def test_the_same_request_twice_is_one_deployment(cloud, batch):
         ({"number": 4}, None, "maximum"),
         ({"number": 0}, "number", "1"),
         ({"name": "../x"}, "name", "letters"),
+        ({"name": "x" * 99, "number": 2}, "name", "100 characters"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_before_anything_is_made(cloud, wrong, field, told):

@@ -54,6 +54,14 @@ def test_what_is_planned_is_there_at_once(house):
     assert log_of(house) == ["worker.deploy"], "all of it is one change"
 
 
+def test_a_name_that_somebody_has_is_made_another_way(house):
+    """A worker that a person called so must not stop recruiters."""
+    first = plan(house)["machine"]
+    house.worker(f"p-{first + 1}")
+    made = plan(house)
+    assert made["machine"] == first + 1 and made["name"].startswith(f"p-{first + 1}-")
+
+
 def test_all_are_planned_or_none(house):
     with pytest.raises(Conflict, match="has this name") as refusal:
         house.write(machines.plan, [SPEC | {"name": "w"}, SPEC | {"name": "w"}], WHO)

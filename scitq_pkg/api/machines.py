@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ..protocol import API
+import re
+
+from ..errors import InvalidRequest
+from ..protocol import API, WORKER_NAME
 from ..store import Transaction, machines
 from .answers import Answer, page, with_iso_times
 from .call import Call, known_id
@@ -21,6 +24,8 @@ def deploy(call: Call) -> dict:
     asked = call.body
     if (before := call.answered()) is not None:
         return before
+    if not re.fullmatch(WORKER_NAME, _name(asked, asked["number"]) or "any"):
+        raise InvalidRequest("is too long: the workers would be NAME-1, NAME-2... of up to 100 characters", field="name")
     with call.service.seats.seat():  # it waits for providers: the others need threads meanwhile
         found = call.service.deployer.order(asked, asked["number"])
     retry = call.service.clouds.deployment.retry
@@ -29,11 +34,14 @@ def deploy(call: Call) -> dict:
 
 
 def _spec(asked: dict, place: dict, number: int) -> dict:
-    name = asked["name"] if asked["number"] == 1 or asked["name"] is None else f"{asked['name']}-{number}"
     kept = {key: asked[key] for key in ("batch", "prefetch", "permanent")}
     where = {key: place[key] for key in ("provider", "region", "flavor", "price", "currency")}
     wish = {key: asked[key] for key in ("provider", "region", "flavor", "concurrency")}
-    return {**kept, **where, "concurrency": asked["concurrency"] or place["cpus"] or 1, "name": name, "wish": wish}
+    return {**kept, **where, "concurrency": asked["concurrency"] or place["cpus"] or 1, "name": _name(asked, number), "wish": wish}
+
+
+def _name(asked: dict, number: int) -> str | None:
+    return asked["name"] if asked["number"] == 1 or asked["name"] is None else f"{asked['name']}-{number}"
 
 
 @route("GET", PATH, USER, "Machines that are there, a page of them", query=MachinesQuery, answer=MachinePage)

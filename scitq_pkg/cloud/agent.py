@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..errors import InvalidRequest, ScitqError
+from ..uris import shown
 from . import provider as provider_of
 from .provider import CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order, Provider, Start
 
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=_end_with_the_server, name="server", daemon=True).start()
     try:
         with _alone(question.get("lock"), for_good=question["call"] == "delete"):
-            say(result=answer(question, lambda line: say(log=line)))
+            say(result=answer(question, lambda line: say(log=shown(line))))
     except Exception as error:  # noqa: BLE001 - whatever it is, the server is told
         say(error=_told(error))
     return 0
@@ -127,8 +128,6 @@ _CALLS = {"check": _check, "create": _create, "list": _list, "delete": _delete, 
 
 def _told(error: Exception) -> dict:
     """An error as the server tells it on; what nobody foresaw may pass, so it counts as trouble of the provider."""
-    from ..uris import shown
-
     if isinstance(error, ImportError) and error.name and not error.name.startswith(__package__.partition(".")[0]):
         return {
             "code": CloudRefused.code,

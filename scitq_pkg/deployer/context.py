@@ -74,7 +74,7 @@ class Context:
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.clouds.deployment.concurrency, self.clouds.per_provider)
-        self.orders = Gate(self.clouds.deployment.concurrency, self.clouds.per_provider)  # people wait: jobs must not hold them up
+        self.orders = Gate(self.clouds.deployment.concurrency, self.clouds.per_provider)  # whose people wait: no job holds them up
         self._resting: dict[tuple, float] = {}
         self._lock = threading.Lock()
 

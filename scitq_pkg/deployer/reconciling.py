@@ -48,9 +48,7 @@ class Look:
             listed = self._call.answer()
             clouds = self._context.clouds
             self._context.write(
-                lambda tx: reconcile(
-                    tx, self.provider, listed, asked_at, clouds.deployment.destroy_unknown, clouds.looks_at
-                )
+                lambda tx: reconcile(tx, self.provider, listed, asked_at, clouds.deployment.destroy_unknown, clouds.looks_at)
             )
             self._seen(self.provider, {machine["name"]: machine for machine in listed})
         except Stopped:

@@ -91,7 +91,7 @@ def _plan(tx: Transaction, spec: Mapping, who: str, job_id: int | None = None) -
     """`job_id`: one that ended, which is tried anew."""
     (machine_id,) = tx.new_ids("machine", 1)
     (worker_id,) = tx.new_ids("worker", 1)
-    name = spec.get("name") or f"{spec['provider']}-{machine_id}"
+    name = spec.get("name") or _made_name(tx, f"{spec['provider']}-{machine_id}")
     workers.check_free(tx, name)
     _insert(tx, machine_id, spec, worker_id, who)
     worker = {key: spec[key] for key in ("concurrency", "prefetch", "permanent", "provider", "region", "flavor")}
@@ -105,6 +105,12 @@ def _plan(tx: Transaction, spec: Mapping, who: str, job_id: int | None = None) -
         jobs.requeue(tx, job_id, machine_id, worker_id)
     tx.wake()
     return {"machine": machine_id, "worker": worker_id, "job": job_id, "name": name}
+
+
+def _made_name(tx: Transaction, name: str) -> str:
+    """This name, or one that is free: nobody who calls a worker so stops recruiting."""
+    taken = tx.value("SELECT id FROM worker WHERE name = ? AND deleted_at IS NULL", (name,)) is not None
+    return f"{name}-{secrets.token_hex(4)}" if taken else name
 
 
 def _insert(tx: Transaction, machine_id: int, spec: Mapping, worker_id: int | None, who: str) -> None:
