@@ -18,6 +18,8 @@ def server_url(server: str | None = None) -> str:
     None or nothing means `$SCITQ_SERVER`, else this machine. IPv6 addresses may be bare (`::1`) when no port follows, else in
     brackets. The port is 5000 unless one is given, whatever the scheme. Raises InvalidRequest.
     """
+    if server is not None and not isinstance(server, str):
+        raise _wrong(server, "it is no text")
     given = (server or os.environ.get("SCITQ_SERVER") or LOOPBACK).strip()
     text = given if "://" in given else "http://" + _bracketed(given)
     try:

@@ -11,6 +11,7 @@ from hands import Hands
 from scitq.htmlreport.charts import round_steps, time_steps
 from scitq.htmlreport.facts import Attempt, how_it_ended, occupancy
 from scitq.htmlreport.markup import share, text
+from scitq.htmlreport.page import clock
 from scitq.protocol import Report
 
 NAME = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -18,6 +19,14 @@ HOSTILE = f"{NAME}\x1b[31m\u202e"
 NEVER = {"script", "iframe", "object", "embed", "link", "base", "form", "img", "image", "a", "use", "foreignobject", "animate",
 "set"}
 POINTING = {"src", "href", "xlink:href", "action", "srcset", "data", "background", "poster", "formaction"}
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [(0, "0s"), (0.1, "0.1s"), (1.23456, "1.23s"), (90, "1m30s"), (119.7, "2m"), (7199, "2h"), (129_600, "1d12h"), (172_799, "2d")],
+)
+def test_lengths_of_time_have_no_sixty_seconds(seconds, words):
+    assert clock(seconds) == words
 
 
 class Read(HTMLParser):

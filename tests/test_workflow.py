@@ -13,7 +13,7 @@ import pytest
 from env import ROOT
 from scitq.errors import InvalidRequest, NotFound
 from scitq.lib import Server
-from scitq.workflow import Workflow, shell_code
+from scitq.workflow import Summary, Workflow, shell_code
 
 PAGE = ROOT / "docs" / "workflows.md"
 DOCUMENTED = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
@@ -335,6 +335,8 @@ def test_a_script_is_a_command(server):
         (lambda wf: shell_code("x" * 200_000), r"a script holds at most 128 KiB"),
         (lambda wf: shell_code(None), r"shell_code: must be a text, not None"),
         (lambda wf: Workflow(""), r"a workflow needs a name"),
+        (lambda wf: Workflow("w", server=5), r"server: 5 is not the address of a server \(it is no text\)"),
+        (lambda wf: wf.step("a", "x", shell=["sh"]) and wf.submit(), r"task 'a #1': shell: is none"),
         (lambda wf: Workflow("a\nb"), r"the name of a workflow cannot hold a newline or another control character: 'a\\nb'"),
         (lambda wf: wf.step(["a"], "x"), r"a batch needs a name, a text that is not empty, not \['a'\]"),
         (lambda wf: wf.step("a", "x", flavor=5), r"flavor: must be a text that is not empty, or None, not 5"),
@@ -352,6 +354,11 @@ def test_one_sentence(server, declare, message):
     with pytest.raises(InvalidRequest, match=message) as raised:
         declare(Workflow("wrong", server=server))
     assert "\n" not in str(raised.value)
+
+
+def test_failures_that_are_not_shown_are_counted():
+    summary = Summary("w", {"a": {"failed": 25}, "b": {"failed": 1}}, [(f"a/{n}", n, "exit code 1") for n in range(21)])
+    assert summary.lines()[-3:-1] == ["failed: a/19 (task 19): exit code 1", "... and 6 more failed"]
 
 
 def test_a_step_tells_what_it_has_not(make):

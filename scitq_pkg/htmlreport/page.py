@@ -133,9 +133,9 @@ def _over_time(facts: Facts) -> str:
         chosen = [one for one in facts.ran if (one.state if one.state in (SUCCEEDED, FAILED) else _OTHERS) == name]
         series.append(charts.Series(name, kind, occupancy(chosen, facts.span, facts.now, BINS)))
     keys = "".join(f'<li><span class="key {kind}"></span>{name}</li>' for name, kind in kinds)
-    chart = charts.areas(series, seconds, _clock, "attempts that ran at once, over time")
+    chart = charts.areas(series, seconds, clock, "attempts that ran at once, over time")
     rows = _lanes(facts, facts.span)
-    lanes = charts.lanes(rows, seconds, _clock, "how busy each worker was, over time") if rows else ""
+    lanes = charts.lanes(rows, seconds, clock, "how busy each worker was, over time") if rows else ""
     more = f", those {LANES} that did most" if len(rows) == LANES else ""
     about = note(f"The stronger the colour, the more ran there at once{more}.")
     return section(
@@ -144,13 +144,13 @@ def _over_time(facts: Facts) -> str:
     )  # fmt: skip
 
 
-def _clock(seconds: float) -> str:
-    """A time since the start, on an axis."""
+def clock(seconds: float) -> str:
+    """A time since the start, on an axis, or a length of time."""
     for unit, length, lesser, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
         if seconds >= length:
-            rest = round(seconds % length / part)
-            return f"{seconds // length:g}{unit}" + (f"{rest}{lesser}" if rest else "")
-    return f"{seconds:g}s"
+            whole, rest = divmod(round(seconds / part), length // part)
+            return f"{whole}{unit}" + (f"{rest}{lesser}" if rest else "")
+    return f"{seconds:.3g}s"
 
 
 def _lanes(facts: Facts, over: tuple[float, float]) -> list[tuple[str, list[float], float]]:
@@ -168,7 +168,7 @@ def _durations(facts: Facts) -> str:
     if not bins or not told["count"]:
         return ""
     rows = _ranges(facts, "seconds")
-    chart = charts.ranges(rows, _clock, "how long the tasks of each step took", True) if len(rows) > 1 else ""
+    chart = charts.ranges(rows, clock, "how long the tasks of each step took", True) if len(rows) > 1 else ""
     least, mean, most = (span(told[name]) for name in ("least", "mean", "most"))
     worst = [
         (str(one.task_id), code(one.name), text(one.worker), text(one.how), span(one.seconds)) for one in facts.slowest()

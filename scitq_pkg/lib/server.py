@@ -470,8 +470,8 @@ def task_spec(options: dict) -> dict:
             given[name] = uris(given[name])
     if "output" in given:
         given["output"] = str(given["output"])
-    if "shell" in given:
-        given["shell"] = {True: "sh", False: None}.get(given["shell"], given["shell"])
+    if isinstance(given.get("shell"), bool):
+        given["shell"] = "sh" if given["shell"] else None
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..escapes import safe
 from ..lib.join import DELETED
-from ..protocol import FINAL, SUCCEEDED, TASK_STATES
+from ..protocol import FAILED, FINAL, SUCCEEDED, TASK_STATES
 
 _SHOWN = 20  # failures, and steps that wait for ever
 ORDER = (SUCCEEDED, *(state for state in reversed(TASK_STATES) if state != SUCCEEDED), DELETED)
@@ -61,6 +61,8 @@ class Summary:
         if len(self.batches) > 1:
             lines += [f"  {safe(name):<{width}}  {told(counts)}" for name, counts in self.batches.items()]
         lines += [f"failed: {safe(step)} (task {task_id}): {safe(words)}" for step, task_id, words in self.failures[:_SHOWN]]
+        if (more := self.counts.get(FAILED, 0) - min(len(self.failures), _SHOWN)) > 0:
+            lines.append(f"... and {more} more failed")
         lines += [f"waits for ever: {safe(step)}, as {safe(cause)}" for step, cause in self.blocked[:_SHOWN]]
         if len(self.blocked) > _SHOWN:
             lines.append(f"... and {len(self.blocked) - _SHOWN} more wait for ever")

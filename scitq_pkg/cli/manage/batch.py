@@ -176,7 +176,7 @@ def _report_options(parser: Parser) -> None:
 
 
 def _format_or_file(text: str) -> str:
-    return text if text.lower().endswith(PAGES) else OneOf(("table", "json"), "format")(text)
+    return text if text.lower().endswith(PAGES) else OneOf(("table", "json", "FILE.html"), "format")(text)
 
 
 def _report(server: Server, arguments) -> int:
