@@ -73,6 +73,7 @@ def shape_of(store: Store) -> dict[str, list]:
 
 def make_schema_3(tx) -> None:
     """What schema 3 was."""
+    tx.run("DROP INDEX worker_present")
     for column in ("machine_id", "upgrade", "upgrade_problem"):
         tx.run(f"ALTER TABLE worker DROP COLUMN {column}")
     tx.run("ALTER TABLE batch DROP COLUMN budget")

@@ -347,6 +347,7 @@ RECRUITER_INDEX = "CREATE UNIQUE INDEX recruiter_rank ON recruiter (batch_id, ra
 CLOUD_INDEXES = (
     "CREATE UNIQUE INDEX machine_name ON machine (name)",
     "CREATE INDEX machine_state ON machine (state)",
+    "CREATE INDEX worker_present ON worker (id) WHERE deleted_at IS NULL",  # where machines come and go most are not
     "CREATE INDEX stint_machine ON stint (machine_id)",
     "CREATE INDEX job_state ON job (state)",
     "CREATE INDEX job_machine ON job (machine_id)",
