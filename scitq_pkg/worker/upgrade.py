@@ -45,7 +45,7 @@ class Upgrade:
         """What an answer of the server says of it."""
         if wanted is None:
             self.failed = self.why = None
-        elif wanted != self.failed and self._task is None:
+        elif wanted != self.failed and self._task is None and not self.ready.is_set():
             self.wanted = wanted
             self._task = asyncio.get_running_loop().create_task(self._prepare(wanted))
 
