@@ -348,6 +348,19 @@ def test_who_comes_late_is_told_of_what_comes(house):
     assert house.rows("notifier") == [] and len(house.rows("message")) == 1, "what it had to tell is still told"
 
 
+def test_who_asks_late_for_more_is_told_of_what_comes(house):
+    put(house, done=False, failures=5)
+    worker = house.worker("w", "b", 4)
+    (task,) = house.add({"command": "a", "batch": "b"})
+    house.end(worker, task)
+    assert Told(house)() == []
+    put(house, failures=5)
+    assert Told(house)() == [], "nor by a server that starts now"
+    house.write(tasks.relaunch, [task], WHO)
+    house.end(worker, task)
+    assert Told(house)() == ["done"]
+
+
 def test_a_batch_has_only_so_many(house):
     for number in range(notifiers.MOST):
         put(house, target=f"https://h/{number}")
@@ -542,6 +555,7 @@ def test_a_file_recruits_and_notifies_and_takes_back_what_it_made(telling, batch
         ("notify: {mail: a@b.org, when: finished}", "`when` is done or failures, not 'finished'"),
         ("notify: {mail: a@b.org, when: done, failures: 3}", "`when` leaves it out"),
         ("notify: {mail: a@b.org, failures: -1}", "must be a number of tasks"),
+        ("notify: [{mail: a@b.org, when: done}, {mail: a@b.org, when: failures}]", "b.yaml:2: `mail` 'a@b.org' is named twice"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_a_file_is_told_with_its_line(load, rules, told):

@@ -57,7 +57,10 @@ def notifiers_of(value: Value) -> list[dict]:
             raise Value(value.path, value.key, node, {}).wrong("`notify` does not say whom: give a `webhook` or `mail`")
         for kind, target in targets:
             _check_target(keys[kind], kind, target)
-            found[kind, target] = {kind: target, **when}
+            body = {kind: target, **when}
+            if found.setdefault((kind, target), body) != body:
+                who = "" if kind == "webhook" else f" {target!r}"
+                raise keys[kind].wrong(f"`{kind}`{who} is named twice, for different things: say all of it in one `when`")
     return list(found.values())
 
 

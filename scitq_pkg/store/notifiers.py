@@ -72,7 +72,10 @@ def _update(tx: Transaction, notifier_id: int, given: dict, who: str) -> dict:
     if not changes:
         return known
     batch_id = tx.value("SELECT batch_id FROM notifier WHERE id = ?", (notifier_id,))
-    tx.update(Notifier, notifier_id, changes | (_known_failures(tx, batch_id, given) if "failures" in changes else {}))
+    state = _known_failures(tx, batch_id, given) if "failures" in changes else {}
+    if changes.get("done") and is_done(tx, batch_id):
+        state["told"] = newest(tx, batch_id)
+    tx.update(Notifier, notifier_id, changes | state)
     events.add(tx, who, "notifier.update", "notifier", [notifier_id], {"batch": known["batch"], **changes})
     tx.wake()
     return get(tx, notifier_id)
