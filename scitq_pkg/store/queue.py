@@ -481,6 +481,7 @@ def next_pending(tx: Transaction, batch_id: int, count: int) -> list[dict]:
 
 
 _JSON_FIELDS = ("input", "resource", "env")
+_IDS = ("uid", "gid")  # of which 0 is one; of the others it is the default
 _SPEC_FIELDS = (
     "name", "command", "shell", "container", "container_options", "input", "resource", "output", "env", "workdir", "uid", "gid",
     "priority", "download_timeout", "run_timeout", "use_cache",
@@ -510,6 +511,6 @@ def _task_of_spec(task: dict) -> dict:
     spec = {"batch": task["batch"]}
     for name in _SPEC_FIELDS:
         value = task[name]
-        if value is not None and value != 0:
+        if value is not None and (value != 0 or name in _IDS):
             spec[name] = json.loads(value) if name in _JSON_FIELDS else value
     return spec
