@@ -265,6 +265,7 @@ def test_download(lab, make, tmp_path):
     wf = make(shell=True, base_storage=str(tmp_path / "store"))
     one = wf.step("a", "echo 1 > $OUTPUT/one", rel_output="one")
     wf.step("a", "mkdir $OUTPUT/b; echo 2 > $OUTPUT/b/two", name="2", rel_output="two")
+    wf.step("a", "echo 3 > $OUTPUT/three", name="a/1", rel_output="three")
     wf.step("z", "true")
     assert wf.run().ok
     wf.download(destination=tmp_path / "all")
@@ -273,8 +274,9 @@ def test_download(lab, make, tmp_path):
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} - {
         "store/one/one",
         "store/two/b/two",
+        "store/three/three",
     }
-    assert found == {"all/a/a_1/one", "all/a/2/b/two", "file/two", "one/one"}
+    assert found == {"all/a/a_1/one", "all/a/a_1_2/three", "all/a/2/b/two", "file/two", "one/one"}
 
 
 def test_paused_and_taken_up_again(lab, make, batch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,7 +17,7 @@ from . import dialogue, terminal
 from .declaring import Declaration
 from .dialogue import Dialogue
 from .logs import save_logs
-from .steps import Step
+from .steps import Batch, Step
 from .summary import Summary
 from .view import DESTROY, QUIT, View, follow_in_lines
 from .watch import Watch
@@ -131,7 +131,8 @@ class Workflow(Declaration):
         does everything anew.
         """
         place = Path(log_destination) if log_destination is not None else Path(folder_names([self.name])[0])
-        for batch, folder in zip(self._batches.values(), folder_names(self._batches), strict=True):
+        for name, folder in _folders(self._batches).items():
+            batch = self._batches[name]
             ended = self.server.client.pages("/tasks", batch=batch.full_name, state=",".join(FINAL if force else (SUCCEEDED,)))
             tasks = {row["id"]: row for row in ended}
             if download_logs:
@@ -164,14 +165,22 @@ class Workflow(Declaration):
         """
         place = Path(destination) if destination is not None else Path(folder_names([self.name])[0])
         wanted = [step for step in self._steps if "output" in step.spec] if uri_list is None else uri_list
+        batches, steps = _folders(self._batches), dict[Batch, dict[str, str]]()
         found: list[Path] = []
         for one in [wanted] if isinstance(wanted, (str, Step)) else wanted:
             if isinstance(one, Step):
-                found += one.download(place.joinpath(*folder_names([one.group.name]), *folder_names([one.spec["name"]])))
+                if one.group not in steps:  # all of a batch at once: no two have the same folder
+                    steps[one.group] = _folders(one.group.steps)
+                batch = batches.get(one.group.name) or folder_names([one.group.name])[0]
+                found += one.download(place / batch / steps[one.group][one.spec["name"]])
             else:
                 for uri in uris(str(one)):
                     found += fetch.get(uri, f"{place}/")
         return found
+
+
+def _folders(names: Collection[str]) -> dict[str, str]:
+    return dict(zip(names, folder_names(names), strict=True))
 
 
 def _goes_on(name: str) -> str:
