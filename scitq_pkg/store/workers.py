@@ -6,7 +6,7 @@ import fnmatch
 import json
 
 from .. import __version__
-from ..errors import Conflict, InvalidRequest, NotAllowed, NotFound, nearest
+from ..errors import Conflict, InvalidRequest, NotAllowed, nearest
 from ..protocol import COMING, WORKER_STATES
 from . import batches, events, queue, stints, tokens
 from .filters import checked_glob
@@ -253,12 +253,3 @@ def remove(tx: Transaction, worker_id: int) -> None:
     tokens.revoke_of_worker(tx, worker_id)
     tx.touch(worker_id)
     tx.wake()
-
-
-def by_name_or_id(tx: Transaction, word: str) -> int:
-    """The id of a worker that is named or numbered. Raises NotFound with the nearest name."""
-    rows = tx.all("SELECT id, name FROM worker ORDER BY deleted_at IS NULL DESC, id DESC")
-    for row in rows:
-        if row["name"] == word or str(row["id"]) == word:
-            return row["id"]
-    raise NotFound(f"no worker {word!r:.80}{nearest(word, [row['name'] for row in rows])}")
