@@ -20,6 +20,7 @@ MAX_TEXT = 1_000_000
 MAX_WAIT = 60.0  # seconds that an answer may be waited for
 SHELLS = ("sh", "bash")
 
+_MOST, _LENGTH, _RANGE = "wants at most {max} characters", "wants {min} to {max} characters", "wants a number from {min} to {max}"
 _ITEM = re.compile(r"#[0-9]{1,9}")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what no database keeps: NUL and halves of characters
 NO_NAME = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # besides, what breaks the line it is shown in
@@ -59,21 +60,21 @@ class Text(fields.String):
     """A text without NUL."""
 
     def __init__(self, **options):
-        super().__init__(validate=[validate.Length(max=MAX_TEXT), _check_text], **options)
+        super().__init__(validate=[validate.Length(max=MAX_TEXT, error=_MOST), _check_text], **options)
 
 
 class Line(fields.String):
     """A text of one line."""
 
     def __init__(self, most: int = MAX_LINE, **options):
-        super().__init__(validate=[validate.Length(min=1, max=most), check_line], **options)
+        super().__init__(validate=[validate.Length(min=1, max=most, error=_LENGTH), check_line], **options)
 
 
 class UriLine(fields.String):
     """One URI."""
 
     def __init__(self, **options):
-        super().__init__(validate=[validate.Length(min=1, max=MAX_LINE), check_uri], **options)
+        super().__init__(validate=[validate.Length(min=1, max=MAX_LINE, error=_LENGTH), check_uri], **options)
 
 
 class Name(Line):
@@ -116,7 +117,7 @@ class Command(fields.String):
     """A command; it may have several lines."""
 
     def __init__(self, **options):
-        super().__init__(validate=[validate.Length(min=1, max=MAX_TEXT), _check_text, _check_not_blank], **options)
+        super().__init__(validate=[validate.Length(min=1, max=MAX_TEXT, error=_LENGTH), _check_text, _check_not_blank], **options)
 
 
 def _check_not_blank(value: str) -> None:
@@ -127,21 +128,21 @@ class Whole(fields.Integer):
     """A JSON number without fraction."""
 
     def __init__(self, least: int = 0, most: int = MAX_INT, **options):
-        super().__init__(strict=True, validate=validate.Range(least, most), **options)
+        super().__init__(strict=True, validate=validate.Range(least, most, error=_RANGE), **options)
 
 
 class Number(fields.Integer):
     """A whole number of a query string."""
 
     def __init__(self, least: int = 0, most: int = MAX_INT, **options):
-        super().__init__(validate=validate.Range(least, most), **options)
+        super().__init__(validate=validate.Range(least, most, error=_RANGE), **options)
 
 
 class Seconds(fields.Float):
     """A length of time."""
 
     def __init__(self, most: float = MAX_SECONDS, least: float = 0.0, **options):
-        super().__init__(allow_nan=False, validate=validate.Range(least, most), **options)
+        super().__init__(allow_nan=False, validate=validate.Range(least, most, error=_RANGE), **options)
 
 
 class Flag(fields.Boolean):
