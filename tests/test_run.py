@@ -20,7 +20,10 @@ def folder(env, tmp_path):
     path = tmp_path / "work"
     path.mkdir()
     yield path
-    env.until(lambda: not env.leftovers(), 10, "no process of a run is left")
+    try:
+        env.until(lambda: not env.leftovers(), what="no process of a run is left")
+    except AssertionError:
+        pytest.fail(f"left by a run: {env.leftovers()}")
 
 
 def run(env, folder: Path, *words, code: int | None = 0, **more):
