@@ -103,20 +103,20 @@ def test_one_that_waits_says_why_and_one_that_was_ended_too(cluster, order):
     until(lambda: state(cluster, second) == UP, "the other has its turn")
 
 
-def test_a_turn_that_takes_longer_than_a_boot(cluster, env, order):
+def test_a_turn_that_takes_longer_than_a_boot(cluster, env):
     """A worker by the server, with a token of its own: to wait in the queue is no failure, and in its turn it works."""
     port = free_port()
-    keys = {**cluster.config, "url": f"http://127.0.0.1:{port}", "flavors": {"small": {"cpu": 1}, "large": {"cpu": 64}}}
+    keys = {**cluster.config, "url": f"http://127.0.0.1:{port}", "flavors": {"small": {"cpu": 1}}}
     config = cluster.configuration(env.directory / "server.yaml", keys, boot_timeout="1s", retry=0)
     env.server("--config", config, "--port", str(port), variables=cluster.environ)
-    provider = cluster.provider(config=keys)
-    provider.create(replace(order, flavor="large"))
+    other = cluster.cluster.said("sbatch", "--parsable", "--cpus-per-task=64", "--output=/dev/null", "--wrap=sleep 1000").strip()
+    until(lambda: cluster.cluster.said("squeue", "-h", "-j", other, "-o", "%T").strip() == "RUNNING", "somebody else has all")
     env.cli("manage", "worker", "deploy", "-P", "it", "-r", "it", "-f", "small", "-b", "long", code=0)
     env.until(lambda: "its job waits" in (env.items("/jobs", kind="deploy")[0]["step"] or ""), what="it waits")
     late = time.monotonic() + 2.0
     env.until(lambda: time.monotonic() > late, what="the time of a boot is over")
     assert [row["state"] for row in env.items("/machines")] == ["booting"]
-    provider.delete(cluster.machine(order.name))
+    cluster.cluster.said("scancel", other)
     env.wait_state(env.launch("-b", "long", "true"))
     env.cli("manage", "worker", "delete", "-n", "it-1", "--wait", "--yes", code=0)
     assert cluster.things() == set()
