@@ -468,12 +468,6 @@ class OtherVersion(Shape):
     names = fields.List(fields.String(), required=True, metadata={"description": "of the first 20"})
 
 
-class OtherVersion(Shape):
-    version = fields.String(required=True, metadata={"description": "that workers run, and the server does not"})
-    workers = fields.Integer(required=True, metadata={"description": "how many"})
-    names = fields.List(fields.String(), required=True, metadata={"description": "of the first 20"})
-
-
 class Attention(Shape):
     failures = fields.List(fields.Nested(FailedGroup), required=True, metadata={"description": "of the newest 2,000"})
     batches = fields.List(fields.Nested(Stuck), required=True, metadata={"description": "whose tasks wait, and nothing will start"})
