@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from . import recruiting
 from .protocol import OFFLINE_SECONDS, RETURN
 from .store import Store, Transaction, queue, recruiters, requests
+from .store.schema import LIVE_SQL
 
 log = logging.getLogger(__name__)
 
@@ -289,7 +290,7 @@ class Monitor:
 def _watched(tx: Transaction) -> list[dict]:
     return tx.all(
         "SELECT id, name, offline, contact_at FROM worker WHERE deleted_at IS NULL AND (NOT offline OR EXISTS "
-        "(SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN ('assigned', 'accepted', 'running', 'uploading')))"
+        f"(SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN {LIVE_SQL}))"
     )
 
 

@@ -29,7 +29,7 @@ from .deployer import Deployer
 from .errors import InvalidRequest, ScitqError, StorageFull, Unavailable
 from .notifying import Notifying, Sender
 from .settings import Settings
-from .store import Store, Transaction, tokens
+from .store import Store, Transaction, machines, tokens
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Server:
         self._started = False
 
     def _make_service(self) -> Service:
-        server_id = self.store.read(lambda tx: tx.value("SELECT value FROM setting WHERE name = 'server_id'"))
+        server_id = self.store.read(machines.server_id)
         clouds = checked(self.settings)
         firstboot.check(clouds.deployment.first_boot)
         self.deployer = Deployer(self.store, clouds, server_id, self.url, self.settings.data)

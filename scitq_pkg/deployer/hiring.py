@@ -8,14 +8,13 @@ from .. import choosing
 from ..cloud.config import AUTO
 from ..recruiting import counts_for, readable, wanted
 from ..store import Transaction, costs, flavors, jobs, machines, providers, queue, recruiters
+from ..store.schema import LIVE_SQL
 from .context import WHO, Context
 
 PATIENCE_SECONDS = 2.0  # for which a batch waits for an idle worker before one is deployed
 REFRESH_SECONDS = 900.0  # for which quotas that are used up are taken for used up
 _MOST_AT_ONCE = 100  # machines that a pass plans for a batch
-_BUSY = (
-    "EXISTS (SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN ('assigned', 'accepted', 'running', 'uploading'))"
-)
+_BUSY = f"EXISTS (SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN {LIVE_SQL})"
 
 
 # --- recruiting ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..protocol import SUCCEEDED
 from .filters import among
+from .schema import LIVE_SQL
 from .transaction import Transaction
 
 MANY = 20_000  # tasks of a batch, of which then the newest attempts of all batches are looked through
@@ -14,9 +15,7 @@ _COUNTED = "state IN ('succeeded', 'failed')"
 
 def live(tx: Transaction) -> list[dict]:
     """Every attempt that a worker holds: `id`, `batch_id`, `state`, `started_at`."""
-    return tx.all(
-        "SELECT id, batch_id, state, started_at FROM execution WHERE state IN ('assigned', 'accepted', 'running', 'uploading')"
-    )
+    return tx.all(f"SELECT id, batch_id, state, started_at FROM execution WHERE state IN {LIVE_SQL}")
 
 
 def ended(tx: Transaction, seen: int, gone: list[int]) -> tuple[list[dict], int]:

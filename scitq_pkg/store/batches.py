@@ -6,7 +6,7 @@ from ..errors import NotFound, nearest
 from ..protocol import KILL, RUN, RUNNING, SUSPEND, TERM
 from . import costs, events, queue, stints
 from .filters import checked_glob, glob_test
-from .schema import Batch
+from .schema import LIVE_SQL, Batch
 from .transaction import Transaction, marks
 
 _ORDERS = {"suspend": SUSPEND, "term": TERM, "kill": KILL}
@@ -86,7 +86,7 @@ def go(tx: Transaction, name: str, who: str) -> None:
     tx.run("UPDATE batch SET stopped = ? WHERE id = ?", (False, batch_id))
     suspended = tx.column(
         "SELECT id FROM execution WHERE batch_id = ? AND desired = ? "
-        "AND state IN ('assigned', 'accepted', 'running', 'uploading')",
+        f"AND state IN {LIVE_SQL}",
         (batch_id, SUSPEND),
     )
     queue.order(tx, suspended, RUN, who)

@@ -130,6 +130,15 @@ def _escaped(character: str) -> str:
     return f"\\{character}" if character.isascii() and not character.isalnum() else character
 
 
+def words_of(text: str | None, what: str, known: Sequence[str], name: str = "state") -> list[str]:
+    """Several words with commas between, of those that are known, for the query parameter `name`; `what` has them. Raises InvalidRequest."""
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    for word in words:
+        if word not in known:
+            raise InvalidRequest(f"{word!r:.80} is no {name} of a {what}{nearest(word, known)}", field=name)
+    return words
+
+
 def _states(text: str) -> tuple[str, ...]:
     known = tuple(dict.fromkeys((*TASK_STATES, *EXECUTION_STATES)))
     states = tuple(word.strip() for word in text.split(",") if word.strip())

@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from ..errors import Conflict, InvalidRequest, nearest
+from ..errors import Conflict
 from ..protocol import JOB_KINDS, JOB_STATES
 from . import events
+from .filters import words_of
 from .schema import Job
 from .transaction import Transaction, marks
 
@@ -43,7 +44,7 @@ def find(tx: Transaction, chosen: dict, limit: int, after: int | None, descendin
     """
     tests, params = [], []
     for name, known in (("state", JOB_STATES), ("kind", JOB_KINDS)):
-        if words := _words(chosen.get(name), name, known):
+        if words := words_of(chosen.get(name), "job", known, name):
             tests.append(f" AND job.{name} IN ({marks(words)})")
             params += words
     for column, name in (("job.provider", "provider"), ("batch.name", "batch")):
@@ -58,14 +59,6 @@ def find(tx: Transaction, chosen: dict, limit: int, after: int | None, descendin
         params.append(after)
     order = f" ORDER BY job.id {'DESC' if descending else 'ASC'} LIMIT ?"
     return tx.all(_SELECT + "".join(tests) + order, (*params, limit))
-
-
-def _words(text: str | None, name: str, known: Sequence[str]) -> list[str]:
-    words = [word.strip() for word in (text or "").split(",") if word.strip()]
-    for word in words:
-        if word not in known:
-            raise InvalidRequest(f"{word!r:.80} is no {name} of a job{nearest(word, known)}", field=name)
-    return words
 
 
 def troubled(tx: Transaction, limit: int) -> list[dict]:

@@ -12,9 +12,10 @@ import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..errors import Conflict, InvalidRequest, nearest
+from ..errors import Conflict
 from ..protocol import COMING, MACHINE_STATES
 from . import batches, events, jobs, queue, stints, workers
+from .filters import words_of
 from .schema import Machine, Worker
 from .transaction import Transaction, marks
 
@@ -46,7 +47,7 @@ def find(tx: Transaction, chosen: dict, limit: int, after: int | None, descendin
 
     Those that are gone are left out unless the state asks for them. Raises InvalidRequest.
     """
-    states = _states(chosen.get("state"))
+    states = words_of(chosen.get("state"), "machine", MACHINE_STATES) or [state for state in MACHINE_STATES if state != "gone"]
     tests, params = [f" AND machine.state IN ({marks(states)})"], [tx.now, *states]
     for name in ("provider", "unknown"):
         if chosen.get(name) is not None:
@@ -57,14 +58,6 @@ def find(tx: Transaction, chosen: dict, limit: int, after: int | None, descendin
         params.append(after)
     order = f" ORDER BY machine.id {'DESC' if descending else 'ASC'} LIMIT ?"
     return [_shown(row) for row in tx.all(_SELECT + "".join(tests) + order, (*params, limit))]
-
-
-def _states(text: str | None) -> list[str]:
-    states = [word.strip() for word in (text or "").split(",") if word.strip()]
-    for state in states:
-        if state not in MACHINE_STATES:
-            raise InvalidRequest(f"{state!r:.80} is no state of a machine{nearest(state, MACHINE_STATES)}", field="state")
-    return states or [state for state in MACHINE_STATES if state != "gone"]
 
 
 def _shown(row: dict) -> dict:

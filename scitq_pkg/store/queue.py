@@ -15,14 +15,13 @@ from ..protocol import (
     SUSPEND, TERM, UPLOADING, WAITING, Order, Report, SyncAnswer, SyncRequest,
 )  # fmt: skip
 from . import streams
-from .schema import Worker
+from .schema import LIVE_SQL, Worker
 from .transaction import Transaction, marks
 
 MAX_LOSSES = 10  # a task that lost so many workers is taken for what ends them
 KEPT_INCARNATIONS = 10
 
 _RANK = {state: rank for rank, state in enumerate((ASSIGNED, ACCEPTED, RUNNING, UPLOADING))}
-_LIVE_SQL = "('assigned', 'accepted', 'running', 'uploading')"
 _EXECUTION_COLUMNS = "id, task_id, worker_id, state, desired, asked_by, suspended, started_at, stdout_size, stderr_size"
 
 
@@ -152,7 +151,7 @@ def _progress(tx: Transaction, row: dict, report: Report) -> None:
     if not changes:
         return
     assignments = ", ".join(f"{name} = ?" for name in changes)
-    tx.run(f"UPDATE execution SET {assignments} WHERE id = ? AND state IN {_LIVE_SQL}", (*changes.values(), row["id"]))
+    tx.run(f"UPDATE execution SET {assignments} WHERE id = ? AND state IN {LIVE_SQL}", (*changes.values(), row["id"]))
     if advanced:
         tx.run(
             "UPDATE task SET state = ?, state_at = ? WHERE id = ? AND execution_id = ?",
@@ -175,7 +174,7 @@ def _times(tx: Transaction, row: dict, report: Report) -> dict:
 def _lose_unknown(tx: Transaction, worker_id: int, listed: set[int]) -> None:
     """A new process of the worker states all it has: what had started and is not listed is gone."""
     rows = tx.all(
-        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id = ? AND state IN {_LIVE_SQL} "
+        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id = ? AND state IN {LIVE_SQL} "
         f"AND state IN ('running', 'uploading') ORDER BY id{tx.for_update}", (worker_id,),
     )  # fmt: skip
     gone = [row for row in rows if row["id"] not in listed]
@@ -198,7 +197,7 @@ def answer(tx: Transaction, worker_id: int, request: SyncRequest) -> SyncAnswer:
         batch=worker["batch"], draining=bool(worker["draining"]), upgrade=worker["upgrade"],
     )  # fmt: skip
     live = tx.all(
-        f"SELECT id, state, desired, stdout_size, stderr_size FROM execution WHERE worker_id = ? AND state IN {_LIVE_SQL} ORDER BY id",
+        f"SELECT id, state, desired, stdout_size, stderr_size FROM execution WHERE worker_id = ? AND state IN {LIVE_SQL} ORDER BY id",
         (worker_id,),
     )
     listed = {report.id: report for report in request.executions}
@@ -274,7 +273,7 @@ def finish(tx: Transaction, ended: list[tuple[dict, Report]]) -> None:
     tx.many(
         "UPDATE execution SET state = ?, exit_code = ?, signal = ?, reason = ?, pid = COALESCE(?, pid), started_at = ?, ended_at = ?, "
         "finished_at = ?, cpu_seconds = ?, peak_memory_bytes = ?, read_bytes = ?, written_bytes = ?, last_output = ?, suspended = ? "
-        f"WHERE id = ? AND state IN {_LIVE_SQL}", executions,
+        f"WHERE id = ? AND state IN {LIVE_SQL}", executions,
     )  # fmt: skip
     _keep_data(tx, ended)
     tx.many("UPDATE task SET state = ?, state_at = ?, failures = ?, losses = ? WHERE id = ?", moved)
@@ -409,7 +408,7 @@ def order(tx: Transaction, execution_ids: list[int], desired: str, who: str) -> 
     for start in range(0, len(execution_ids), 500):
         part = execution_ids[start : start + 500]
         rows = tx.all(
-            f"SELECT id, worker_id, desired FROM execution WHERE id IN ({marks(part)}) AND state IN {_LIVE_SQL} ORDER BY id{tx.for_update}",
+            f"SELECT id, worker_id, desired FROM execution WHERE id IN ({marks(part)}) AND state IN {LIVE_SQL} ORDER BY id{tx.for_update}",
             part,
         )
         rows = [row for row in rows if _may_replace(row["desired"], desired)]
@@ -431,7 +430,7 @@ def declare_lost(tx: Transaction, worker_ids: list[int], reason: str, only_not_s
         return 0
     narrower = " AND state IN ('assigned', 'accepted')" if only_not_started else ""
     rows = tx.all(
-        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id IN ({marks(worker_ids)}) AND state IN {_LIVE_SQL}{narrower} "
+        f"SELECT {_EXECUTION_COLUMNS} FROM execution WHERE worker_id IN ({marks(worker_ids)}) AND state IN {LIVE_SQL}{narrower} "
         f"ORDER BY id{tx.for_update}", worker_ids,
     )  # fmt: skip
     finish(tx, [(row, Report(row["id"], LOST, reason=reason)) for row in rows])
@@ -450,7 +449,7 @@ def workers_with_load(tx: Transaction) -> list[dict]:
     )
     by_id = {worker["id"]: worker for worker in workers}
     for load in tx.all(
-        f"SELECT worker_id, batch_id, state, COUNT(*) AS n FROM execution WHERE state IN {_LIVE_SQL} AND state <> 'uploading' "
+        f"SELECT worker_id, batch_id, state, COUNT(*) AS n FROM execution WHERE state IN {LIVE_SQL} AND state <> 'uploading' "
         "GROUP BY worker_id, batch_id, state"
     ):
         worker = by_id.get(load["worker_id"])
@@ -467,7 +466,7 @@ def not_started(tx: Transaction) -> list[dict]:
     return tx.all(
         "SELECT execution.id, execution.worker_id, execution.desired, execution.batch_id, batch.stopped FROM execution "
         "JOIN task ON task.id = execution.task_id JOIN batch ON batch.id = execution.batch_id "
-        f"WHERE execution.state IN {_LIVE_SQL} AND execution.state IN ('assigned', 'accepted') "
+        f"WHERE execution.state IN {LIVE_SQL} AND execution.state IN ('assigned', 'accepted') "
         "AND execution.desired IN ('run', 'return') ORDER BY task.priority DESC, execution.id"
     )
 

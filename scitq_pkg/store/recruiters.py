@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from ..errors import Conflict
 from . import batches, events, stints
-from .schema import Recruiter
+from .schema import LIVE_SQL, Recruiter
 from .transaction import Transaction, marks
 from .workers import AT_HOME
 
@@ -16,7 +16,6 @@ _SELECT = (
     "SELECT recruiter.id, batch.name AS batch, rank, flavor, provider, region, tasks_per_worker, minimum_tasks, maximum_workers, "
     "concurrency, prefetch, origin, recruiter.created_at FROM recruiter JOIN batch ON batch.id = recruiter.batch_id WHERE 1 = 1"
 )
-_LIVE = "('assigned', 'accepted', 'running', 'uploading')"
 _GB = 1e9
 
 
@@ -118,7 +117,7 @@ def pending(tx: Transaction, batch_ids: Iterable[int], most: int) -> dict[int, i
 
 def uploading(tx: Transaction) -> set[int]:
     """Workers that send outputs."""
-    return set(tx.column(f"SELECT DISTINCT worker_id FROM execution WHERE state IN {_LIVE} AND state = 'uploading'"))
+    return set(tx.column(f"SELECT DISTINCT worker_id FROM execution WHERE state IN {LIVE_SQL} AND state = 'uploading'"))
 
 
 def machines(tx: Transaction, worker_ids: list[int] | None, measured: bool) -> list[dict]:
@@ -144,7 +143,7 @@ def states(tx: Transaction) -> list[dict]:
     """Every worker: its batch, what keeps it from work, and how much it holds."""
     return tx.all(
         "SELECT worker.id, batch.name AS batch, offline, problem, draining, (SELECT COUNT(*) FROM execution "
-        f"WHERE worker_id = worker.id AND state IN {_LIVE}) AS held FROM worker JOIN batch ON batch.id = worker.batch_id "
+        f"WHERE worker_id = worker.id AND state IN {LIVE_SQL}) AS held FROM worker JOIN batch ON batch.id = worker.batch_id "
         "WHERE deleted_at IS NULL"
     )
 
@@ -237,7 +236,7 @@ def resting(tx: Transaction) -> list[int]:
     """Workers that were taken and idle: they hold nothing, and nothing that could start waits in their batch."""
     return tx.column(
         "SELECT worker.id FROM worker JOIN batch ON batch.id = worker.batch_id WHERE home_batch_id IS NOT NULL "
-        f"AND deleted_at IS NULL AND NOT EXISTS (SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN {_LIVE}) "
+        f"AND deleted_at IS NULL AND NOT EXISTS (SELECT 1 FROM execution WHERE worker_id = worker.id AND state IN {LIVE_SQL}) "
         "AND (batch.stopped OR NOT EXISTS (SELECT 1 FROM task WHERE task.batch_id = worker.batch_id AND state = 'pending')) "
         "ORDER BY worker.id"
     )

@@ -357,6 +357,7 @@ NOTIFIER_INDEXES = (
     "CREATE INDEX message_open ON message (next_at) WHERE sent_at IS NULL AND given_up_at IS NULL",
     "CREATE INDEX message_notifier ON message (notifier_id)",
 )
+LIVE_SQL = "('assigned', 'accepted', 'running', 'uploading')"  # states in which a worker holds an execution: written so, the index of them serves
 INDEXES = (
     CACHE_INDEX,
     RECRUITER_INDEX,
@@ -367,5 +368,5 @@ INDEXES = (
     "CREATE INDEX task_queue ON task (batch_id, priority DESC, id) WHERE state = 'pending'",
     "CREATE INDEX requirement_required ON requirement (required_id)",
     "CREATE INDEX execution_task ON execution (task_id)",
-    "CREATE INDEX execution_live ON execution (worker_id, batch_id, state) WHERE state IN ('assigned', 'accepted', 'running', 'uploading')",
+    f"CREATE INDEX execution_live ON execution (worker_id, batch_id, state) WHERE state IN {LIVE_SQL}",
 )

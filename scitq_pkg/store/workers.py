@@ -6,14 +6,13 @@ import fnmatch
 import json
 
 from .. import __version__
-from ..errors import Conflict, InvalidRequest, NotAllowed, nearest
+from ..errors import Conflict, NotAllowed
 from ..protocol import COMING, WORKER_STATES
 from . import batches, events, queue, stints, tokens
-from .filters import checked_glob
-from .schema import Worker
+from .filters import checked_glob, words_of
+from .schema import LIVE_SQL, Worker
 from .transaction import Transaction
 
-_LIVE = "('assigned', 'accepted', 'running', 'uploading')"
 _OF_MACHINE = (  # most workers have none: nothing is looked for then
     "machine_id AS machine, machine.state AS machine_state, machine.price, machine.currency, "
     "CASE WHEN machine_id IS NULL THEN NULL ELSE (SELECT SUM((COALESCE(stint.ended_at, ?) - stint.started_at) / 3600.0) FROM stint "
@@ -25,8 +24,8 @@ _SELECT = (
     "version, cpus, memory_bytes, worker.flavor, worker.provider, worker.region, "
     "(SELECT name FROM batch WHERE id = home_batch_id) AS home, stats, worker.created_at, contact_at, "
     "upgrade, upgrade_problem, " + _OF_MACHINE +
-    f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {_LIVE}) AS held, "
-    f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {_LIVE} AND state = 'running') AS running "
+    f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {LIVE_SQL}) AS held, "
+    f"(SELECT COUNT(*) FROM execution WHERE worker_id = worker.id AND state IN {LIVE_SQL} AND state = 'running') AS running "
     "FROM worker JOIN batch ON batch.id = worker.batch_id LEFT JOIN machine ON machine.id = worker.machine_id "
     "WHERE deleted_at IS NULL"
 )
@@ -55,7 +54,7 @@ def register(tx: Transaction, given: dict, hashed: str, who: str) -> dict:
 
 def _make_way(tx: Transaction, known: dict) -> None:
     """The name of a worker that is gone and holds nothing is free."""
-    holds = tx.value(f"SELECT id FROM execution WHERE worker_id = ? AND state IN {_LIVE} LIMIT 1", (known["id"],))
+    holds = tx.value(f"SELECT id FROM execution WHERE worker_id = ? AND state IN {LIVE_SQL} LIMIT 1", (known["id"],))
     if not known["offline"] or holds is not None or known["machine_id"] is not None:
         raise Conflict(
             f"worker {known['name']} exists, on {known['hostname'] or 'another machine'}: give another --name, or "
@@ -130,21 +129,13 @@ def find(tx: Transaction, chosen: dict, limit: int, after: int | None, descendin
     """Workers in the order of their ids, those past `after`; `chosen`: batch, name (a glob), state (several, commas between)."""
     checked_glob(chosen.get("name", "*"))
     rows = [_shown(row) for row in tx.all(f"{_SELECT} ORDER BY worker.id {'DESC' if descending else 'ASC'}", (tx.now,))]
-    states = _states(chosen.get("state"))
+    states = words_of(chosen.get("state"), "worker", WORKER_STATES)
     kept = [
         row
         for row in rows
         if _passes(row, chosen, states) and (after is None or (row["id"] < after) == descending and row["id"] != after)
     ]
     return kept[:limit]
-
-
-def _states(text: str | None) -> list[str]:
-    states = [word.strip() for word in (text or "").split(",") if word.strip()]
-    for state in states:
-        if state not in WORKER_STATES:
-            raise InvalidRequest(f"{state!r:.80} is no state of a worker{nearest(state, WORKER_STATES)}", field="state")
-    return states
 
 
 def _passes(row: dict, chosen: dict, states: list[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...lib.server import Server
 from ..parser import Parser
 from . import tables
-from .job import succeeded, tell
+from .job import followed
 from .tables import Column
 from .verbs import Verb
 
@@ -72,9 +72,7 @@ def _update(server: Server, arguments) -> int:
     if not arguments.wait:
         print("asking: scitq manage job list -k flavors shows how it goes")
         return 0
-    for job_id in jobs:
-        tell(server, job_id, follow=True)
-    return 0 if succeeded(server, jobs) else 1
+    return followed(server, jobs)
 
 
 VERBS = (

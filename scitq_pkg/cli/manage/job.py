@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ...errors import InvalidRequest, NotFound
 from ...lib.objects import ids_of, to_datetime
@@ -112,7 +112,7 @@ def _log(server: Server, arguments) -> int:
         raise InvalidRequest("which job? give its id")
     job_id = arguments.number or arguments.id
     tell(server, job_id, arguments.follow)
-    return 1 if arguments.follow and not succeeded(server, [job_id]) else 0
+    return 1 if arguments.follow and not _succeeded(server, [job_id]) else 0
 
 
 def tell(server: Server, job_id: int, follow: bool, before: str = "") -> None:
@@ -122,7 +122,14 @@ def tell(server: Server, job_id: int, follow: bool, before: str = "") -> None:
         print(f"{before}{at.astimezone():%H:%M:%S} {tables.safe(line['line'])}", flush=True)
 
 
-def succeeded(server: Server, job_ids: Iterable[int]) -> bool:
+def followed(server: Server, job_ids: Sequence[int]) -> int:
+    """Tells the logs of jobs until they have ended, and which did not succeed; the exit code."""
+    for job_id in job_ids:
+        tell(server, job_id, follow=True)
+    return 0 if _succeeded(server, job_ids) else 1
+
+
+def _succeeded(server: Server, job_ids: Iterable[int]) -> bool:
     """Whether these jobs, which have ended, all succeeded; those that did not are told."""
     well = True
     for row in _rows(server, job_ids):

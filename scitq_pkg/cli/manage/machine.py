@@ -7,7 +7,7 @@ from ...protocol import MACHINE_STATES
 from ..parser import Parser, SomeOf, number
 from . import selection, tables
 from .flavor import money
-from .job import succeeded, tell
+from .job import followed
 from .tables import Column
 from .verbs import Verb
 
@@ -83,9 +83,7 @@ def report(server: Server, jobs: list[int], wait: bool, told: str) -> int:
     print(f"{told}: being destroyed by {selection.some(jobs, 'job')}", flush=True)
     if not wait:
         return 0
-    for job_id in jobs:
-        tell(server, job_id, follow=True)
-    return 0 if succeeded(server, jobs) else 1
+    return followed(server, jobs)
 
 
 VERBS = (
