@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scitq.cloud.calls import Call
@@ -15,6 +15,21 @@ from scitq import cloud
 
 TOKEN = "scitq_THE-SECRET-TOKEN-OF-THE-WORKER"
 KEY = "THE-SECRET-KEY-OF-THE-WORKER"
+
+
+def processes(belongs: Callable[[bytes], bool]) -> set[str]:
+    """Those that live and of which the command line, words with NULs between, belongs to machines."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+                state = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+            except OSError:  # it ended meanwhile
+                continue
+            if state != "Z" and belongs(line):
+                found.add(f"process {entry.name}")
+    return found
 
 
 class Rig:

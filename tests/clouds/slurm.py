@@ -9,6 +9,7 @@ import onefile
 from slurm import Cluster
 
 from clouds.rig import Rig as Base
+from clouds.rig import processes
 
 
 class Rig(Base):
@@ -34,20 +35,7 @@ class Rig(Base):
         folders = {str(path) for top in (self.folder, self.scratch) for path in top.glob("*/") if path.name != "files"}
         folders |= {str(path) for path in self.folder.glob("files/*")}
         jobs = {f"job {line}" for line in self.cluster.said("squeue", "-h", "-o", "%i").split()}
-        return folders | jobs | self._processes()
-
-    def _processes(self) -> set[str]:
-        found = set()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    line = (entry / "cmdline").read_bytes()
-                    state = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-                except OSError:  # it ended meanwhile
-                    continue
-                if state != "Z" and any(f"{top}/".encode() in line for top in (self.folder, self.scratch)):
-                    found.add(f"process {entry.name}")
-        return found
+        return folders | jobs | processes(lambda line: any(f"{top}/".encode() in line for top in (self.folder, self.scratch)))
 
     def job(self, order) -> str:
         """The id of a machine's job."""

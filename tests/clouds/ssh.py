@@ -14,6 +14,7 @@ from services import free_port
 from sshd import Sshd
 
 from clouds.rig import Rig as Base
+from clouds.rig import processes
 
 PLAIN = 'sh -c "$SSH_ORIGINAL_COMMAND"'
 
@@ -49,14 +50,5 @@ class Rig(Base):
         return folders | self._processes()
 
     def _processes(self) -> set[str]:
-        found = set()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    words = (entry / "cmdline").read_bytes().split(b"\0")
-                    state = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-                except OSError:  # it ended meanwhile
-                    continue
-                if state != "Z" and any(word.startswith(f"{self.sshd.folder}/homes/".encode()) for word in words):
-                    found.add(f"process {entry.name}")
-        return found
+        homes = f"{self.sshd.folder}/homes/".encode()
+        return processes(lambda line: any(word.startswith(homes) for word in line.split(b"\0")))
