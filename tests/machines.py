@@ -17,9 +17,13 @@ CONFIG = """\
 providers:
   here: {{kind: local, maximum: {maximum}, price: {price}, currency: EUR}}
   there: {{kind: local, maximum: 20, price: {dearer}, currency: EUR, scratch: {there}}}
-deployment: {{idle: {idle}, reconcile: 1h, boot_timeout: {boot_timeout}, retry: {retry}, destroy_unknown: {destroy_unknown}}}
+deployment:
+  {{idle: {idle}, reconcile: {reconcile}, boot_timeout: {boot_timeout}, retry: {retry}, destroy_unknown: {destroy_unknown}}}
 """
-DEFAULTS = {"url": "", "maximum": 20, "price": 1.0, "idle": "1h", "boot_timeout": "15m", "retry": 2, "destroy_unknown": False}
+DEFAULTS = {
+    **{"url": "", "maximum": 20, "price": 1.0},
+    **{"idle": "1h", "reconcile": "1h", "boot_timeout": "15m", "retry": 2, "destroy_unknown": False},
+}
 
 
 class Site:

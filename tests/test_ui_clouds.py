@@ -20,7 +20,7 @@ HOSTILE = '<img src=x onerror="window.owned=1"> \u202e${7*7} javascript:alert(1)
 def site(tmp_path_factory):
     env = Env(tmp_path_factory.mktemp("clouds"))
     env.variables["SCITQ_ONE_FILE"] = str(onefile.make(env.directory / "scitq.pyz"))  # what workers are upgraded to
-    made = Site(env)
+    made = Site(env, reconcile="2s")
     made.there.mkdir()
     made.until_quiet()  # it has asked its providers for their flavors
     yield made
