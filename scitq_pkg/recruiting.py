@@ -104,13 +104,15 @@ def choose(
 
 
 def _fitting(recruiter: dict, machines: list[dict]) -> Iterator[dict]:
-    """The machines that are what it looks for. Most are like others: each kind is looked at once."""
+    """The machines that are what it looks for, but for those that became unfit by its batch's work lately: without a container
+    engine, say. Most are like others: each kind is looked at once.
+    """
     fits: dict[int, bool] = {}
     for machine in machines:
         kind = machine["kind"]
         if kind not in fits:
             fits[kind] = matches(recruiter, machine)
-        if fits[kind] and machine["batch_id"] != recruiter["batch_id"]:
+        if fits[kind] and machine["batch_id"] != recruiter["batch_id"] and recruiter["batch_id"] not in machine["unfit"]:
             yield machine
 
 
@@ -211,14 +213,14 @@ def _move(tx: Transaction, pairs: list[tuple[dict, dict]], rows: dict[int, dict]
 
 
 def call_home(tx: Transaction, workers: list[dict], who: str) -> None:
-    """Workers that were taken go home as soon as their own batch has more tasks than slots; what they run there goes on.
-
-    Rows of those that went are brought up to date.
+    """Workers that were taken go home as soon as their own batch has more tasks than slots, or they become unfit where they are;
+    what they run there goes on. Rows of those that went are brought up to date.
     """
+    lent = [w for w in workers if w["home_batch_id"] not in (None, w["batch_id"])]
+    _go_home(tx, [w for w in lent if w["problem"] and not w["offline"]], who)
     away: dict[int, list[dict]] = {}
-    for worker in workers:
-        if worker["home_batch_id"] not in (None, worker["batch_id"]) and counts_for(worker):
-            away.setdefault(worker["home_batch_id"], []).append(worker)
+    for worker in filter(counts_for, lent):
+        away.setdefault(worker["home_batch_id"], []).append(worker)
     if not away:
         return
     own: dict[int, int] = {}
@@ -226,8 +228,13 @@ def call_home(tx: Transaction, workers: list[dict], who: str) -> None:
         own[worker["batch_id"]] = own.get(worker["batch_id"], 0) + max(0, worker["concurrency"] - _lasting(worker))
     slots = sum(own.values()) + sum(w["home_concurrency"] for found in away.values() for w in found)
     waiting = recruiters.pending(tx, sorted(away), slots + 1)
-    called = [w for home, found in away.items() for w in called_home(found, waiting.get(home, 0) - own.get(home, 0))]
-    recruiters.go_home(tx, [w["id"] for w in called], who)
+    lacking = {home: waiting.get(home, 0) - own.get(home, 0) for home in away}
+    _go_home(tx, [w for home, found in away.items() for w in called_home(found, lacking[home])], who)
+
+
+def _go_home(tx: Transaction, called: list[dict], who: str) -> None:
+    if called:
+        recruiters.go_home(tx, [w["id"] for w in called], who)
     for worker in called:
         worker |= {
             "batch_id": worker["home_batch_id"], "concurrency": worker["home_concurrency"], "prefetch": worker["home_prefetch"],

@@ -41,11 +41,11 @@ class House:
         self.sequences[worker_id] = 0
         return worker_id
 
-    def sync(self, worker_id: int, *reports: Report, output=()) -> SyncAnswer:
+    def sync(self, worker_id: int, *reports: Report, output=(), problem: str | None = None) -> SyncAnswer:
         """A worker's whole exchange; `output`: (execution, stream, offset, bytes) each."""
         self.sequences[worker_id] += 1
         chunks = [Chunk(execution, stream, offset, len(data)) for execution, stream, offset, data in output]
-        request = SyncRequest("one", self.sequences[worker_id], "1", executions=list(reports), output=chunks)
+        request = SyncRequest("one", self.sequences[worker_id], "1", problem=problem, executions=list(reports), output=chunks)
         self.write(queue.apply, worker_id, request, [memoryview(data) for *_, data in output])
         return self.read(queue.answer, worker_id, request)
 

@@ -308,6 +308,21 @@ def test_machines_that_came_since_the_quota_was_told_count(house, context):
     assert recruit(house, context) == [("ovh", "b3")]
 
 
+def test_whoever_was_deployed_and_cannot_work_counts_and_whoever_came_by_hand_does_not(house, context):
+    catalogue(house, "ovh", ("small", 1.0, None))
+    recruiter(house, maximum_workers=2)
+    deployed = [machine(house, batch="b") for _ in range(2)]
+    house.worker("by hand", batch="b")
+    house.add(*[{"command": "x", "batch": "b"}] * 10)
+    house.write(lambda tx: tx.run("UPDATE worker SET problem = 'no docker'"))
+    assert recruit(house, context) == [], "the next one would be as unfit, and paid for too"
+    house.write(lambda tx: tx.run("UPDATE worker SET problem = NULL"))
+    house.write(machines.destroy, deployed[0]["machine"], WHO)
+    house.write(lambda tx: tx.run("UPDATE worker SET problem = 'no docker' WHERE id = ?", (deployed[1]["worker"],)))
+    house.write(lambda tx: tx.run("UPDATE worker SET offline = ? WHERE name = 'by hand'", (True,)))
+    assert recruit(house, context) == [("ovh", "small")]
+
+
 def test_patience():
     patience = hiring.Patience(2.0)
     assert patience.over([1], 10.0) == set()

@@ -11,7 +11,7 @@ from scitq.errors import Conflict, InvalidRequest, NotFound
 from scitq.protocol import Report
 from scitq.protofilter import check_flavor, is_like, is_met, parse
 from scitq.recruiting import Homesick, called_home, choose, idle, matches, send_home, wanted
-from scitq.store import batches, events, recruiters, workers
+from scitq.store import batches, events, recruiters, tasks, workers
 
 from scitq import explain
 
@@ -99,7 +99,7 @@ def rule(id=1, batch_id=1, rank=1, **other):
 
 def machine(id=1, batch_id=9, flavor=None, provider=None, region=None, **known):
     about = {"provider": provider, "region": region}
-    return {"id": id, "batch_id": batch_id, "flavor": flavor, **about, "known": about | known, "kind": id}
+    return {"id": id, "batch_id": batch_id, "flavor": flavor, **about, "known": about | known, "kind": id, "unfit": set()}
 
 
 def worker(id=1, batch_id=1, concurrency=1, busy=0, **other):
@@ -336,6 +336,25 @@ def test_a_stopped_batch_takes_nobody(house):
     assert place(house, worker_id)[0] == "Default"
     house.write(batches.go, "b", WHO)
     assert place(house, worker_id)[0] == "b" and house.states(task) == ["assigned"]
+
+
+def test_who_becomes_unfit_where_it_was_taken_goes_home_and_is_not_taken_there_again_for_a_while(house):
+    worker_id = house.worker()
+    put(house, concurrency=3)
+    (container,) = house.add({"command": "y", "batch": "b"})
+    assert house.states(container) == ["assigned"]
+    execution_id = house.read(tasks.get, container)["execution_id"]
+    house.sync(worker_id, Report(execution_id, "lost", reason="no docker"), problem="there is no docker")
+    assert place(house, worker_id) == ("Default", 1, 0) and house.states(container) == ["pending"]
+    house.sync(worker_id)  # the problem is over
+    assert place(house, worker_id)[0] == "Default" and house.states(container) == ["pending"]
+    put(house, batch="c")
+    (other,) = house.add({"command": "z", "batch": "c"})
+    assert place(house, worker_id)[0] == "c" and house.states(other) == ["assigned"], "whom it does not trouble may have it"
+    house.end(worker_id, other)
+    house.write(lambda tx: tx.run("UPDATE worker SET unfit = REPLACE(unfit, ': ', ': -')"))  # long ago
+    house.add({"command": "y", "batch": "b"})
+    assert place(house, worker_id)[0] == "b" and house.states(container) == ["assigned"]
 
 
 def test_one_bad_recruiter_stops_no_other(house):

@@ -31,14 +31,25 @@ def wants(tx: Transaction, context: Context) -> list[dict]:
     spent = costs.reached(tx)
     standing = [r for r in readable(standing) if r["batch_id"] not in spent]
     present: dict[int, int] = machines.coming(tx)
-    for worker in filter(counts_for, queue.workers_with_load(tx)):
-        present[worker["batch_id"]] = present.get(worker["batch_id"], 0) + 1
+    fit = [worker["batch_id"] for worker in queue.workers_with_load(tx) if counts_for(worker)]
+    for batch_id in [*fit, *_deployed_unfit(tx)]:
+        present[batch_id] = present.get(batch_id, 0) + 1
     most = max((_enough(r, present.get(r["batch_id"], 0) + _MOST_AT_ONCE) for r in standing), default=0)
     pending = recruiters.pending(tx, sorted({r["batch_id"] for r in standing}), most)
     found = [
         {"recruiter": r, "number": wanted(r, pending.get(r["batch_id"], 0), present.get(r["batch_id"], 0))} for r in standing
     ]
     return [want for want in found if want["number"]]
+
+
+def _deployed_unfit(tx: Transaction) -> list[int]:
+    """The batches of deployed workers that are there and cannot work. The next ones would be no better, an image without a
+    container engine say, and would be paid for too: these count until they are destroyed for idling.
+    """
+    return tx.column(
+        "SELECT worker.batch_id FROM worker JOIN machine ON machine.id = worker.machine_id WHERE machine.state = 'up' "
+        "AND problem IS NOT NULL AND NOT offline AND NOT draining AND NOT permanent AND deleted_at IS NULL"
+    )
 
 
 def _enough(recruiter: Mapping, workers: int) -> int:

@@ -72,8 +72,8 @@ _NOTIFIER_TABLES = (
 def _clouds_and_notifiers(tx) -> None:
     _clouds(tx)
     tx.run("ALTER TABLE recruiter ADD COLUMN origin TEXT")
-    tx.run("ALTER TABLE worker ADD COLUMN upgrade TEXT")
-    tx.run("ALTER TABLE worker ADD COLUMN upgrade_problem TEXT")
+    for column in ("upgrade", "upgrade_problem", "unfit"):
+        tx.run(f"ALTER TABLE worker ADD COLUMN {column} TEXT")
     _add_tables(tx, _NOTIFIER_TABLES, NOTIFIER_INDEXES)
 
 

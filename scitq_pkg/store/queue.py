@@ -20,6 +20,7 @@ from .transaction import Transaction, marks
 
 MAX_LOSSES = 10  # a task that lost so many workers is taken for what ends them
 KEPT_INCARNATIONS = 10
+UNFIT_SECONDS = 900.0  # for which recruiters of a batch leave alone a worker that its work made unfit
 
 _RANK = {state: rank for rank, state in enumerate((ASSIGNED, ACCEPTED, RUNNING, UPLOADING))}
 _EXECUTION_COLUMNS = "id, task_id, worker_id, state, desired, asked_by, suspended, started_at, stdout_size, stderr_size"
@@ -98,6 +99,8 @@ def _note_worker(tx: Transaction, worker: dict, request: SyncRequest) -> bool:
         changes["version"] = request.version
     if request.problem != worker["problem"]:
         changes["problem"] = request.problem
+        if worker["problem"] is None:
+            changes["unfit"] = json.dumps({**unfit_lately(worker, tx.now), worker["batch_id"]: tx.now})
         tx.wake()
         tx.touch(worker["id"])
     if request.stats is not None:
@@ -111,6 +114,12 @@ def _note_worker(tx: Transaction, worker: dict, request: SyncRequest) -> bool:
     if changes:
         tx.update(Worker, worker["id"], {**changes, "contact_at": tx.now})
     return is_new
+
+
+def unfit_lately(worker: dict, now: float) -> dict[int, float]:
+    """The batches in which a worker became unfit for work in the last minutes, and when."""
+    then = json.loads(worker["unfit"]) if worker["unfit"] else {}
+    return {int(batch_id): at for batch_id, at in then.items() if at > now - UNFIT_SECONDS}
 
 
 def _upgraded(wanted: str, request: SyncRequest) -> bool | None:

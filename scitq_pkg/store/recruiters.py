@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from ..errors import Conflict
-from . import batches, events, stints
+from . import batches, events, queue, stints
 from .schema import LIVE_SQL, Recruiter
 from .transaction import Transaction, marks
 from .workers import AT_HOME
@@ -121,7 +121,8 @@ def uploading(tx: Transaction) -> set[int]:
 
 
 def machines(tx: Transaction, worker_ids: list[int] | None, measured: bool) -> list[dict]:
-    """Workers with what is known of their machines: `flavor`, `known`, by the items of protofilters, `kind`, equal for the like.
+    """Workers with what is known of their machines: `flavor`, `known`, by the items of protofilters, `kind`, equal for the like;
+    and `unfit`, the batches in which they became unfit lately.
 
     Without `measured` disks and GPUs are left out, which cost more to read. `worker_ids` None: all.
     """
@@ -129,12 +130,13 @@ def machines(tx: Transaction, worker_ids: list[int] | None, measured: bool) -> l
         return []
     which = "" if worker_ids is None else f" AND id IN ({marks(worker_ids)})"
     rows = tx.all(
-        f"SELECT id, name, batch_id, flavor, provider, region, cpus, memory_bytes, {'stats' if measured else 'NULL AS stats'} "
+        f"SELECT id, name, batch_id, flavor, provider, region, cpus, memory_bytes, unfit, {'stats' if measured else 'NULL AS stats'} "
         f"FROM worker WHERE deleted_at IS NULL{which} ORDER BY id", worker_ids or (),
     )  # fmt: skip
     kinds: dict[tuple, int] = {}
     for row in rows:
         row["known"] = _known(row)
+        row["unfit"] = queue.unfit_lately(row, tx.now).keys()
         row["kind"] = kinds.setdefault((row["flavor"], *row["known"].items()), len(kinds))
     return rows
 

@@ -49,6 +49,7 @@ class Worker(Model):
     draining = BooleanField(default=False)
     offline = BooleanField(default=False)
     problem = TextField(null=True)
+    unfit = TextField(null=True)  # JSON, when it last said a problem by the id of the batch in which it did
     incarnation = TextField(null=True)
     version = TextField(null=True)
     cpus = IntegerField(null=True)
