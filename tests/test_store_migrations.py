@@ -74,7 +74,7 @@ def shape_of(store: Store) -> dict[str, list]:
 def make_schema_3(tx) -> None:
     """What schema 3 was."""
     tx.run("DROP INDEX worker_present")
-    for column in ("machine_id", "upgrade", "upgrade_problem"):
+    for column in ("machine_id", "upgrade", "upgrade_problem", "unfit"):
         tx.run(f"ALTER TABLE worker DROP COLUMN {column}")
     tx.run("ALTER TABLE batch DROP COLUMN budget")
     tx.run("ALTER TABLE recruiter DROP COLUMN origin")
