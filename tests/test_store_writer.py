@@ -233,7 +233,12 @@ def test_a_lost_connection_is_opened_again(postgres, tmp_path, caplog):
     with pytest.raises(Unavailable):  # or the first to ask afterwards hears of it
         store.write(note("unlucky"))
     store.write(note("last"))
-    assert noted(store) == {"later", "last"} and not caplog.records
+    store._writer.decide = lambda tx: end_all()  # nothing was asked since: the end of its savepoint finds out
+    with pytest.raises(Unavailable):
+        store.write(lambda tx: (note("undecided")(tx), tx.wake()))
+    store._writer.decide = None
+    store.write(note("decided"))
+    assert noted(store) == {"later", "last", "decided"} and not caplog.records
     killer.close()
     store.close()
 

@@ -166,18 +166,22 @@ class Writer:
             log.exception("the decider failed; what was asked is recorded, nothing new was assigned")
 
     def _with_savepoint(self, transaction: Transaction, change: Callable[[Transaction], object]):
-        try:
-            transaction.run("SAVEPOINT change")
-        except self._driver_errors:
-            transaction.lost = True  # the connection is: nothing of the transaction counts
-            raise
+        self._mark(transaction, "SAVEPOINT change")
         try:
             result = change(transaction)
         except Exception as error:
             self._undo(transaction, error)
             raise
-        transaction.run("RELEASE SAVEPOINT change")
+        self._mark(transaction, "RELEASE SAVEPOINT change")
         return result
+
+    def _mark(self, transaction: Transaction, sql: str) -> None:
+        """Set or release a savepoint: what can only fail when the connection is lost, and nothing of the transaction counts."""
+        try:
+            transaction.run(sql)
+        except self._driver_errors:
+            transaction.lost = True
+            raise
 
     def _undo(self, transaction: Transaction, error: Exception) -> None:
         """Back to the savepoint. A full disk or a lost connection may have taken all the transaction: then nothing of it counts."""
