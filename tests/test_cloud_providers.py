@@ -127,6 +127,26 @@ def test_killed_between_the_question_and_its_answer(rig, then):
     until(lambda: rig.things() == set(), "what was about to be made has found out")
 
 
+@pytest.mark.parametrize("then", ["asked again", "removed"])
+def test_killed_before_it_was_written_down_whose_it_is(rig, then):
+    """The folder of a machine is there, its record is not, or in part only: its name tells whose it is."""
+    ours, theirs = rig.order(), rig.order(THEIRS)
+    if rig.half_made(ours.name) is None:
+        pytest.skip("nothing of it is made in two steps")
+    for order in (ours, theirs):
+        record = rig.half_made(order.name)
+        record.parent.mkdir(parents=True)
+        record.with_name("machine.json.1").write_text('{"na')
+    assert (rig.names(OURS), rig.names(THEIRS)) == ([ours.name], [theirs.name])
+    if then == "asked again":
+        rig.provider().create(ours)
+        until(lambda: rig.machine(ours.name).state == UP, "it is up")
+    rig.provider().delete(rig.machine(ours.name))
+    assert rig.names() == [] and rig.names(THEIRS) == [theirs.name]
+    rig.provider(THEIRS).delete(rig.machine(theirs.name, THEIRS))
+    assert rig.things() == set()
+
+
 def test_deleted_while_it_is_made(rig):
     order = rig.order()
     made = rig.provider().create(order)

@@ -5,7 +5,8 @@
                         lock            held by its process as long as it lives
                         worker.log      work/<worker>/                 the worker's own directory
 
-A process writes down itself that it is the machine's, before it becomes the worker: there is none that nobody knows.
+A process writes down itself that it is the machine's, before it becomes the worker: there is none that nobody knows. A folder
+without its record, of a question that was killed, is known by its name.
 """
 
 from __future__ import annotations
@@ -27,7 +28,21 @@ from ..durable import write_whole
 from ..errors import InvalidRequest, nearest
 from ..keeper import ending, processes
 from ..settings import Settings, default_data
-from .provider import BROKEN, CREATING, STOPPED, UP, CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order, Start, Tell
+from .provider import (
+    BROKEN,
+    CREATING,
+    STOPPED,
+    UP,
+    CloudRefused,
+    CloudTrouble,
+    Flavor,
+    Machine,
+    NoRoom,
+    Order,
+    Start,
+    Tell,
+    is_of,
+)
 
 NAME = "local"  # of its one flavor and its one region
 _KEYS = ("kind", "scratch", "maximum", "cpu", "price", "currency")
@@ -108,16 +123,21 @@ class Local:
         return self._machine(folder, record)
 
     def list(self) -> Iterator[Machine]:
-        for folder, record in self._records():
-            if record.tag == self._tag:
+        for folder in self._folders():
+            record = self._read(folder)
+            if record is None and is_of(self._tag, folder.name) and folder.is_dir():  # of whichever local provider it is
+                why = "whoever made or removed it was killed"
+                yield Machine(folder.name, NAME, BROKEN, id=folder.name, flavor=NAME, message=why)
+            elif record is not None and (record.provider, record.tag) == (self.name, self._tag):
                 yield self._machine(folder, record)
 
     def delete(self, machine: Machine) -> None:
         folder = self._folder / machine.name
         record = self._read(folder)
+        if record is None and is_of(self._tag, machine.name):
+            self._clear_unfinished(folder)
+            return
         if record is None:
-            with contextlib.suppress(OSError):  # empty, or not there
-                folder.rmdir()
             return
         if record.tag != self._tag:
             raise CloudRefused(f"{machine.name} of provider {self.name} is another server's")
@@ -155,13 +175,25 @@ class Local:
         finally:
             os.close(descriptor)
 
-    def _records(self) -> Iterator[tuple[Path, Record]]:
+    def _folders(self) -> list[Path]:
+        try:
+            return [self._folder / name for name in sorted(os.listdir(self._folder))]
+        except FileNotFoundError:  # none was ever made
+            return []
+
+    def _taken(self) -> int:
         """The machines of this provider, of any server."""
-        with contextlib.suppress(FileNotFoundError):  # none was ever made
-            for name in sorted(os.listdir(self._folder)):
-                record = self._read(self._folder / name)
-                if record is not None and record.provider == self.name:
-                    yield self._folder / name, record
+        records = map(self._read, self._folders())
+        return sum(record is not None and record.provider == self.name for record in records)
+
+    def _clear_unfinished(self, folder: Path) -> None:
+        """No process is in there: that begins after the record, and ends before it."""
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            return  # it was never made, or is gone
+        except OSError as error:
+            raise CloudTrouble(f"{folder} cannot be cleared: {error.strerror or error}") from None
 
     def _read(self, folder: Path) -> Record | None:
         try:
@@ -172,7 +204,7 @@ class Local:
             raise CloudTrouble(f"{folder}/machine.json cannot be read: {error}") from None
 
     def _room(self) -> int:
-        return max(0, self._most - sum(1 for _ in self._records()))
+        return max(0, self._most - self._taken())
 
     def _machine(self, folder: Path, record: Record) -> Machine:
         state, message = UP, ""

@@ -123,7 +123,17 @@ def _existing(path: str) -> str:
 
 def listed(asked: dict) -> dict:
     """The machines of this tag on this host."""
-    return {"machines": [told(record) for record in _records(asked["host"]) if record["tag"] == asked["tag"]]}
+    known = [told(record) for record in _records(asked["host"]) if record["tag"] == asked["tag"]]
+    return {"machines": known + [_half_made(name) for name in _names() if _is_bare(name, asked["tag"])]}
+
+
+def _is_bare(name: str, tag: str) -> bool:
+    """Whether it is a folder of this tag without a record: the host went down between the two. Its name tells (`provider.is_of`)."""
+    return name.startswith(f"{tag[:14]}-") and os.path.isdir(os.path.join(_base(), name)) and _read(name) is None
+
+
+def _half_made(name: str) -> dict:
+    return {"name": name, "state": "broken", "message": "the host went down while it was made or removed"}
 
 
 def told(record: dict) -> dict:
@@ -152,11 +162,14 @@ def _last_words(record: dict) -> str:
 
 
 def _records(host: str) -> list[dict]:
+    return [record for name in _names() if (record := _read(name)) and record["host"] == host]
+
+
+def _names() -> list[str]:
     try:
-        names = sorted(os.listdir(_base()))
-    except FileNotFoundError:
+        return sorted(os.listdir(_base()))
+    except FileNotFoundError:  # there was never a machine
         return []
-    return [record for name in names if (record := _read(name)) and record["host"] == host]
 
 
 def _taken(asked: dict) -> list[dict]:

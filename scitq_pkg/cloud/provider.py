@@ -45,6 +45,13 @@ class CloudRefused(ScitqError):
     http_status = 400
 
 
+def is_of(tag: str, name: str) -> bool:
+    """Whether a machine's name alone says that it carries the tag (`store.machines.prefix`): of one that was half made or half
+    removed when its asker was killed, the record of whose it is may be missing.
+    """
+    return name.startswith(f"{tag[:14]}-")
+
+
 @dataclass(frozen=True, slots=True)
 class Flavor:
     """A size of machine that a provider has in a region. Sizes in GB (10^9 bytes); None: the provider does not tell."""

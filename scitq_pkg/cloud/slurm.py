@@ -31,7 +31,21 @@ from ..durable import write_whole
 from ..errors import InvalidRequest, nearest
 from . import keys
 from .onhost import AUTHORITY, ORDER, RECORD, TOKEN
-from .provider import BROKEN, CREATING, DELETING, QUEUED, UP, CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order, Tell
+from .provider import (
+    BROKEN,
+    CREATING,
+    DELETING,
+    QUEUED,
+    UP,
+    CloudRefused,
+    CloudTrouble,
+    Flavor,
+    Machine,
+    NoRoom,
+    Order,
+    Tell,
+    is_of,
+)
 from .ssh import PYTHONS, TEST_PYTHON, one_file, own_url, worker_words
 
 CALL_SECONDS = 60.0
@@ -149,6 +163,7 @@ class Slurm:
         jobs, records = self._jobs(), {record["name"]: record for record in self._records()}
         names = {name for name, record in records.items() if record["tag"] == self._tag}
         names |= {name for name, job in jobs.items() if job.lives and name not in records}
+        names |= {name for name in self._folders() if is_of(self._tag, name) and name not in records}  # killed before the record
         return [self._machine(name, records.get(name), jobs.get(name)) for name in sorted(names)]
 
     def delete(self, machine: Machine) -> None:
@@ -258,14 +273,16 @@ class Slurm:
             )
         return Machine(name, self.name, DELETING if job.state in _ENDS else UP, **told, address=job.node or None)
 
-    def _records(self) -> Iterator[dict]:
+    def _folders(self) -> list[str]:
         try:
-            names = sorted(os.listdir(self._folder))
+            return sorted(os.listdir(self._folder))
         except FileNotFoundError:  # nothing was ever made
-            return
+            return []
         except OSError as error:
             raise self._unusable(error) from None
-        for name in names:
+
+    def _records(self) -> Iterator[dict]:
+        for name in self._folders():
             if (record := _read(self._folder / name)) is not None:
                 yield record
 

@@ -19,3 +19,6 @@ class Rig(Base):
         """Folders of machines, and processes that stand in them or name them."""
         folders = {path.name for path in self.folder.iterdir() if path.is_dir()} if self.folder.exists() else set()
         return folders | processes(lambda line: f"{self.folder}/".encode() in line)
+
+    def half_made(self, name: str) -> Path:
+        return self.folder / name / "machine.json"

@@ -56,6 +56,12 @@ class Rig:
         """Everything that is there on behalf of machines, of whatever tag: machines, disks, addresses, files, processes."""
         raise NotImplementedError
 
+    def half_made(self, name: str) -> Path | None:
+        """Where the record of a machine would stand, whose folder is all that was made when its asker was killed; None: nothing
+        of this provider is made in two steps.
+        """
+        return None
+
     # --- the same for all ---------------------------------------------------------------------------------------------
 
     def provider(self, tag: str = "scitq-00000000aaaaaaaa", config: Mapping | None = None) -> Provider:

@@ -37,6 +37,9 @@ class Rig(Base):
         jobs = {f"job {line}" for line in self.cluster.said("squeue", "-h", "-o", "%i").split()}
         return folders | jobs | processes(lambda line: any(f"{top}/".encode() in line for top in (self.folder, self.scratch)))
 
+    def half_made(self, name: str) -> Path:
+        return self.folder / name / "machine.json"
+
     def job(self, order) -> str:
         """The id of a machine's job."""
         return self.cluster.said("squeue", "-h", "-n", order.name, "-o", "%i").strip()

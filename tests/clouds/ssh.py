@@ -49,6 +49,9 @@ class Rig(Base):
         }
         return folders | self._processes()
 
+    def half_made(self, name: str) -> Path:
+        return self.sshd.folder / "homes/node1/.local/share/scitq" / name / "machine.json"
+
     def _processes(self) -> set[str]:
         homes = f"{self.sshd.folder}/homes/".encode()
         return processes(lambda line: any(word.startswith(homes) for word in line.split(b"\0")))
