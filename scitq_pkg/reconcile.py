@@ -3,13 +3,14 @@ queued again."""
 
 from __future__ import annotations
 
+import contextlib
 import graphlib
 import json
 import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
-from .errors import InvalidRequest
+from .errors import Conflict, InvalidRequest
 from .lib import Server
 from .protocol import CANCELED, FAILED, SUCCEEDED, TaskSpec
 from .uris import shown
@@ -18,6 +19,7 @@ Key = Hashable  # says which task of the server a declared one is; no integer, w
 
 _APART = ("name", "batch", "require")  # compared in ways of their own
 _PLAIN = {known.name: getattr(TaskSpec(command=""), known.name) for known in fields(TaskSpec) if known.name not in _APART}
+_TRIES = 10  # each time somebody else has queued some of it, who needs one look himself
 _ITEM = re.compile(r"tasks\[(\d+)\]\.?(.*)", re.DOTALL)
 
 
@@ -49,22 +51,31 @@ def reconcile(server: Server, declared: Declared) -> Applied:
 
     New ones are created, changed ones changed; failed and canceled ones are queued again, and so are those that succeeded if they
     changed or if what they need is done again. Each step looks at what the server has: killed anywhere and called again it ends
-    the same. Raises InvalidRequest, naming the task; new ones that need no changed one come all or not at all.
+    the same. Two that do it at the same moment create no task twice. Raises InvalidRequest, naming the task; new ones that
+    need no changed one come all or not at all.
     """
-    return Plan(server, declared).carry_out()
+    applied = Applied()
+    for _ in range(_TRIES):
+        with contextlib.suppress(Conflict):  # another one was faster: what it created is found now
+            return Plan(server, declared, applied).carry_out()
+    return Plan(server, declared, applied).carry_out()
 
 
 class Plan:
     """The steps from what the server has to what is declared, what is needed always before what needs it."""
 
-    def __init__(self, server: Server, declared: Declared):
+    def __init__(self, server: Server, declared: Declared, applied: Applied | None = None):
+        """`applied`: what an earlier plan has come to."""
         self.server, self.declared, self.wanted = server, declared, declared.tasks
+        newest = server.client.get("/tasks", limit=1, order="-id")["items"]  # first: what comes after it is news for us
+        self.newest = newest[0]["id"] if newest else 0
         there = [row for batch in declared.batches for row in server.client.pages("/tasks", batch=batch, order="id")]
         self.rows = {key: row for row in there if (key := declared.key_of(row)) in self.wanted}
         self.by_id = {row["id"]: row for row in there}
         self.names = {row["id"]: row["name"] or "" for row in there}
         self.again: set[int] = set()  # succeeded, and done once more
-        self.applied = Applied()
+        self.applied = Applied() if applied is None else applied
+        self.applied.skipped.clear()
 
     def carry_out(self) -> Applied:
         """Does it."""
@@ -111,7 +122,7 @@ class Plan:
                 edits.setdefault((json.dumps(changes, sort_keys=True), again), []).append(key)
             elif again:
                 relaunched.append(key)
-            else:
+            elif not any(key in done for done in (self.applied.created, self.applied.updated, self.applied.relaunched)):
                 self.applied.kept[key] = row["id"]
         for (changes_json, again), group in edits.items():
             self._send("edit", group, self.applied.updated, set=json.loads(changes_json), relaunch=again)
@@ -170,7 +181,7 @@ class Plan:
             require = [need if isinstance(need, int) else position.get(need) or ids[need] for need in needs]
             specs.append({**self.wanted[key], "require": require})
         try:
-            answer = self.server.client.send("POST", "/tasks", {"tasks": specs})
+            answer = self.server.client.send("POST", "/tasks", {"tasks": specs, "newest_known": self.newest})
         except InvalidRequest as error:
             raise _named(error, specs) from None
         created = dict(zip(keys, answer["ids"], strict=True))

@@ -102,6 +102,9 @@ WRONG = [
     ({"tasks": {}}, "tasks"),
     ({"tasks": [{"command": "x"}, 3]}, "tasks[1]"),
     ({"tasks": [{"command": "x"}], "name": "n"}, "name"),
+    ({"tasks": [{"command": "x"}], "newest_known": -1}, "newest_known"),
+    ({"tasks": [{"command": "x"}], "newest_known": None}, "newest_known"),
+    ({"command": "x", "newest_known": 1}, "newest_known"),
     ({"tasks": [{"command": "x"}, {"command": "x", "retry": None}]}, "tasks[1].retry"),
     ({"tasks": [{"command": "x"}, {"command": "x", "require": ["#2"]}, {"command": "x", "require": ["#1"]}]}, "tasks[1].require"),
 ]
@@ -112,6 +115,18 @@ def test_a_wrong_task_is_refused_by_its_field_and_nothing_is_kept(env, body, fie
     before = env.api("GET", "/tasks/counts")
     assert refused(env, "POST", "/tasks", body)["field"] == field
     assert env.api("GET", "/tasks/counts")["counts"] == before["counts"]
+
+
+def test_nothing_is_queued_twice_by_two_who_looked_first(env, batch):
+    def send(newest: int, *names: str) -> int:
+        tasks = [{"command": "x", "batch": batch, "name": name} for name in names]
+        return env.answer("POST", "/tasks", {"tasks": tasks, "newest_known": newest}).status
+
+    (newest,) = env.create({"command": "x", "batch": f"{batch}-other", "name": "a"})
+    assert send(newest, "a", "b") == 201
+    assert (send(newest, "c", "b"), send(0, "a")) == (409, 409)
+    assert (send(newest, "c"), send(newest + 2, "a")) == (201, 201), "other names; older ones are known"
+    assert [row["name"] for row in env.items("/tasks", batch=batch)] == ["a", "b", "c", "a"]
 
 
 def test_the_nearest_name_is_told(env):

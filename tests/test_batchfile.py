@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 
 import jsonschema
 import pytest
 
 from scitq import batchfile
-from scitq.errors import InvalidRequest
+from scitq.errors import Conflict, InvalidRequest
+from scitq.lib import Server
 from scitq.protocol import TaskSpec
+from scitq.reconcile import Declared, Plan
 from scitq.substitution import MODIFIERS, read_table, substitute
 from scitq.yamlvalues import Value
 
@@ -316,8 +320,6 @@ tasks:
 def apply(env, load):
     """Applies a file's text to a server; what became of the tasks, by name."""
     env.server()
-    from scitq.lib import Server
-
     with Server(env.url, token=env.token) as server:
         yield lambda text, **more: batchfile.apply(server, load(text, **more))
 
@@ -337,6 +339,33 @@ def test_applied_twice_it_is_there_once(env, apply):
     assert len(env.items("/tasks")) == 4
     assert env.task(first.ids["sum"])["require"] == [first.ids["part-a"], first.ids["part-b"]]
     assert states(env) == {"part-a": "pending", "part-b": "pending", "sum": "waiting", "last": "waiting"}
+
+
+def test_launched_several_times_at_once_it_is_there_once(env, load):
+    env.server()
+    file = load(CHAIN.replace("[a, b]", "[" + ",".join(f"p{number}" for number in range(300)) + "]"))
+    clients, start = [Server(env.url, token=env.token) for _ in range(4)], threading.Barrier(4)
+
+    def launch(server: Server) -> batchfile.Applied:
+        with server:
+            start.wait(60)
+            return batchfile.apply(server, file)
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(launch, clients))
+    assert sorted(len(one.created) for one in done) == [0, 0, 0, 302] and all(one.ids == done[0].ids for one in done)
+    assert len(env.items("/tasks")) == 302
+
+
+def test_who_looked_before_another_launched_looks_again(env, apply, load):
+    file = load(CHAIN)
+    tasks = {task["name"]: task for task in file.tasks}
+    with Server(env.url, token=env.token) as server:
+        slow = Plan(server, Declared(tasks, [file.batch], lambda row: row["name"]))
+        ids = apply(CHAIN).ids
+        with pytest.raises(Conflict, match=f"task {ids['part-a']} of batch 'x' .* name 'part-a'"):
+            slow.carry_out()
+    assert apply(CHAIN).kept == ids and len(env.items("/tasks")) == 4
 
 
 def test_all_or_nothing_is_created(env, apply):

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from house import WHO, House
-from scitq.errors import InvalidRequest
+from scitq.errors import Conflict, InvalidRequest
 from scitq.protocol import Chunk, Report, SyncRequest
 from scitq.store import Store, batches, queue, tasks
 
@@ -67,6 +67,15 @@ def pair(house):
     for row in rows:
         house.run(row["worker_id"], row["task_id"])
     return sorted((row["task_id"], row["id"], row["worker_id"]) for row in rows if row["task_id"] in ids)
+
+
+def test_two_that_both_found_nothing_add_a_task_once(house, other):
+    def add(tx):
+        return tasks.add(tx, [{"command": "c", "name": "n", "batch": "new"}], WHO, newest_known=0)
+
+    first, second = interleave(house, add, other, add)
+    assert isinstance(second, Conflict) and f"task {first[0]} of batch 'new'" in str(second)
+    assert len(house.rows("task")) == 1
 
 
 def test_two_requirements_that_end_at_once_release_their_dependent(house, other, pair):

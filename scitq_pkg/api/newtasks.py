@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, nearest
 from ..protocol import TaskSpec
 from ..uris import is_only_shown
 from .inputs import MAX_INT, MAX_LINE, MAX_NAME, MAX_SECONDS, MAX_TEXT, NO_NAME, NO_TEXT, SHELLS, is_requirement, load
-from .schemas import NewTask
+from .schemas import NewTask, NewTasks
 
 MOST_TASKS = 100_000
 
 _SCHEMA = NewTask()
+_SCHEMA_OF_MANY = NewTasks()
+_BESIDE = ("tasks", "newest_known")
 
 
 def accept(plain: object) -> list[dict]:
@@ -24,8 +26,8 @@ def accept(plain: object) -> list[dict]:
     if not isinstance(plain, dict) or "tasks" not in plain:
         return [_accept_one(plain, "")]
     for name in plain:
-        if name != "tasks":
-            raise InvalidRequest("there is no such field beside `tasks`", field=str(name)[:100])
+        if name not in _BESIDE:
+            raise InvalidRequest(f"there is no such field beside `tasks`{nearest(str(name), _BESIDE)}", field=str(name)[:100])
     given = plain["tasks"]
     if not isinstance(given, list):
         raise InvalidRequest("wants a list of tasks", field="tasks")
@@ -34,6 +36,13 @@ def accept(plain: object) -> list[dict]:
     if len(given) > MOST_TASKS:
         raise InvalidRequest(f"holds {len(given)} tasks, a request takes {MOST_TASKS}: send them in parts", field="tasks")
     return [_accept_one(task, f"tasks[{index}]") for index, task in enumerate(given)]
+
+
+def newest_known(plain: object) -> int | None:
+    """Which task the sender of `{"tasks": [...]}` knows as the newest, if nothing newer may have a name of these. Raises InvalidRequest."""
+    if not isinstance(plain, dict) or "newest_known" not in plain or "tasks" not in plain:
+        return None
+    return load(_SCHEMA_OF_MANY, {"command": "x", "newest_known": plain["newest_known"]})["newest_known"]
 
 
 def _accept_one(task: object, where: str) -> dict:

@@ -178,9 +178,10 @@ class EventsQuery(PageQuery):
 
 
 class NewTasks(NewTask):
-    """A task, or `tasks` alone."""
+    """A task, or `tasks`."""
 
     tasks = fields.List(fields.Nested(NewTask))
+    newest_known = Whole(metadata={"description": "beside `tasks`: 409 if a task with a higher id has the batch and name of one"})
 
 
 class FilterBody(FilterFields):

@@ -11,7 +11,7 @@ from ..store import Transaction, executions, tasks
 from ..store.filters import Filter
 from .answers import page, with_iso_times
 from .call import Call, known_id
-from .newtasks import accept
+from .newtasks import accept, newest_known
 from .routes import USER, route
 from .schemas import BulkBody, CountsQuery, EditBody, NewTasks, OutputsQuery, SignalBody, TaskChange, TasksQuery
 from .selection import filter_of, selected
@@ -24,8 +24,8 @@ PAGE_BYTES = 4 * 2**20  # of such a page, about
 
 @route("POST", PATH, USER, "Queues a task, or all of `tasks` or none", body=NewTasks, answer=Ids, status=201)
 def create(call: Call) -> dict:
-    specs = accept(call.plain)
-    return call.write(lambda tx: {"ids": tasks.add(tx, specs, call.who)})
+    specs, newest = accept(call.plain), newest_known(call.plain)
+    return call.write(lambda tx: {"ids": tasks.add(tx, specs, call.who, newest)})
 
 
 @route("GET", PATH, USER, "Tasks that pass the filter, a page of them", query=TasksQuery, answer=TaskPage)

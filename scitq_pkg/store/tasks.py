@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from ..errors import InvalidRequest
+from ..errors import Conflict, InvalidRequest
 from ..protocol import (
     CANCEL,
     CANCELED,
@@ -28,6 +28,7 @@ from .schema import Task
 from .transaction import Transaction, marks
 
 PART = 500  # ids in one statement
+_LOOKED_AT = 5000  # rows at once
 SIGNALS = {"suspend": SUSPEND, "resume": RUN, "term": TERM, "kill": KILL}
 
 _JSON = ("input", "resource", "env")
@@ -63,12 +64,15 @@ _BARE = " FROM task JOIN batch ON batch.id = task.batch_id LEFT JOIN execution O
 # --- new ones --------------------------------------------------------------------------------------------------------------
 
 
-def add(tx: Transaction, specs: list[dict], who: str) -> list[int]:
+def add(tx: Transaction, specs: list[dict], who: str, newest_known: int | None = None) -> list[int]:
     """Queue tasks, all or none; their ids, in order. `require` may hold `"#N"`, the N-th of these tasks.
 
-    Raises InvalidRequest for a required task that is not there, and for a cycle.
+    Raises InvalidRequest for a required task that is not there, and for a cycle; Conflict if a task that is newer than
+    `newest_known` has the batch and name of one of these: somebody else was faster.
     """
-    ids = tx.new_ids("task", len(specs))
+    ids = tx.new_ids("task", len(specs))  # from here until the commit no other server adds any
+    if newest_known is not None:
+        _refuse_taken(tx, specs, newest_known)
     required = _required_of(specs, ids)
     unmet = _unmet(tx, required, ids)
     batch_ids = {name: batches.ensure(tx, name) for name in {spec.get("batch", DEFAULT_BATCH) for spec in specs}}
@@ -91,6 +95,18 @@ def add(tx: Transaction, specs: list[dict], who: str) -> list[int]:
     events.add(tx, who, "task.create", "task", ids)
     tx.wake()
     return list(ids)
+
+
+def _refuse_taken(tx: Transaction, specs: list[dict], after: int) -> None:
+    names = {(spec.get("batch", DEFAULT_BATCH), spec["name"]) for spec in specs if spec.get("name")}
+    while rows := tx.all(
+        "SELECT task.id, task.name, batch.name AS batch FROM task JOIN batch ON batch.id = task.batch_id "
+        "WHERE task.id > ? ORDER BY task.id LIMIT ?", (after, _LOOKED_AT),
+    ):  # fmt: skip
+        for row in rows:
+            if (row["batch"], row["name"]) in names:
+                raise Conflict(f"task {row['id']} of batch {row['batch']!r:.80} has come meanwhile with the name {row['name']!r:.80}")
+        after = rows[-1]["id"]
 
 
 def _required_of(specs: list[dict], ids: range) -> dict[int, set[int]]:
