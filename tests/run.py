@@ -73,7 +73,7 @@ def main() -> None:
 def make_venv() -> None:
     """A venv that holds exactly what the lock says, made anew when that or this Python changed."""
     stamp = VENV / "made-from"
-    made_from = hashlib.sha256(LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
+    made_from = hashlib.sha256(LOCK.read_bytes() + pathlib.Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == made_from:
         return
     print("making .venv with the packages of requirements/test.txt", flush=True)
@@ -82,8 +82,15 @@ def make_venv() -> None:
         if not venv_works():
             sys.exit(f"{sys.executable} cannot make a virtual environment: run this with /usr/bin/python3")
     run(PYTHON, *PIP, "--require-hashes", "-r", LOCK)
-    run(PYTHON, *PIP, "--no-build-isolation", "--no-deps", "-e", ".")
+    keep_starts_quick()
     stamp.write_text(made_from)
+
+
+def keep_starts_quick() -> None:
+    """The checkout is found by its path: what pip's `-e` and setuptools would run at each start of Python doubles the time of that."""
+    [packages] = VENV.glob("lib/python*/site-packages")
+    (packages / "scitq.pth").write_text(f"{ROOT}\n")
+    (packages / "distutils-precedence.pth").unlink(missing_ok=True)
 
 
 def venv_works() -> bool:
