@@ -238,8 +238,14 @@ def not_ours(answer: Answer, why: str | None = None) -> Unreachable:
 
 
 def query_string(query: Mapping | None) -> str:
-    """`?a=1&b=x,y`, or nothing: None is left out, lists are joined with commas, booleans are `true` and `false`."""
+    """`?a=1&b=x,y`, or nothing: None is left out, lists are joined with commas, booleans are `true` and `false`.
+
+    Raises InvalidRequest for what is no text: words of a command line may be any bytes.
+    """
     pairs = [(name, _query_value(value)) for name, value in (query or {}).items() if value is not None]
+    for name, value in pairs:
+        if not value.isascii() and value != value.encode(errors="replace").decode():
+            raise InvalidRequest(f"{value!r:.80} is not UTF-8 text", field=name)
     return "?" + urlencode(pairs) if pairs else ""
 
 

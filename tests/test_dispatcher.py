@@ -85,6 +85,17 @@ def test_errors_of_ours_are_one_line_and_their_code(scitq):
     assert (done.returncode, done.stderr) == (1, "scitq: the batch is stopped\n")
 
 
+def test_errors_do_not_order_a_terminal(capsys):
+    assert cli.main(["a\x1b[2J\u202e\nb"]) == 2
+    assert capsys.readouterr().err.startswith("scitq: unknown command 'a\\x1b[2J\\u202e b'")
+
+
+def test_a_path_that_is_too_long_is_told(capsys, tmp_path):
+    assert cli.main(["manage", "db", "check", str(tmp_path / ("x" * 300))]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("scitq: File name too long: ") and len(told) < 200
+
+
 def test_an_unexpected_error_is_one_line_and_its_traceback_a_file(scitq, tmp_path):
     done = scitq("try", "crash")
     (path,) = (tmp_path / "cache" / "errors").iterdir()

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from env import Env
 from hands import Hands
+from scitq.cli.manage.event import KINDS
 from scitq.store import Store, migrations, upkeep
 from scitq.store.schema import VERSION
 
+ROOT = Path(__file__).resolve().parent.parent
 UP_TO_DATE = f"the database is up to date, at schema {VERSION}\n"
 
 
@@ -60,6 +62,26 @@ def test_events_are_filtered(desk):
     assert events(desk, "--since", "1h") and not events(desk, "--since", "2099-01-01T00:00")
     assert "neither an age" in manage(desk, "event", "list", "--since", "soon", code=2).stderr
     assert "did you mean 'batch'?" in manage(desk, "event", "list", "--object", "bach", code=2).stderr
+
+
+def test_every_kind_of_event_can_be_asked_for(desk):
+    sources = "".join(path.read_text() for path in (ROOT / "scitq_pkg").rglob("*.py"))
+    written = set(re.findall(r"""events\.add\(\s*tx, [^,]+, f?[a-z"'._{}-]+, "([a-z]+)",""", sources))
+    assert written == set(KINDS)
+    assert events(desk, "--object", "recruiter") == []
+
+
+def test_a_time_is_of_the_zone_that_tables_show(desk):
+    here = {"TZ": "XYZ-5"}  # five hours ahead
+    shown = manage(desk, "event", "list", "--limit", "1", "-H", variables=here).stdout.split()
+    newest = f"{shown[1]}T{shown[2]}"
+    assert newest.endswith("+05:00")
+    for typed in (newest[:-6], newest, manage(desk, "event", "list", "--limit", "1", "-o", "csv", "-H").stdout.split(",")[1]):
+        assert manage(desk, "event", "list", "--since", typed, "-o", "ids", variables=here).stdout.split()[-1:] == shown[:1], typed
+    behind = {"TZ": "XYZ+5"}
+    assert manage(desk, "event", "list", "--since", newest[:-6], "-o", "ids", variables=behind).stdout == ""
+    assert manage(desk, "task", "list", "--since", newest[:-6], "-o", "ids", variables=behind).stdout == ""
+    assert manage(desk, "task", "list", "--since", "1h", "-o", "ids", variables=behind).stdout == "1\n"
 
 
 def test_the_newest_events_are_shown_and_more_are_to_be_had(desk):

@@ -42,6 +42,12 @@ def test_words_may_stand_anywhere():
     )
 
 
+def test_a_value_of_two_dashes():
+    assert parser().parse_args(["--name=--", "a"]).name == "--"
+    with pytest.raises(InvalidRequest, match="'--' is not a whole number"):
+        parser().parse_args(["--limit=--"])
+
+
 def test_one_word_too_many():
     made = Parser(prog="scitq trial")
     made.add_argument("one", nargs="?")

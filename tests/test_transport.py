@@ -104,6 +104,12 @@ def test_sends_json_query_and_token(script):
     assert json.loads(body) == {"name": "é"}
 
 
+@pytest.mark.parametrize("value", ["\udcff", ["ok", "a\ud800"]])
+def test_a_query_is_text(value):
+    with pytest.raises(errors.InvalidRequest, match="is not UTF-8 text"):
+        transport.query_string({"name": value})
+
+
 def test_keeps_its_connection(script):
     server = script(answers(reply(), reply(b"[2]")), answers(reply(b"[3]")))
     connection = transport.Connection(server.url)

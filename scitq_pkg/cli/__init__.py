@@ -169,14 +169,17 @@ def _failed(error: Exception, words: list[str]) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = error.filename or "what it writes (output, data, cache)"
         return _tell(f"{error.strerror}: make room for {what} and try again", 1)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return _tell(f"{error.strerror}: {error.filename!r:.100}", 2)
     return _tell(f"unexpected {type(error).__name__}: {error} ({_traceback(error, verbose)})", 1)
 
 
 def _tell(sentence: str, exit_code: int) -> int:
+    from ..escapes import safe
     from ..uris import shown
 
     if sys.stderr is not None:
-        print(f"scitq: {shown(sentence)}".replace("\n", " "), file=sys.stderr)
+        print(f"scitq: {safe(shown(sentence).replace(chr(10), ' '))}", file=sys.stderr)
     return exit_code
 
 

@@ -33,6 +33,13 @@ class Parser(argparse.ArgumentParser):
             self._refuse(unknown[0])
         return found
 
+    def _get_values(self, action, arg_strings):
+        """As argparse, which before 3.13 takes the value out of `--name=--`."""
+        if action.option_strings and arg_strings == ["--"]:
+            value = self._get_value(action, "--")
+            return [value] if action.nargs in ("+", "*") else value
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> NoReturn:
         raise InvalidRequest(f"{message} ({self.prog} -h tells more)")
 

@@ -15,7 +15,7 @@ from . import tables
 from .tables import Column
 from .verbs import Verb
 
-KINDS = ("task", "batch", "worker", "token", "server")
+KINDS = ("task", "batch", "worker", "recruiter", "notifier", "machine", "job", "flavor", "token", "server")
 COLUMNS = (
     Column("id", "ID"),
     Column("at", "AT", text=tables.moment),
@@ -33,7 +33,7 @@ def _list_options(parser: Parser) -> None:
     add = parser.add_argument_group("which events (all that is given must hold)").add_argument
     add("--object", type=OneOf(KINDS, "object"), metavar="OBJECT", help="what was changed: " + "|".join(KINDS))
     add("--who", metavar="NAME", help="who changed it: the name of a token")
-    add("--since", metavar="TIME", help="since then: 2h, 3d or 2026-02-28T12:00")
+    add("--since", metavar="TIME", help="since then: 2h, 3d or 2026-02-28T12:00 (of this machine's zone)")
     add("--all", action="store_true", help=f"all of them (default: the newest {SHOWN})")
     tables.add_options(parser, watch=False)
     parser.add_argument("--follow", action="store_true", help="go on with new ones as they come, until Ctrl-C")
@@ -63,7 +63,7 @@ def _list(server: Server, arguments) -> int:
 
 
 def _found(server: Server, arguments) -> Iterator[dict]:
-    chosen = {"object": arguments.object, "who": arguments.who, "since": arguments.since}
+    chosen = {"object": arguments.object, "who": arguments.who, "since": tables.zoned(arguments.since)}
     if arguments.limit is None and (arguments.all or arguments.since):
         return server.client.pages("/events", order="-id" if arguments.reverse else "id", **chosen)
     most = arguments.limit or SHOWN

@@ -11,6 +11,7 @@ from ...lib.objects import ids_of, ranges
 from ...lib.server import Server, find, query
 from ...protocol import TASK_STATES
 from ..parser import Parser, SomeOf
+from . import tables
 
 _MOST_REASONS = 20
 _MOST_CHARACTERS = 60  # of a list of ids in a sentence
@@ -27,7 +28,7 @@ def add_filters(parser: Parser, noun: str = "tasks", states: tuple[str, ...] = T
     add("--worker", metavar="WORKER", help="whose latest execution was on this worker (name or id)")
     add("--exit-code", metavar="CODES", help="that ended with this exit code, or these: 1,137")
     add("--grep", metavar="TEXT", help="with this text in the last lines of output")
-    add("--since", metavar="TIME", help="in their state since: 2h, 3d or 2026-02-28T12:00")
+    add("--since", metavar="TIME", help="in their state since: 2h, 3d or 2026-02-28T12:00 (of this machine's zone)")
 
 
 def add_ids_and_name(parser: Parser) -> None:
@@ -46,6 +47,8 @@ def filters(arguments) -> dict:
     """The filters that were given, as `lib.Server` takes them."""
     names = ("batch", "state", "name", "worker", "exit_code", "grep", "since")
     found = {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
+    if "since" in found:
+        found["since"] = tables.zoned(found["since"])
     ids = [*(arguments.ids or []), *arguments.numbers]
     return found | ({"ids": ",".join(ids)} if ids else {})
 

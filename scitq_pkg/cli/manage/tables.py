@@ -164,6 +164,15 @@ def moment(text: str) -> str:
     return to_datetime(text).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
+def zoned(text: str | None) -> str | None:
+    """A time that somebody typed, with this machine's zone unless it names one, as `moment` shows it. Ages (`2h`) stay."""
+    try:
+        typed = datetime.fromisoformat(text or "")
+        return typed.astimezone().isoformat() if typed.tzinfo is None else text
+    except (ValueError, OverflowError):  # no time: the server reads it, or tells what is wrong with it
+        return text
+
+
 def ago(text: str) -> str:
     """How long ago a time was: `12s`, `5m`, `3h`, `2d`."""
     return short_duration((datetime.now(timezone.utc) - to_datetime(text)).total_seconds())
