@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from services import free_port, needed, wait_for_port
+from ports import free_port
+from services import needed, wait_for_port
 
 START_SECONDS = 30.0
 IMAGE = "localhost/tiny:1"

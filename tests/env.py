@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ports import free_port
 from relay import Relay
 from scitq.auth import token_key
 from scitq.protocol import API, FINAL
@@ -137,7 +137,7 @@ class ServerProcess(Process):
     ):
         self.data, self.url = data, ""
         more = ["--database", database] if database else []
-        words = ["server", "--host", "127.0.0.1", "--port", str(_free_port()), "--data", str(data), *more, *options]
+        words = ["server", "--host", "127.0.0.1", "--port", str(free_port()), "--data", str(data), *more, *options]
         super().__init__(env, name, words, variables)
 
     def start(self) -> None:
@@ -415,12 +415,6 @@ class Env:
             if time.monotonic() > deadline:
                 raise AssertionError(f"cannot be killed: {left}")
             time.sleep(POLL_SECONDS)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _trouble(function: Callable[[], object]) -> str | None:

@@ -6,11 +6,12 @@ import contextlib
 import glob
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from ports import free_port
 
 START_SECONDS = 30.0
 USER = "scitq"
@@ -31,9 +32,7 @@ class Postgres:
         self.bin = programs()
         self.directory = Path(tempfile.mkdtemp(prefix="scitq-postgres-"))
         self.data, self.log = self.directory / "data", self.directory / "log"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         if os.geteuid() == 0:
             shutil.chown(self.directory, "postgres", "postgres")
         self._run("initdb", "-D", str(self.data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C.UTF-8")

@@ -9,7 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from services import free_port, needed
+from ports import free_port
+from services import needed
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0

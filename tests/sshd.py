@@ -6,7 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from services import free_port, needed, wait_for_port
+from ports import free_port
+from services import needed, wait_for_port
 
 SFTP = next(
     (path for path in ("/usr/lib/openssh/sftp-server", "/usr/lib/ssh/sftp-server") if Path(path).exists()),

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from run import AZURITE, AZURITE_FOLDER, SWIFT_FOLDER
-from services import free_port, wait_for_port
+from services import wait_for_port
 
 KEY, SECRET = "testkey", "testsecret12345678"
 ACCOUNT = "devstoreaccount1"  # this and its key are the same in every Azurite

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from clouds.rig import KEY, TOKEN
 from clouds.slurm import Rig
+from ports import free_port
 from scitq.cloud.provider import BROKEN, CREATING, UP, CloudRefused, CloudTrouble, NoRoom
-from services import free_port, needed
+from services import needed
 from test_cloud_providers import OURS, remove_all, until
 
 

@@ -453,7 +453,7 @@ def test_ftp_refuses_a_wrong_password(tmp_path):
 
 
 def test_no_server_is_told(tmp_path, hasty):
-    from services import free_port
+    from ports import free_port
 
     for scheme in ("http", "ftp"):
         with pytest.raises(TransferFailed, match="refused"):

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from disks import small_disk
 from env import PROGRAM, ROOT
+from ports import free_port
 from relay import Relay
 from scitq.errors import InvalidRequest, NotAllowed, NotFound, TransferFailed
 from scitq.fetch import copy, get, info, list_content, put, sync, transfer
-from services import free_port, wait_for_port
+from services import wait_for_port
 from stores import S3, Variables, forget
 
 MIB = 2**20

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import onefile
+from ports import free_port
 from scitq.cloud.provider import Order
-from services import free_port
 from sshd import Sshd
 
 from clouds.rig import Rig as Base

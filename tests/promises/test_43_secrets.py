@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pytest
 from env import PROGRAM, Env
+from ports import free_port
 from scitq.errors import TransferFailed
 from scitq.fetch import info
 from scitq.uris import is_only_shown, shown
-from services import PASSWORD, Ftp, Nginx, free_port, needed
+from services import PASSWORD, Ftp, Nginx, needed
 from stores import KEY, S3, Variables
 
 SECRET = "geheim-Xyz123"  # noqa: S105 - it is what must be seen nowhere
