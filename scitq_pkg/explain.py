@@ -121,7 +121,7 @@ def _deploys(tx: Transaction, recruiter: dict, spent: dict | None) -> str:
         return f"the budget of {money} is reached: raise it with `scitq manage batch update -n {name} --budget {more:g}`"
     trouble = {name: row["trouble"] for name, row in providers.all_of(tx).items() if row["trouble"]}
     if recruiter["provider"] in trouble:
-        return f"provider {recruiter['provider']} cannot be used now: {trouble[recruiter['provider']]}"
+        return f"provider {recruiter['provider']} is in trouble: {trouble[recruiter['provider']]}"
     return "it deploys one as soon as a provider has room: `scitq manage flavor list` shows what they have"
 
 

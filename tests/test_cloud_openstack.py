@@ -12,7 +12,8 @@ import pytest
 from clouds.http import Answer, Cloud
 from clouds.openstack import PASSWORD, OpenStackCloud, credentials
 from clouds.rig import Rig
-from scitq.cloud.provider import BROKEN, UP, CloudRefused, CloudTrouble, NoRoom
+from scitq.cloud.nova import together
+from scitq.cloud.provider import BROKEN, SILENT, UP, CloudRefused, CloudTrouble, NoRoom
 from scitq.errors import InvalidRequest
 
 TAG = "scitq-00000000aaaaaaaa"
@@ -139,12 +140,27 @@ def test_two_at_once_make_one(cloud, rig):
     assert kept.id in made and cloud.servers == {}
 
 
-def test_a_list_that_lacks_a_region_is_no_list(cloud, rig):
-    """Machines there would pass for vanished."""
+def test_a_region_that_fails_hides_its_own_machines_alone(cloud, rig):
+    """Machines there must not pass for vanished, and what the others tell is used."""
+    made = rig.provider().create(rig.order())
     rig.provider().create(rig.order(region="SBG5"))
-    cloud.fail("GET", "/SBG5/compute/v2.1/servers/detail", FAILED, times=9)
-    with pytest.raises(CloudTrouble):
+    cloud.fail("GET", "/SBG5/compute/v2.1/servers/detail", FAILED, times=99)
+    there, silent = rig.provider().list()
+    assert (there.name, there.state, there.region) == (made.name, UP, "GRA11")
+    assert (silent.name, silent.state, silent.region) == ("", SILENT, "SBG5") and "region SBG5: provider it" in silent.message
+    cloud.fail("GET", "/GRA11/compute/v2.1/servers/detail", FAILED, times=99)
+    with pytest.raises(CloudTrouble, match="500"):
         list(rig.provider().list())
+
+
+def test_a_region_that_hangs_holds_up_no_other():
+    released = threading.Event()
+    try:
+        (silence,) = together("listing", [released.wait], 0)
+        assert isinstance(silence, CloudTrouble) and "listing: no answer within 0 s" in str(silence)
+    finally:
+        released.set()
+    assert together("listing", [lambda: "there", lambda: "too"], 60) == ["there", "too"]
 
 
 def test_what_does_not_go_away_is_asked_again_and_what_vanished_is_gone(cloud, rig):

@@ -271,6 +271,23 @@ def test_nobody_is_recruited_where_there_is_trouble_or_was_none_to_be_had(house,
     assert recruit(house, context) == [("ovh", "large")]
 
 
+def test_where_a_part_of_a_provider_is_silent_the_others_recruit(house, context):
+    catalogue(house, "ovh", ("node1", 1.0, None), ("node2", 3.0, None))
+    recruiter(house, maximum_workers=3)
+    house.add(*[{"command": "x", "batch": "b"}] * 3)
+    house.write(providers.trouble, "ovh", "node1 does not answer")
+    assert recruit(house, context) == [], "nobody knows of which part that is"
+    context.heard("ovh", [{"region": "GRA", "flavor": "node1"}])
+    assert recruit(house, context) == [("ovh", "node2")] * 3
+    house.write(lambda tx: tx.run("UPDATE machine SET state = 'gone'"))
+    context.heard("ovh", [{"region": "GRA", "flavor": None}])
+    assert recruit(house, context) == []
+    context.heard("ovh", None)
+    assert recruit(house, context) == []
+    house.write(providers.told, "ovh")
+    assert recruit(house, context) == [("ovh", "node1")] * 3
+
+
 def test_nobody_is_recruited_for_a_batch_that_stands_or_has_spent_its_budget(house, context):
     catalogue(house, "ovh", ("small", 1.0, None))
     recruiter(house)

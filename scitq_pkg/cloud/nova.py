@@ -6,8 +6,9 @@ Reads and removals are asked again when the cloud stumbles; what makes something
 from __future__ import annotations
 
 import re
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from typing import Any, TypeVar
@@ -133,6 +134,29 @@ class Region:
         if status in _WRONG:
             return CloudRefused(f"{who}: {said}")
         return CloudTrouble(f"{who}: {said if status is None else f'{status}, {said}'}")
+
+
+def together(what: str, calls: Sequence[Callable[[], T]], seconds: float) -> list[T | ScitqError]:
+    """What each call answers, asked all at once, or why it does not; one that is silent for so long holds up no other, nor an exit."""
+    answers: dict[int, T | Exception] = {}
+
+    def ask(index: int, call: Callable[[], T]) -> None:
+        try:
+            answers[index] = call()
+        except Exception as error:  # noqa: BLE001 - told below, where somebody hears it
+            answers[index] = error
+
+    end = time.monotonic() + seconds
+    threads = [threading.Thread(target=ask, args=one, daemon=True) for one in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    found = [answers.get(index, CloudTrouble(f"{what}: no answer within {seconds:g} s")) for index in range(len(calls))]
+    for answer in found:
+        if isinstance(answer, Exception) and not isinstance(answer, ScitqError):
+            raise answer
+    return found
 
 
 def is_no_room(said: str) -> bool:

@@ -11,13 +11,28 @@ import gzip
 import ipaddress
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from ..errors import nearest
 from . import ovh
 from .keys import checked, number, texts
-from .nova import Region, is_no_room
-from .provider import BROKEN, CREATING, DELETING, STOPPED, UP, CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order, Tell
+from .nova import Region, is_no_room, together
+from .provider import (
+    BROKEN,
+    CREATING,
+    DELETING,
+    SILENT,
+    STOPPED,
+    UP,
+    CloudRefused,
+    CloudTrouble,
+    Flavor,
+    Machine,
+    NoRoom,
+    Order,
+    Tell,
+)
 
 TAG = "scitq-tag"
 _KEYS = {
@@ -36,6 +51,7 @@ _STATES = {
 _USER_DATA_BYTES = 65535  # Nova's limit, in base64
 _BUILD_SECONDS = 600.0
 _DELETE_SECONDS = 600.0
+_LIST_SECONDS = 90.0  # for which a region may be silent: the question for all of them has 120
 _ASK_AGAIN_SECONDS = 60.0  # to delete what is still there
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
 _MIB, _GIB, _GB = 2**20, 2**30, 1e9
@@ -74,12 +90,14 @@ class OpenStack:
         return machine
 
     def list(self) -> Iterator[Machine]:
-        for region in self._all_regions():
-            by_name: dict[str, list] = {}
-            for server in self._servers(region):
-                by_name.setdefault(server.name, []).append(server)
-            for servers in by_name.values():
-                yield _machine(region, self._one(region, servers))
+        names = texts(self._config.get("regions")) or [None]
+        calls = [partial(self._listed, name) for name in names]
+        answers = together(f"provider {self.name}: listing servers", calls, _LIST_SECONDS)
+        failed = [answer for answer in answers if isinstance(answer, Exception)]
+        if len(failed) == len(answers):
+            raise failed[0]
+        for name, answer in zip(names, answers):
+            yield from [Machine("", name, SILENT, message=f"region {name}: {answer}")] if isinstance(answer, Exception) else answer
 
     def delete(self, machine: Machine) -> None:
         region = self._connected(machine.region)  # one that is configured no more, too
@@ -124,6 +142,13 @@ class OpenStack:
 
     def _all_regions(self) -> list[Region]:
         return [self._connected(name) for name in texts(self._config.get("regions")) or [None]]
+
+    def _listed(self, name: str | None) -> Sequence[Machine]:
+        region = self._connected(name)
+        by_name: dict[str, list] = {}
+        for server in self._servers(region):
+            by_name.setdefault(server.name, []).append(server)
+        return [_machine(region, self._one(region, servers)) for servers in by_name.values()]
 
     # --- servers ------------------------------------------------------------------------------------------------------
 

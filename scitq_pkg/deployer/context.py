@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -76,6 +76,7 @@ class Context:
         self.gate = Gate(self.clouds.deployment.concurrency, self.clouds.per_provider)
         self.orders = Gate(self.clouds.deployment.concurrency, self.clouds.per_provider)  # whose people wait: no job holds them up
         self._resting: dict[tuple, float] = {}
+        self._silent: dict[str, Sequence[Mapping]] = {}
         self._lock = threading.Lock()
 
     def lead(self) -> None:
@@ -130,6 +131,27 @@ class Context:
             now = time.monotonic()
             self._resting = {place: until for place, until in self._resting.items() if until > now}
             return list(self._resting)
+
+    def heard(self, provider: str, silent: Sequence[Mapping] | None) -> None:
+        """A provider was looked at: the parts of it that were `silent` (`region`, and `flavor` where it is one host); None: all of it."""
+        with self._lock:
+            if silent:
+                self._silent[provider] = silent
+            else:
+                self._silent.pop(provider, None)
+
+    def answers(self, troubled: Container[str], flavor: Mapping) -> bool:
+        """Whether a flavor can be asked for, where these providers are in trouble: in those that told which part of them is, elsewhere."""
+        with self._lock:
+            parts = self._silent.get(flavor["provider"])
+        if parts is None:
+            return flavor["provider"] not in troubled
+        return not any(hides(part, flavor["region"], flavor["name"]) for part in parts)
+
+
+def hides(part: Mapping, region: str, flavor: str | None) -> bool:
+    """Whether a part of a provider that was silent (`provider.SILENT`) is the one with this region and flavor."""
+    return part["region"] == region and part.get("flavor") in (None, flavor)
 
 
 def _place(machine: Mapping) -> tuple:

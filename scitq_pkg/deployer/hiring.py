@@ -93,7 +93,7 @@ def _places(tx: Transaction, context: Context, recruiter: Mapping, number: int) 
     wish = wish_of(recruiter)
     rows = known_flavors(tx, context, wish)
     troubled = {name for name, row in providers.all_of(tx).items() if row["trouble"]}
-    rows = [row for row in rows if row["provider"] not in troubled]
+    rows = [row for row in rows if context.answers(troubled, row)]
     found = choosing.dealt(choosing.candidates(wish, rows, context.clouds.regions, context.resting()), number)
     if len(found) < number:
         for name in _worth_asking(tx, context, wish, rows) - troubled:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ..cloud.calls import Call, Stopped
 from ..cloud.provider import BROKEN, SILENT, STOPPED
 from ..store import Transaction, machines, providers
-from .context import WHO, Context
+from .context import WHO, Context, hides
 from .work import FAULTS, note_trouble
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class Look:
             self._context.write(
                 lambda tx: reconcile(tx, self.provider, listed, asked_at, clouds.deployment.destroy_unknown, clouds.looks_at)
             )
+            self._context.heard(self.provider, [machine for machine in listed if machine["state"] == SILENT])
             self._seen(self.provider, {machine["name"]: machine for machine in listed})
         except Stopped:
             self.failed = True
@@ -61,6 +62,7 @@ class Look:
             log.exception("the look at %s", self.provider)
 
     def _note(self, error: Exception) -> None:
+        self._context.heard(self.provider, None)
         try:
             self._context.write(lambda tx: note_trouble(tx, self.provider, error))
         except Stopped:  # the server stops
@@ -81,12 +83,13 @@ def reconcile(
     names = {machine["name"] for machine in there}
     missing = [row for row in machines.ours(tx, provider) if row["name"] not in names]
     left_out = [row for row in missing if not looks_at(row)]
-    hidden = left_out + [row for row in missing if row not in left_out and any(_hides(part, row) for part in silent)]
+    hidden = left_out + [row for row in missing if row not in left_out and _is_hidden(row, silent)]
     for row in left_out:
         tx.run("UPDATE machine SET message = ? WHERE id = ?", (_LEFT_OUT, row["id"]))
     found = machines.reconcile(tx, provider, [*there, *map(_as_it_was, hidden)], asked_at)
     if silent:
-        providers.trouble(tx, provider, silent[0].get("message") or "a part of it does not answer")
+        others = f"; nor do {len(silent) - 1} other parts of it answer" if len(silent) > 1 else ""
+        providers.trouble(tx, provider, (silent[0].get("message") or "a part of it does not answer") + others)
     else:
         providers.told(tx, provider)
     for machine_id in found["unknown"]:
@@ -95,8 +98,8 @@ def reconcile(
     _give_up_dead(tx, provider, there)
 
 
-def _hides(part: Mapping, row: Mapping) -> bool:
-    return part["region"] == row["region"] and part.get("flavor") in (None, row["flavor"])
+def _is_hidden(row: Mapping, silent: Iterable[Mapping]) -> bool:
+    return any(hides(part, row["region"], row["flavor"]) for part in silent)
 
 
 def _as_it_was(row: Mapping) -> dict:

@@ -345,7 +345,7 @@ def test_what_becomes_of_machines_is_told(clouds):
         "evicted": "No worker of batch b can take work: p-1 is being taken away by its provider.",
         "destroyed": "No worker of batch b can take work: p-1 is being destroyed.",
         "recruited": recruiter + "it deploys one as soon as a provider has room: `scitq manage flavor list` shows what they have.",
-        "trouble": recruiter + "provider p cannot be used now: no credentials: set OS_CLOUD.",
+        "trouble": recruiter + "provider p is in trouble: no credentials: set OS_CLOUD.",
         "spent": recruiter + "the budget of 0 EUR is reached: raise it with `scitq manage batch update -n b --budget 10`.",
     }
 
