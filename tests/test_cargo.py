@@ -319,6 +319,16 @@ def test_an_equal_task_takes_the_outputs_of_the_first(cache, store, env):
     assert f"reuse file://{store}/two, " in shown and f"REUSED {first['id']}" in " ".join(shown.split())
 
 
+def test_a_folder_of_many_files_is_known_again(cache, store):
+    """All that is said of them, one answer of the courier, is longer than a line that asyncio reads unasked."""
+    (store / "many").mkdir()
+    for number in range(700):
+        (store / "many" / f"{number:03}-{'x' * 100}").touch()
+    (store / "many" / "in").write_text("one of many")
+    first, again = (cache.launch(output, input=[f"file://{store}/many/"]) for output in ("one/", "two/"))
+    assert cache.count() == 1 and again["reused_id"] == first["id"]
+
+
 @pytest.mark.parametrize(
     "change", ["other input", "other command", "output changed", "output gone", "not asked for", "first deleted"]
 )

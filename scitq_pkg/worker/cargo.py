@@ -28,6 +28,7 @@ ROUNDS = 6  # of a transfer that may succeed later; each of them tries for a whi
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 300.0
 IDLE_SECONDS = 60.0  # without work the courier ends
+_LINE_BYTES = 2**30  # of an answer, which may name every file of a folder
 _MAKES_THE_RESULT = ("command", "shell", "container", "container_options", "env", "workdir")
 ENOUGH_SHARE = 0.1  # of the scratch disk: with less, resources that nobody uses go
 
@@ -264,7 +265,7 @@ class _Courier:
             try:
                 self._process = await asyncio.create_subprocess_exec(
                     *program.command("courier"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd="/",
-                    env=inherited_environment(), start_new_session=True,
+                    env=inherited_environment(), start_new_session=True, limit=_LINE_BYTES,
                 )  # fmt: skip
             except OSError as error:
                 raise TransferFailed(f"no process can be started that moves data: {error.strerror}", again=True) from None
