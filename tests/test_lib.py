@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import numbers
 import threading
 import time
 from concurrent.futures import CancelledError, as_completed
 from concurrent.futures import TimeoutError as FuturesTimeout  # the built-in one from Python 3.11 on
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,7 +19,8 @@ from hypothesis import strategies as st
 from scitq.lib import RESET, Executor, Server, TaskFailed
 from scitq.lib.objects import id_of, ids_of, range_groups, ranges, shown, to_datetime
 from scitq.lib.progress import Progress
-from scitq.lib.server import changes, query, task_spec
+from scitq.lib.server import query
+from scitq.lib.specs import changes, task_spec
 
 from scitq import errors
 
@@ -91,6 +95,44 @@ def test_options_of_a_task():
     assert task_spec({"command": "x", "shell": False, "require": ["#0", 3]}) == {"command": "x", "require": ["#0", 3]}
     with pytest.raises(errors.InvalidRequest, match=r"contaner: .*did you mean 'container'"):
         task_spec({"command": "x", "contaner": "y"})
+
+
+class Count:
+    """A whole number of another library."""
+
+    def __int__(self) -> int:
+        return 3
+
+
+numbers.Integral.register(Count)
+
+
+def test_relatives_of_json_values_become_them():
+    options = {"command": Path("/bin/true"), "workdir": Path("/w"), "input": {Path("b"), "a"}, "resource": Path("/r"),
+               "env": {"A": Path("/x")}, "retry": Count(), "run_timeout": Fraction(1, 2)}  # fmt: skip
+    expected = {"command": "/bin/true", "workdir": "/w", "input": ["a", "b"], "resource": ["/r"], "env": {"A": "/x"},
+                "retry": 3, "run_timeout": 0.5}  # fmt: skip
+    assert json.loads(json.dumps(task_spec(options))) == expected
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "field"),
+    [
+        ("command", b"x", "command"), ("name", {"n"}, "name"), ("env", {"A": b"1"}, "env.A"), ("env", {1: "x"}, "env"),
+        ("input", b"s3://a", "input"), ("input", ["a", None], "input"), ("resource", 5, "resource"), ("output", b"o", "output"),
+        ("run_timeout", float("nan"), "run_timeout"), ("run_timeout", datetime.timedelta(1), "run_timeout"), ("retry", object(), "retry"),
+    ],
+)  # fmt: skip
+def test_an_option_that_json_cannot_say_is_named(server, option, value, field):
+    for call in (server.task_create, lambda **options: server.tasks_edit(ids=[1], set=options)):
+        with pytest.raises(errors.InvalidRequest, match="wants") as raised:
+            call(**{"command": "x", option: value})
+        assert raised.value.field == field and "\n" not in str(raised.value)
+
+
+def test_so_is_one_of_any_other_request(server):
+    with pytest.raises(errors.InvalidRequest, match="^flavor: wants texts"):
+        server.recruiter_create("b", flavor=b"f")
 
 
 def test_changes():

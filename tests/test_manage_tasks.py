@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scitq.cli.manage import changes, main, selection, tables
 from scitq.errors import InvalidRequest
-from scitq.lib.server import RESET
+from scitq.lib import RESET
 from terminal import on_terminal
 
 from scitq import cli

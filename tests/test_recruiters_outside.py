@@ -7,8 +7,7 @@ import json
 import pytest
 from hands import Hands, refused
 from scitq.errors import InvalidRequest, NotFound
-from scitq.lib import Server
-from scitq.lib.server import RESET
+from scitq.lib import RESET, Server
 
 
 def worker_of(env, name):

@@ -346,6 +346,8 @@ def test_a_script_is_a_command(server):
         (lambda wf: wf.step("a", "x", input=[None]), r"input: wants URIs, and one is None"),
         (lambda wf: wf.step("a", "x", output=5), r"output: wants a URI, a text, not 5"),
         (lambda wf: wf.step("a", "x", required_tasks=True), r"True has no id"),
+        (lambda wf: wf.step("a", "x", env={"A": b"x"}), r"env.A: wants texts, .* not b'x', which are to be decoded"),
+        (lambda wf: wf.step("a", "x", retry={1}), r"retry: wants texts, numbers, .* not \{1\}"),
         (lambda wf: wf.step("a", "x").gather("stat"), r"gather\('stat'\): a step has no such attribute .*'state'"),
         (lambda wf: wf.run(refresh=0), r"refresh: must be a number of seconds above 0, not 0"),
         (lambda wf: Workflow("w", max_workflow_workers=0), r"max_workflow_workers: must be a whole number from 1 on"),

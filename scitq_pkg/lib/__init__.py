@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..errors import TaskFailed
-from .server import RESET, Server
+from .server import Server
+from .specs import RESET
 
 __all__ = ["RESET", "Executor", "Server", "TaskFailed", "TaskResult"]
 

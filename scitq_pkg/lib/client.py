@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator
 
 from ..auth import find_token
-from ..errors import ScitqError, StorageFull, TooManyRequests, Unavailable, Unreachable
+from ..errors import InvalidRequest, ScitqError, StorageFull, TooManyRequests, Unavailable, Unreachable
 from ..protocol import API
 from ..transport import Answer, Connection, Interrupted, raise_for
+from .specs import unsendable
 
 DAY_SECONDS = 24 * 3600.0
 PAGE = 1000
@@ -72,7 +73,12 @@ class Client:
         `timeout`: seconds that one answer may take.
         """
         key = os.urandom(16).hex()
-        answer = self._insist(False, method, API + path, body=body, headers={"Idempotency-Key": key}, timeout=timeout)
+        try:
+            answer = self._insist(False, method, API + path, body=body, headers={"Idempotency-Key": key}, timeout=timeout)
+        except TypeError:
+            if (name := unsendable(body or {})) is None:
+                raise
+            raise InvalidRequest("wants texts, numbers, or lists and mappings of them", field=name) from None
         return answer.json() if answer.body else None
 
     def pages(self, path: str, most: int | None = None, **query) -> Iterator[dict]:

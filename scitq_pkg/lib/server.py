@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from urllib.parse import quote
 
 from ..errors import InvalidRequest, NotFound, nearest
-from ..protocol import TaskSpec
-from ..uris import uris
 from .client import DAY_SECONDS, Client
 from .clouds import Clouds
 from .join import join
 from .listing import Listing
 from .objects import LONGEST_QUERY, NO_ID, check_style, id_of, ids_of, range_groups, ranges, shown
 from .output import pieces
+from .specs import RESET, changes, task_spec
 
-
-class _Reset:
-    """The type of RESET."""
-
-    def __repr__(self) -> str:
-        return "RESET"
-
-
-RESET = _Reset()  # in an update: back to the default. None means: not changed
-"""Give this in an update to set something back to its default."""
-
-_TASK_FIELDS = {f.name for f in fields(TaskSpec)}
 _FILTERS = ("batch", "state", "name", "ids", "worker", "exit_code", "grep", "since")
 _OLDER_FILTERS = {"status": "state", "task_id": "ids", "task_ids": "ids", "id": "ids", "states": "state", "task_name": "name"}
 
@@ -455,40 +441,6 @@ def find(client: Client, path: str, limit: int | None, order: str, chosen: dict)
             return
 
 
-def task_spec(options: dict) -> dict:
-    """The TaskSpec that these options of `task_create` mean, as JSON values. Raises InvalidRequest naming an unknown one."""
-    given = {name: value for name, value in options.items() if value is not None}
-    if "required_task_ids" in given:
-        given["require"] = [*_required(given.pop("required_task_ids")), *_required(given.get("require"))]
-    elif "require" in given:
-        given["require"] = _required(given["require"])
-    for name in given:
-        if name not in _TASK_FIELDS:
-            raise InvalidRequest(f"a task has no such option{nearest(name, _TASK_FIELDS)}", field=name)
-    for name in ("input", "resource"):
-        if name in given:
-            given[name] = uris(given[name])
-    if "output" in given:
-        given["output"] = str(given["output"])
-    if isinstance(given.get("shell"), bool):
-        given["shell"] = "sh" if given["shell"] else None
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def changes(options: dict) -> dict:
-    """The body of an update: None is left out, RESET becomes the default."""
-    kept = task_spec({name: value for name, value in options.items() if value is not RESET})
-    if options.get("shell") is False:
-        kept["shell"] = None
-    plain = TaskSpec(command="")
-    for name, value in options.items():
-        if value is RESET:
-            if name == "command" or name not in _TASK_FIELDS:
-                raise InvalidRequest(f"it has no default{nearest(name, _TASK_FIELDS)}", field=name)
-            kept[name] = getattr(plain, name)
-    return kept
-
-
 def _given(wanted: dict) -> dict:
     """What is to be changed: None is left out, RESET takes away."""
     return {name: None if value is RESET else value for name, value in wanted.items() if value is not None}
@@ -514,11 +466,3 @@ def _filter_value(name: str, value):
 
 def _batch_path(batch: str) -> str:
     return "/batches/" + quote(batch, safe="")
-
-
-def _required(tasks) -> list:
-    """Ids of tasks, and `#N` as they are."""
-    if tasks is None:
-        return []
-    several = [tasks] if isinstance(tasks, (str, int, dict)) or not isinstance(tasks, Iterable) else tasks
-    return [task if isinstance(task, str) and task.startswith("#") else id_of(task) for task in several]

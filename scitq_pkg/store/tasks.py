@@ -105,7 +105,8 @@ def _refuse_taken(tx: Transaction, specs: list[dict], after: int) -> None:
     ):  # fmt: skip
         for row in rows:
             if (row["batch"], row["name"]) in names:
-                raise Conflict(f"task {row['id']} of batch {row['batch']!r:.80} has come meanwhile with the name {row['name']!r:.80}")
+                batch, name = row["batch"], row["name"]
+                raise Conflict(f"task {row['id']} of batch {batch!r:.80} has come meanwhile with the name {name!r:.80}")
         after = rows[-1]["id"]
 
 

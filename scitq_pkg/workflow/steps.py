@@ -15,7 +15,7 @@ from .. import fetch
 from ..errors import InvalidRequest, nearest
 from ..lib import Server
 from ..lib.objects import id_of
-from ..lib.server import task_spec
+from ..lib.specs import task_spec
 from ..protocol import TaskSpec
 from ..uris import folder_names, uris
 from .crew import Crew
@@ -216,6 +216,8 @@ def listed(given: object, what: str) -> list[str]:
 def _places(given: object, what: str) -> list[str]:
     several = isinstance(given, Iterable) and not isinstance(given, (str, bytes, dict))
     places = list(given) if several else [given]
+    if isinstance(given, (set, frozenset)):
+        places.sort(key=str)  # the next start of the script must not find others
     for place in places:
         if place is None:
             raise InvalidRequest("wants URIs, and one is None: has the step that it comes from an output?", field=what)

@@ -6,7 +6,7 @@ import argparse
 
 from ...errors import InvalidRequest, NotFound, nearest
 from ...lib.objects import ranges
-from ...lib.server import RESET, Server
+from ...lib import RESET, Server
 from ...protocol import LIVE, RUNNING
 from ..parser import OneOf, Parser
 from . import selection, tables

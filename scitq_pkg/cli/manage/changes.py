@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ...errors import InvalidRequest, nearest
 from ...lib.objects import LONGEST_QUERY
-from ...lib.server import RESET, Server
+from ...lib import RESET, Server
 from ...protocol import RUNNING
 from ...uris import uris
 from ..options import duration, pair, whole_number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...errors import InvalidRequest
-from ...lib.server import RESET, Server
+from ...lib import RESET, Server
 from ...protocol import DEFAULT_BATCH
 from ..parser import OneOf, Parser, number
 from . import selection, tables

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from ...errors import Conflict, InvalidRequest, NotFound, nearest
-from ...lib.server import RESET, Server
+from ...lib import RESET, Server
 from ...protocol import WORKER_STATES
 from ..parser import Parser, SomeOf, number
 from . import selection, tables
