@@ -37,7 +37,7 @@ POLL_SECONDS = 0.02
 LOG_TAIL_LINES = 25
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
-ORPHAN_SECONDS = 2.0
+ORPHAN_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0  # for what must come, however busy the machine is
 
 
@@ -375,15 +375,16 @@ class Env:
     def close(self) -> None:
         """Ends all; raises if a process had crashed, could not be ended, or left something behind."""
         troubles = [trouble for process in self.processes if (trouble := _trouble(process.check))]
-        for process in [*self._of(WorkerProcess), *self._of(Process), *self._of(ServerProcess)]:
-            if process.alive and (trouble := _trouble(process.stop)):
-                troubles.append(trouble)
-        if self._connection is not None:
-            self._connection.close()
-        for relay in self.relays:
-            relay.close()
-        troubles += self._orphans()
-        self._kill_all()
+        with contextlib.ExitStack() as whatever_happens:
+            whatever_happens.callback(self._kill_all)
+            for relay in self.relays:
+                whatever_happens.callback(relay.close)
+            if self._connection is not None:
+                whatever_happens.callback(self._connection.close)
+            for process in [*self._of(WorkerProcess), *self._of(Process), *self._of(ServerProcess)]:
+                if process.alive and (trouble := _trouble(process.stop)):
+                    troubles.append(trouble)
+            troubles += self._orphans()
         if not self.crashes_expected:
             troubles += [
                 f"{p.name} wrote a traceback\n{p.tail()}" for p in self.processes if "Traceback (most recent" in p.output()

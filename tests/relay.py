@@ -9,6 +9,7 @@ import struct
 import threading
 from urllib.parse import urlsplit
 
+ANSWER_SECONDS = 60.0  # of its own thread, however busy the machine is
 CHUNK_BYTES = 64 * 1024
 METHODS = (b"GET ", b"POST ", b"PATCH ", b"DELETE ")
 WAYS = ("up", "down")  # up: from the client to the server
@@ -80,16 +81,16 @@ class Relay:
             return
         self._call(self._server.close)
         self._call(self._cut)
-        asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._end_tasks(), self._loop).result(ANSWER_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(ANSWER_SECONDS)
         self._loop.close()
 
     def _call(self, function) -> None:
         async def call() -> None:
             function()
 
-        asyncio.run_coroutine_threadsafe(call(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(call(), self._loop).result(ANSWER_SECONDS)
 
     async def _end_tasks(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import time
 
@@ -150,5 +151,5 @@ def test_the_database_dies_and_comes_back(tmp_path):
         cluster.wait_state([first, second])
         assert (tmp_path / "ran").read_text() == "a\nb\n" and len(cluster.items("/tasks")) == 2
     finally:
-        cluster.close()
-        database.close()
+        with contextlib.closing(database):
+            cluster.close()

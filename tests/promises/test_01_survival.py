@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -93,5 +94,5 @@ def test_the_database_server_is_killed(tmp_path):
                 clients.check(acknowledged)
         clients.check()
     finally:
-        env.close()
-        postgres.close()
+        with contextlib.closing(postgres):
+            env.close()
