@@ -164,6 +164,27 @@ def test_what_was_to_go_and_comes_late_goes(house):
     assert [state(house, made) for made in (late, vanished)] == ["deleting", "up"]
 
 
+@pytest.mark.parametrize("left", ["replanned", "relaunched", "forgotten"])
+def test_what_was_left_behind_and_comes_late_goes(house, left):
+    """Its deployment went on elsewhere, or anew, when its provider said that nothing of it was there. One that a person forgot is shown."""
+    made = machine(house, "creating")
+    if left == "replanned":
+        house.write(machines.replan, made["machine"], "full", {"provider": "azure", "region": "west", "flavor": "spot"})
+    elif left == "forgotten":
+        house.write(machines.forget, made["machine"], WHO)
+    else:
+        (job,) = house.write(jobs.take, "me", 9)
+        house.write(jobs.finish, job["id"], "me", "failed")
+        house.write(machines.gone, made["machine"], "why")
+        house.write(machines.relaunch, job["id"], WHO)
+    house.write(lambda tx: tx.run("UPDATE machine SET gone_at = gone_at - 1000"))
+    told(house, listed(made, "up"))
+    row = house.read(machines.get, made["machine"])
+    assert (row["state"], row["unknown"]) == ("up" if left == "forgotten" else "deleting", True)
+    others = [one for one in house.read(machines.find, {}, 9, None, False) if one["id"] != made["machine"]]
+    assert [one["state"] for one in others] == ["planned"] * (left != "forgotten"), "the one elsewhere is not touched"
+
+
 def test_young_machines_and_those_that_are_being_made_do_not_vanish(house):
     young, making = machine(house), machine(house, "creating")
     house.write(lambda tx: tx.run("UPDATE machine SET asked_at = ? WHERE id = ?", (tx.now, young["machine"])))

@@ -413,9 +413,19 @@ def unknown(tx: Transaction, provider: str, listed: Iterable[Mapping]) -> list[i
 
 
 def was_to_go(tx: Transaction, machine_id: int) -> bool:
-    """Whether a machine was destroyed, or its deployment failed: its provider may carry out late what it was asked for before."""
+    """Whether a machine was destroyed, or the attempt to deploy it failed: its provider may carry out late what it was asked for before.
+
+    One that never came up and whose deployment went on elsewhere, or was tried anew, has no such job any more.
+    """
     ended = "(kind = 'destroy' AND state = 'succeeded') OR (kind = 'deploy' AND state = 'failed')"
-    return tx.value(f"SELECT id FROM job WHERE machine_id = ? AND ({ended}) LIMIT 1", (machine_id,)) is not None
+    moved = (
+        "asked_at IS NOT NULL AND up_at IS NULL AND NOT EXISTS "
+        "(SELECT 1 FROM job WHERE machine_id = machine.id AND kind = 'deploy')"
+    )
+    return tx.value(
+        f"SELECT id FROM machine WHERE id = ? AND (({moved}) OR EXISTS "
+        f"(SELECT 1 FROM job WHERE machine_id = machine.id AND ({ended})))", (machine_id,),
+    ) is not None  # fmt: skip
 
 
 def _adopt(tx: Transaction, provider: str, machine: Mapping) -> int:
