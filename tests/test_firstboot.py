@@ -14,6 +14,7 @@ from pathlib import Path
 import onefile
 import pytest
 import yaml
+from clouds.http import Answer, Cloud
 from env import START_SECONDS, Env, Process
 from scitq.cloud.provider import Start
 from scitq.errors import InvalidRequest
@@ -264,10 +265,29 @@ def test_it_is_fetched_whole_and_executable(site, tmp_path):
         assert stat.S_IMODE(fetch.target.stat().st_mode) == 0o755 and not (tmp_path / "got.pyz.part").exists()
 
 
-def test_another_file_than_the_one_named_is_not_kept(site, tmp_path):
+class Liar(Cloud):
+    """It names another file than it gives."""
+
+    def answer(self, request):
+        return Answer(200, {"not": "what was named"}, {"X-Scitq-Sha256": "e" * 64})
+
+
+def test_another_file_than_the_one_named_is_not_kept(tmp_path):
+    liar, found = Liar(), hashlib.sha256(b'{"not": "what was named"}').hexdigest()
+    try:
+        with Fetch(tmp_path, liar.url, "token", "f" * 64) as fetch:
+            fetch.until_it_says(f"its sha256 is {found}, and should be {'f' * 64}; trying again")
+            assert not fetch.target.exists()
+    finally:
+        liar.close()
+
+
+def test_a_server_that_was_upgraded_while_the_machine_boots_is_believed(site, tmp_path):
+    """What it has now is what it names now; else the machine would be given up, and another one paid for."""
     with Fetch(tmp_path, site.url, site.booted["token"], "f" * 64) as fetch:
-        fetch.until_it_says(f"its sha256 is {site.sha256}, and should be {'f' * 64}; trying again")
-        assert not fetch.target.exists()
+        assert fetch.process.wait(START_SECONDS) == 0, fetch.log.read_text()
+        assert fetch.target.read_bytes() == site.one_file.read_bytes()
+        assert fetch.log.read_text() == f"scitq: the server has another version by now: {site.sha256}\n"
 
 
 def test_a_refused_token_is_told_and_not_shown(site, tmp_path):
