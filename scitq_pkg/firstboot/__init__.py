@@ -3,6 +3,8 @@
 It writes files and starts one service, `scitq-boot`, whose steps are the scripts beside this module: they make scratch, swap,
 docker and the rest, fetch the one file from the server and start the worker. The service runs at every start of the machine; what
 is done already is not done again. Secrets are in files of root alone, in no words of a command, no variable and no log.
+
+Every server imports this to check its configuration: what only a document takes is imported when one is made.
 """
 
 from __future__ import annotations
@@ -11,14 +13,12 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 
 from ..address import server_url
 from ..cloud.provider import Start
 from ..errors import InvalidRequest
 from ..protocol import WORKER_NAME
-from .document import dumped, environment_file
 
 SCRATCH = "/scratch"
 MOST_BYTES = 64 * 1024 - 1  # of the document in base64: what OpenStack and Azure take
@@ -37,6 +37,8 @@ def user_data(start: Start, deployment: Mapping) -> str:
 
     Raises InvalidRequest that names the key of the configuration that is wrong, or whose file cannot be read.
     """
+    from .document import dumped
+
     if not re.fullmatch(WORKER_NAME, start.worker):
         raise InvalidRequest(f"{start.worker!r:.120} cannot be the name of a worker", field="name")
     text = dumped(
@@ -66,6 +68,10 @@ def check(deployment: Mapping) -> None:
 
 
 def _own_files(start: Start, deployment: Mapping) -> list[dict]:
+    from importlib.resources import files
+
+    from .document import environment_file
+
     scripts = files(__name__) / "scripts"
     made = [_file(f"{_LIBRARY}/{name}", (scripts / name).read_text("utf-8"), _PROGRAM) for name in _STEPS]
     made += [_file(f"/etc/systemd/system/{name}", (scripts / name).read_text("utf-8"), _PLAIN) for name in _UNITS]
