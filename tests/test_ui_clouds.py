@@ -1,7 +1,8 @@
-"""The web UI's pages of machines in a real browser: deployed, followed, destroyed, by jobs on this machine; budgets, recruiters."""
+"""The web UI's pages of machines in a real browser: deployed, followed, destroyed, by jobs on this machine; budgets, recruiters, notifiers."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 
@@ -11,7 +12,8 @@ from browser import check_look, row
 from env import Env
 from hands import Hands
 from machines import Site
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
+from receivers import Receiver
 
 HOSTILE = '<img src=x onerror="window.owned=1"> \u202e${7*7} javascript:alert(1)'
 
@@ -20,6 +22,7 @@ HOSTILE = '<img src=x onerror="window.owned=1"> \u202e${7*7} javascript:alert(1)
 def site(tmp_path_factory):
     env = Env(tmp_path_factory.mktemp("clouds"))
     env.variables["SCITQ_ONE_FILE"] = str(onefile.make(env.directory / "scitq.pyz"))  # what workers are upgraded to
+    env.variables |= {"SCITQ_WEBHOOK_HOST": "127.0.0.1", "SCITQ_SMTP": "127.0.0.1:9"}  # where nobody takes mail
     made = Site(env, reconcile="2s")
     made.there.mkdir()
     made.until_quiet()  # it has asked its providers for their flavors
@@ -235,3 +238,49 @@ def test_recruiters_are_made_changed_and_deleted(tab, site, batch):
     agree(page, "Delete")
     expect(page.get_by_text("A recruiter takes workers that idle elsewhere")).to_be_visible()
     assert site.env.items("/recruiters", batch=batch) == []
+
+
+def test_notifiers_are_made_and_deleted(tab, site, batch):
+    (task,) = site.env.create({"command": "true", "batch": batch})
+    hands = Hands(site.env, batch, batch)
+    site.env.until(lambda: hands.sync() and hands.held, what="the task is held")
+    tab.allow("400")  # of an address that is none
+    page = tab.visit(f"batches/{batch}")
+    table = page.get_by_role("table", name=f"Notifiers of {batch}")
+
+    def add(target: str) -> None:
+        page.get_by_role("button", name="Add a notifier").click()
+        order(page, **{"Mail address, or URL of a webhook": target})
+
+    with contextlib.closing(Receiver()) as receiver:
+        add("hooks.example.org/T0")
+        page.get_by_role("dialog").get_by_role("button", name="Add").click()
+        expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("webhook")
+        check_look(page)
+        order(page, **{"Mail address, or URL of a webhook": receiver.url, "Tell when more tasks failed than": "2"})
+        agree(page, "Add")
+        expect(row_of(table, str(receiver.port))).to_contain_text("when it is done, when more than 2 tasks failed")
+        assert "geheim" not in page.content()
+        add("ann@example.org")
+        agree(page, "Add")
+        site.env.api("POST", "/notifiers", {"batch": batch, "mail": "eve@example.org", "done": False, "failures": 0, "origin": HOSTILE})
+        expect(row_of(table, "eve@example.org")).to_contain_text("of <img src=x")
+        expect(table.get_by_text("none yet")).to_have_count(3)
+        hands.end(task)
+        expect(row_of(table, str(receiver.port))).to_contain_text("done, sent")
+        assert [body["event"] for body in receiver.bodies] == ["done"]
+    expect(row_of(table, "ann@example.org")).to_contain_text(re.compile(r"done, on its way after \d+ attempt"))
+    table.get_by_role("button", name="Delete notifier of ann@example.org").click()
+    expect(page.get_by_role("dialog")).to_contain_text("ann@example.org is told nothing more")
+    check_look(page)
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert len(site.env.items("/notifiers", batch=batch)) == 3
+    table.get_by_role("button", name="Delete notifier of ann@example.org").click()
+    agree(page, "Delete")
+    expect(row_of(table, "ann@example.org")).to_have_count(0)
+    assert [row["kind"] for row in site.env.items("/notifiers", batch=batch)] == ["webhook", "mail"]
+    assert page.evaluate("window.owned") is None
+
+
+def row_of(table: Locator, words: str) -> Locator:
+    return table.locator("tbody tr", has_text=words)

@@ -12,6 +12,7 @@ import { deploy } from "./deploy.js";
 import { editAndRelaunch } from "./edit.js";
 import { failureTable } from "./failures.js";
 import { named } from "./hidden.js";
+import { notifiers } from "./notifiers.js";
 import { recruiters } from "./recruiters.js";
 import { live } from "./live.js";
 import { drawing, refresher } from "./refresh.js";
@@ -41,6 +42,7 @@ class View {
     this.parts = {};
     this.failures = failureTable(name, editAndRelaunch);
     this.recruiters = recruiters(ctx, name, this.toldBy("recruiters"));
+    this.notifiers = notifiers(ctx, name, this.toldBy("notifiers"));
   }
 
   start() {
@@ -88,8 +90,9 @@ class View {
       el("div", { class: "side-by-side" }, section("durations", "How long tasks took"), section("memory", "Memory")),
       section("timeline", "What ran when", this.spanChoice()),
       el("div", { class: "side-by-side" }, section("steps", "Steps"), section("workers", "Workers", this.deployButton())),
-      section("recruiters", "Recruiters", this.recruiters.button));
-    replace(this.parts.recruiters, this.recruiters.node);
+      section("recruiters", "Recruiters", this.recruiters.button),
+      section("notifiers", "Notifiers", this.notifiers.button));
+    for (const name of ["recruiters", "notifiers"]) replace(this.parts[name], this[name].node);
     replace(this.parts.report, this.failures.node);
     this.draw = { timeline: drawing(this.ctx, this.parts.timeline), durations: drawing(this.ctx, this.parts.durations) };
     for (const name of ["report", "steps"]) show(this.parts[`${name}-section`], false);
@@ -212,7 +215,7 @@ function workersInWords({ workers, slots: number }) {
 function timeLeft(row) {
   if (row.stopped) return "stopped: no end in sight";
   if (row.eta_seconds) return [el("b", { text: range(row.eta_seconds) }), " left"];
-  return el("span", { class: "muted", text: row.workers ? "time left: not known yet" : "no worker: no end in sight" });
+  return el("span", { class: "muted", text: row.workers && row.slots !== 0 ? "time left: not known yet" : "no end in sight" });
 }
 
 function stateCard(batch, state) {

@@ -4,11 +4,12 @@ import { get } from "./api.js";
 import { el, replace, show } from "./dom.js";
 import { when } from "./format.js";
 import { named } from "./hidden.js";
+import { live } from "./live.js";
 import { refresher } from "./refresh.js";
 import { link, setQuery } from "./router.js";
 import { table } from "./table.js";
 
-const OBJECTS = ["task", "batch", "worker", "token", "server"];
+const OBJECTS = ["task", "batch", "worker", "recruiter", "notifier", "job", "token", "server"];
 const PAGE = 50;
 const LEAST_MS = 5000;
 const TYPED_MS = 350;
@@ -106,15 +107,20 @@ const columns = [
 
 function which(row) {
   const isGone = row.action.endsWith(".delete");
-  const shown = row.ids.slice(0, NAMED).map((id) => [isGone ? null : addressOf(row.object, id), named(String(id))]);
+  const shown = row.ids.slice(0, NAMED).map((id) => [isGone ? null : addressOf(row.object, id), named(wordOf(row.object, id))]);
   const parts = shown.flatMap(([address, text], index) => [index ? ", " : null, address ? link(address, text) : text]);
   return el("span", null, parts, row.ids.length > NAMED ? ` and ${row.ids.length - NAMED} more` : null);
+}
+
+/** The name of a worker says more than its number. */
+function wordOf(object, id) {
+  return (object === "worker" && live.workers.get(id)?.name) || String(id);
 }
 
 function addressOf(object, id) {
   if (object === "batch") return `/batches/${encodeURIComponent(id)}`;
   if (object === "task") return String(id).includes("-") ? `/tasks?ids=${id}` : `/tasks/${id}`;
-  return object === "worker" ? `/workers/${id}` : null;
+  return ["worker", "job"].includes(object) ? `/${object}s/${id}` : null;
 }
 
 function detail(row) {

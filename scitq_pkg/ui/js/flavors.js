@@ -62,12 +62,12 @@ function choose({ elements }, { provider, region, name }) {
 
 /** "b3-8 of ovh in GRA11". */
 export function placeOf({ provider, region, flavor }) {
-  return [flavor, provider && `of ${provider}`, region && `in ${region}`].filter(Boolean).map(named).join(" ");
+  return [flavor, provider && (flavor ? `of ${provider}` : provider), region && `in ${region}`].filter(Boolean).map(named).join(" ");
 }
 
 /** "€0.42 in 3 h 12 min", with the price of an hour. */
 export function spent({ cost, hours, price, currency }) {
   const time = duration(3600 * (hours ?? 0));
   if (cost === null || cost === undefined) return hours ? time : "–";
-  return el("span", { title: price ? `${hourly({ price, currency })} an hour` : null }, `${money(cost, currency)} in ${time}`);
+  return el("span", { title: price ? `${hourly({ price, currency })} an hour` : null }, `${money(cost, currency)} `, el("span", { class: "nowrap", text: `in ${time}` }));
 }

@@ -116,7 +116,7 @@ function states(row) {
 function timeLeft(row) {
   if (sum(row.counts, AHEAD) === 0) return el("span", { class: "muted" }, "–");
   if (row.eta_seconds) return range(row.eta_seconds);
-  const why = row.stopped ? "stopped" : !row.slots ? "no worker" : "not known yet";
+  const why = row.stopped ? "stopped" : row.slots ? "not known yet" : row.workers ? "no fit worker" : "no worker";
   const title = why === "not known yet" ? "Nothing of this batch has succeeded yet that could tell how long it takes" : null;
   return el("span", { class: "muted", title }, why);
 }
