@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ports import free_port
@@ -49,7 +49,7 @@ class Process:
         self.variables = {**env.variables, **(variables or {})}
         self.log = env.directory / f"{name}.log"
         self.ended_by_test = False
-        self.program = PROGRAM  # another copy of it, or one under a tracer, for the next start
+        self.program = env.program  # another copy of it, or one under a tracer, for the next start
         self.start()
 
     def start(self) -> None:
@@ -179,6 +179,7 @@ class Env:
     def __init__(self, directory: Path, database: str | None = None):
         self.directory, self.database = directory, database
         self.mark = uuid.uuid4().hex
+        self.program = PROGRAM  # that its processes run, save short commands
         self.orphans_expected = False  # set by a test that kills a keeper on purpose
         self.crashes_expected = False  # set by a test in which a log may hold a traceback
         self.processes: list[Process] = []
@@ -416,6 +417,16 @@ class Env:
             if time.monotonic() > deadline:
                 raise AssertionError(f"cannot be killed: {left}")
             time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def started(words: list[str], **options) -> Iterator[subprocess.Popen]:
+    """A process of whatever kind, killed at the end if it is still there: `Popen` itself would wait for it, for ever."""
+    with subprocess.Popen(words, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _trouble(function: Callable[[], object]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,9 +51,23 @@ def copied_program(directory: Path) -> list[str]:
     """How to start a copy of the checkout under test, which may be changed; it is made in this directory unless it is there."""
     checkout = Path(PROGRAM[-1]).parent if PROGRAM[-1].endswith(".py") else ROOT
     if not directory.exists():
-        shutil.copytree(checkout / "scitq_pkg", directory / "scitq_pkg", ignore=shutil.ignore_patterns("__pycache__"))
+        unfinished = shutil.ignore_patterns("*.pyc.*")
+        shutil.copytree(checkout / "scitq_pkg", directory / "scitq_pkg", ignore=unfinished)  # compiled: that would take a second
         shutil.copy(checkout / "scitq.py", directory)
     return [sys.executable, str(directory / "scitq.py")]
+
+
+def changed_program(directory: Path, constants: dict[str, dict[str, float]]) -> list[str]:
+    """As `copied_program`, with other values of constants of its modules (`worker/service`): the same with shorter times."""
+    program = copied_program(directory)
+    for module, values in constants.items():
+        file = directory / "scitq_pkg" / f"{module}.py"
+        text = file.read_text()
+        for name, value in values.items():
+            text, count = re.subn(rf"^{name} = [\d.]+", f"{name} = {value}", text, flags=re.MULTILINE)
+            assert count == 1, f"{module} has no {name}"
+        file.write_text(text)
+    return program
 
 
 def ready_or_dead(server: ServerProcess, seconds: float = 60.0) -> bool:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from env import PROGRAM
+from env import PROGRAM, started
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scitq.cli import launch, options
@@ -303,12 +303,12 @@ def test_ctrl_c_leaves_the_task_running(lab):
 
 
 def test_a_reader_that_goes_away_stops_the_waiting(lab):
-    with subprocess.Popen(
+    with started(
         [*PROGRAM, "launch", "--wait", "yes"], env=lab.variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as waiting:
         waiting.stdout.read(10)
         waiting.stdout.close()
-        assert waiting.wait(20) == 0
+        assert waiting.wait(60) == 0
     task = lab.items("/tasks", state="running")[-1]["id"]
     lab.api("POST", "/tasks/cancel", {"ids": [task]})
     lab.wait_state(task, "canceled")
@@ -348,7 +348,7 @@ def test_a_lost_answer_and_a_killed_server_queue_the_task_once(env):
     process = env.server()
     relay = env.relay()
     relay.silent = {"down"}
-    with subprocess.Popen(
+    with started(
         [*PROGRAM, "launch", "-s", relay.url, "-b", "nobody", "true"], env={**env.variables, "SCITQ_TOKEN": env.token},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as launching:  # fmt: skip

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from env import PROGRAM, Env
+from env import PROGRAM, Env, started
 from scitq.keeper.processes import process
+from strikes import changed_program
 
 
 def keeper_of(env: Env) -> int:
@@ -292,12 +293,12 @@ def test_another_process_is_not_mistaken_for_the_command(env, forged):
 def test_ends_with_its_parent(env):
     env.server()
     command = [*PROGRAM, "worker", env.url, "2", "--name", "child", "--scratch", str(env.directory / "s"), "--stop-with-parent"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env.variables) as worker:
+    with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env.variables) as worker:
         assert worker.stdout.readline().startswith("worker child (id 1)")
         [task] = env.create("sleep 1008")
         env.wait_state(task, "running")
         worker.stdin.close()
-        assert worker.wait(10) == 0
+        assert worker.wait(60) == 0
     assert not commands(env, "sleep 1008")
     assert env.executions(task)[0]["state"] == "lost" and env.state(task) == "pending"
     env.until(lambda: not env.leftovers().keys() - {env.processes[0].pid})
@@ -440,6 +441,7 @@ def test_a_full_disk_takes_no_work_until_there_is_room(env):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(scratch)], capture_output=True).returncode:
         pytest.skip("mounting is not possible here")
     try:
+        env.program = changed_program(env.directory / "copy", {"protocol": {"POLL_SECONDS": 1.0}})
         env.server()
         worker = env.worker(1, scratch=scratch)
         (scratch / "big").write_bytes(b"x" * 7_000_000)

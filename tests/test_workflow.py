@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from env import ROOT
+from env import ROOT, started
 from scitq.errors import InvalidRequest, NotFound
 from scitq.lib import Server
 from scitq.workflow import Summary, Workflow, shell_code
@@ -194,7 +194,7 @@ def test_a_killed_script_leaves_its_tasks_and_finds_them(lab, batch, tmp_path):
     lab.until(lambda: tasks(lab, batch).get("hold/h", {}).get("state") == "running", what="its task runs")
     script.send_signal(signal.SIGKILL)
     script.communicate()
-    with subprocess.Popen(words, **options, stdout=subprocess.PIPE) as script:
+    with started(words, **options, stdout=subprocess.PIPE) as script:
         assert b"2 tasks: 2 as they were" in script.stdout.readline()
         script.send_signal(signal.SIGINT)
         assert b"Traceback" not in script.stderr.read() and script.wait() == 130

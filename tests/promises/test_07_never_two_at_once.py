@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import signal
 import threading
 import time
@@ -20,7 +19,7 @@ from env import PROGRAM, Env
 from scitq.errors import ScitqError
 from scitq.protocol import FINAL
 from scitq.transport import Connection
-from strikes import copied_program
+from strikes import changed_program, copied_program
 
 WATCHED = """
 exec 9>>"$WATCH/$SCITQ_TASK_ID"
@@ -103,33 +102,16 @@ def test_given_back_while_it_starts(env):
 
 # --- a worker that nobody hears -----------------------------------------------------------------------------------------------
 
-QUICKER = {"OFFLINE_SECONDS": 4.0, "START_LEASE_SECONDS": 2.0, "POLL_SECONDS": 1.0}
-
-
-def quicker_program(directory: Path) -> list[str]:
-    """The program with shorter times, in the same proportions."""
-    program = copied_program(directory)
-    protocol = directory / "scitq_pkg" / "protocol.py"
-    text = protocol.read_text()
-    for name, seconds in QUICKER.items():
-        text, count = re.subn(rf"^{name} = [\d.]+", f"{name} = {seconds}", text, flags=re.MULTILINE)
-        assert count == 1
-    protocol.write_text(text)
-    return program
+QUICKER = {"protocol": {"OFFLINE_SECONDS": 4.0, "START_LEASE_SECONDS": 2.0, "POLL_SECONDS": 1.0}}
 
 
 @pytest.mark.slow
 def test_a_worker_cut_off_does_not_start_what_was_given_to_another(env):
     """It holds a prefetched task; when its slot gets free it has not heard of the server for too long to start it."""
-    server, watch = env.server(), Watch(env)
-    server.stop()
-    server.program = quicker_program(env.directory / "quicker")
-    server.start()
-    relay = env.relay()
+    env.program = changed_program(env.directory / "quicker", QUICKER)
+    env.server()
+    watch, relay = Watch(env), env.relay()
     cut_off = env.worker(1, "--prefetch", "1", server=relay.url)
-    cut_off.stop()
-    cut_off.program = server.program
-    cut_off.start()
     go = env.directory / "go"
     first, second = env.create(*[watch.spec(f"while [ ! -e {go}{n} ]; do sleep 0.05; done") for n in (1, 2)])
     env.wait_state(first, "running")

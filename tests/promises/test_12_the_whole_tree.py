@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import sys
 import time
 from pathlib import Path
 
 import pytest
 from env import Env, stands_still
-from strikes import copied_program
+from strikes import changed_program
 
 GRACE_SECONDS = 2.0
 LATE_SECONDS = 5.0  # of a machine under load
@@ -58,15 +57,9 @@ def living(word: str) -> list[int]:
 def brisk(tmp_path_factory):
     """A server and a worker of twelve slots whose grace is short."""
     env = Env(tmp_path_factory.mktemp("brisk"))
-    program = copied_program(env.directory / "copy")
-    protocol = env.directory / "copy" / "scitq_pkg" / "protocol.py"
-    text, count = re.subn(r"(?m)^KILL_GRACE_SECONDS = [\d.]+", f"KILL_GRACE_SECONDS = {GRACE_SECONDS}", protocol.read_text())
-    assert count == 1
-    protocol.write_text(text)
-    for process in (env.server(), env.worker(12)):
-        process.stop()
-        process.program = program
-        process.start()
+    env.program = changed_program(env.directory / "copy", {"protocol": {"KILL_GRACE_SECONDS": GRACE_SECONDS}})
+    env.server()
+    env.worker(12)
     yield env
     env.close()
 
