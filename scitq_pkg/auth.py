@@ -100,6 +100,8 @@ def forget_token(server: str) -> str:
 
 
 def _change_tokens(change) -> str:
+    from .durable import write_whole  # only writers need it
+
     directory = config_directory()
     os.makedirs(directory, mode=0o700, exist_ok=True)
     _check_private(directory, os.lstat(directory), others_may_read=True)
@@ -107,21 +109,8 @@ def _change_tokens(change) -> str:
     with _locked(os.path.join(directory, "tokens.lock")):
         tokens = load_tokens()
         change(tokens)
-        _write_private(path, json.dumps(tokens, indent=1).encode() + b"\n")
+        write_whole(path, json.dumps(tokens, indent=1).encode() + b"\n", 0o600)
     return path
-
-
-def _write_private(path: str, content: bytes) -> None:
-    """Replaces a 0600 file in one step: a reader sees the old or the new one, a crash leaves one of them."""
-    beside = f"{path}.{os.getpid()}"
-    with contextlib.suppress(FileNotFoundError):  # left by a process of this id that was killed
-        os.unlink(beside)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def _check_private(path: str, status: os.stat_result, others_may_read: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from itertools import chain, islice
 from pathlib import Path
@@ -30,15 +31,28 @@ def sync(path: Path | str) -> None:
 
 
 def write_whole(path: Path | str, content: bytes, mode: int = 0o666) -> None:
-    """Makes or replaces a file in one step, and returns when it is on disk: readers see the old or the new. Raises OSError."""
+    """Makes or replaces a file in one step, and returns when it is on disk: readers see the old or the new.
+
+    Raises OSError; then the file is as it was, and nothing lies beside it.
+    """
     beside = f"{path}.{os.getpid()}"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    os.replace(beside, path)
+    _forget(beside)  # left by a process of this id that was killed
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(beside, path)
+    except OSError:
+        _forget(beside)
+        raise
     sync(os.path.dirname(os.path.abspath(path)))
+
+
+def _forget(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # as it mostly is
+        os.unlink(path)
 
 
 def _sync_disk_of(folder: Path) -> bool:

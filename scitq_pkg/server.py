@@ -26,6 +26,7 @@ from .api.readiness import Readiness
 from .api.trouble import Trouble
 from .cloud.config import checked
 from .deployer import Deployer
+from .durable import write_whole
 from .errors import InvalidRequest, ScitqError, StorageFull, Unavailable
 from .notifying import Notifying, Sender
 from .settings import Settings
@@ -129,7 +130,7 @@ class Server:
         self.monitor.start()
         self.notifying.start()
         self.deployer.start()
-        _write_whole(self.settings.data / "server.json", {"url": self.url, "pid": os.getpid(), "version": __version__})
+        _write(self.settings.data / "server.json", {"url": self.url, "pid": os.getpid(), "version": __version__})
         self.http.start(SPARE_THREADS)
         log.info("serving %s", self.url)
 
@@ -229,11 +230,8 @@ def _make_directory(path: Path) -> None:
         raise Unavailable(f"the data directory {path} cannot be made: {error.strerror}; give another with --data") from None
 
 
-def _write_whole(path: Path, content: dict) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
+def _write(path: Path, content: dict) -> None:
     try:
-        beside.write_text(json.dumps(content) + "\n")
-        os.replace(beside, path)
+        write_whole(path, json.dumps(content).encode() + b"\n")
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise StorageFull(f"{path} cannot be written ({error.strerror}): make room there, or give another --data") from None

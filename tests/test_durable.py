@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from disks import powered
 from scitq.archive import gunzip, untar, unzip
-from scitq.durable import FEW, settle
+from scitq.durable import FEW, settle, write_whole
 from scitq.resources import Resources
 
 URI = "s3://bucket/resource/"
@@ -88,3 +88,14 @@ def test_a_resource_that_is_remembered_is_there(tmp_path, many):
 def test_names_that_lead_nowhere_do_not_matter(tmp_path):
     (tmp_path / "to-nothing").symlink_to(tmp_path / "nothing")
     settle(tmp_path)
+
+
+def test_a_file_is_replaced_whole_with_its_rights_or_not_at_all(tmp_path):
+    """Whatever a process of this id left beside it when it was killed."""
+    (tmp_path / f"kept.{os.getpid()}").write_text("half of an older on")
+    write_whole(tmp_path / "kept", b"new", 0o600)
+    assert (tmp_path / "kept").read_bytes() == b"new" and (tmp_path / "kept").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "folder", b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "folder"}

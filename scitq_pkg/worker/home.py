@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 
+from ..durable import write_whole
 from ..errors import Conflict, InvalidRequest, NotAllowed
 from ..keeper import WORKER_LOCK_FILE
 from ..protocol import WORKER_NAME
@@ -90,12 +91,7 @@ class Home:
         """Notes it, in a 0600 file that is replaced in one step. Raises NotAllowed when the disk does not take it."""
         path = os.path.join(self.path, WORKER_FILE)
         try:
-            fd = os.open(path + ".part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:
-                json.dump(noted, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(path + ".part", path)
+            write_whole(path, json.dumps(noted).encode(), 0o600)
         except OSError as error:
             raise NotAllowed(f"{path} cannot be written: {error.strerror}: make room, or give another --scratch") from None
 
