@@ -201,9 +201,9 @@ def _ask_gpus() -> list[dict] | None:
             timeout=10,
             check=True,
         ).stdout
-    except (OSError, subprocess.SubprocessError):  # a driver without a device, or a hanging one
+        return [_gpu(line) for line in said.strip().splitlines()]
+    except (OSError, subprocess.SubprocessError, ValueError):  # a driver without a device, a hanging one, or one that complains
         return None
-    return [_gpu(line) for line in said.strip().splitlines()]
 
 
 def _gpu(line: str) -> dict:

@@ -67,6 +67,14 @@ def test_gpus_are_shared_by_slots(devices, slots, shares):
     assert [machine.share_devices(devices, slot, slots) for slot in range(slots)] == shares
 
 
+@pytest.mark.parametrize("said", ["No devices were found", "0, a, b, 1, 2, 3", "x, NVIDIA H200, 12, 1024, 143771"])
+def test_a_driver_that_complains_is_as_good_as_none(tmp_path, monkeypatch, said):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{said}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert "gpus" not in machine.Meter(str(tmp_path)).measure()
+
+
 def test_a_spec_is_for_nobody_elses_eyes(tmp_path):
     one = accept(tmp_path, env={"SECRET": "x"})
     assert os.stat(os.path.join(one.directory, "spec.json")).st_mode & 0o777 == 0o600

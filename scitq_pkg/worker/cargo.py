@@ -92,14 +92,16 @@ class Cargo:
             await asyncio.wait_for(self._fetch(one), seconds)
             if one.cache_key and one.cache_key != await self._key_if_told(one):
                 one.cache_key = None  # something changed while it was fetched: what comes of it is no known thing's
-        except asyncio.TimeoutError:
-            one.fetch_failed(f"its inputs and resources took longer than {seconds:g} s (download_timeout)")
         except EngineAway as error:
             one.give_back(str(error))
         except (TransferFailed, ValueError) as error:
             one.fetch_failed(str(error))
-        except OSError as error:
-            one.give_back(f"its worker could not put its inputs in place: {error.strerror}: {error.filename}")
+        except (asyncio.TimeoutError, OSError) as error:
+            by_us = isinstance(error, asyncio.TimeoutError) and getattr(error, "errno", None) is None  # a disk may time out too
+            if by_us and seconds is not None:
+                one.fetch_failed(f"its inputs and resources took longer than {seconds:g} s (download_timeout)")
+            else:
+                one.give_back(f"its worker could not put its inputs in place: {error.strerror}: {error.filename}")
         else:
             one.fetched = True
         self._done(one)

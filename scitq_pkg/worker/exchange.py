@@ -16,7 +16,7 @@ from .. import __version__, program
 from ..errors import Conflict, NotAllowed, NotFound, ScitqError, TooLarge
 from ..keeper.processes import boot_seconds
 from ..machine import Meter
-from ..protocol import API, POLL_SECONDS, START_LEASE_SECONDS, SYNC_OUTPUT_BYTES, SyncAnswer, SyncRequest
+from ..protocol import API, POLL_SECONDS, SYNC_OUTPUT_BYTES, SyncAnswer, SyncRequest
 from ..transport import Connection, raise_for
 from ..wire import SYNC_CONTENT_TYPE, decode_answer, encode_request
 from .errand import Errand
@@ -30,6 +30,7 @@ SLOWEST_BYTES_PER_SECOND = 2**15  # the time that its output takes on a slow lin
 SLACK_SECONDS = 15.0  # beyond the time that a poll is held
 LONGEST_PAUSE_SECONDS = 30.0  # between tries to reach a server that is away
 STATS_SECONDS = 10.0
+MEASURE_SECONDS = 1.0  # that a request waits for them; later ones take what comes late
 _LEAST_OUTPUT_BYTES = 64 * 1024
 
 
@@ -48,7 +49,8 @@ class Exchange:
         self._url, self._token, self._own_path = url, token, f"{API}/workers/{worker_id}"
         self._path = f"{self._own_path}/sync"
         self._polls, self._reports = (Connection(url, token), Errand("polls")), (Connection(url, token), Errand("reports"))
-        self._measures = Errand("measures")
+        self._measures, self._lookups = Errand("measures"), Errand("lookups")
+        self._measuring: asyncio.Future | None = None
         self._meter, self._note = meter, note
         self._incarnation, self._build = os.urandom(12).hex(), program.build()
         self._sequence = self._newest = 0
@@ -119,7 +121,7 @@ class Exchange:
         """The outputs of an equal task that succeeded; None if there is none, or the server cannot be asked now."""
         connection = Connection(self._url, self._token)
         try:
-            answer = await self._measures.do(connection.request, "GET", f"{self._own_path}/cache/{key}", timeout=REPORT_SECONDS)
+            answer = await self._lookups.do(connection.request, "GET", f"{self._own_path}/cache/{key}", timeout=REPORT_SECONDS)
             return raise_for(answer).json()
         except ScitqError:
             return None
@@ -176,11 +178,11 @@ class Exchange:
         self._try_at = time.monotonic() + longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret: it spreads the workers
         self.changed(True)
 
-    def _answered(self, sent: float) -> None:
+    def _answered(self, sent: float, lease: float) -> None:
         if self._failures >= 2:
             self._note("the server is back")
         self._failures, self._try_at = 0, 0.0
-        self.workload.start_until = max(self.workload.start_until, sent + START_LEASE_SECONDS)
+        self.workload.start_until = max(self.workload.start_until, sent + lease)
 
     # --- one request ----------------------------------------------------------------------------------------------
 
@@ -199,7 +201,7 @@ class Exchange:
         timeout = wait + SLACK_SECONDS if wait else REPORT_SECONDS + len(body) / SLOWEST_BYTES_PER_SECOND
         sent = boot_seconds()
         answer = await errand.do(_post, connection, self._path, body, timeout)
-        self._answered(sent)
+        self._answered(sent, answer.lease)
         if answer.sequence <= self._newest:
             return  # overtaken: a newer answer was taken already
         self._newest, self._seen = answer.sequence, answer.digest
@@ -219,10 +221,14 @@ class Exchange:
         if now < self._stats_at + STATS_SECONDS and self._stats_at:
             return None
         self._stats_at = now
-        try:
-            return await asyncio.wait_for(self._measures.do(self._meter.measure), 1.0)
-        except asyncio.TimeoutError:
+        if self._measuring is None:
+            self._measuring = asyncio.ensure_future(self._measures.do(self._meter.measure))
+            await asyncio.wait((self._measuring,), timeout=MEASURE_SECONDS)
+        measuring = self._measuring
+        if measuring is None or not measuring.done():
             return None
+        self._measuring = None
+        return measuring.result()
 
 
 def _post(connection: Connection, path: str, body: bytes, timeout: float) -> SyncAnswer:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import shutil
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine
 
 from .. import machine
@@ -65,7 +66,7 @@ class Workload:
         self.runner: Runner | None = None
         self.greeted = asyncio.Event()  # the keeper's hello is settled
         self._changed = changed
-        self._kept: list[str] = []
+        self._kept: deque[str] = deque()  # directories of failed executions, the oldest first
         self._unprobed: set[int] = set()  # of an older process: how much the server has of them is not known
         self._room_problem: str | None = None
         self._background: set[asyncio.Task] = set()
@@ -83,7 +84,8 @@ class Workload:
 
     def adopt(self) -> None:
         """Takes over what an older process of this worker left; the keeper's hello then tells what of it runs."""
-        held, self._kept, rubbish = find_leftovers(self.base)
+        held, kept, rubbish = find_leftovers(self.base)
+        self._kept.extend(kept)
         for path in rubbish:
             self._discard(path)
         for one in held:
@@ -374,8 +376,8 @@ class Workload:
     def prune(self) -> None:
         """Removes the oldest kept directories when they are many or the disk fills."""
         self.cargo.prune()
-        while self._kept and (len(self._kept) > KEPT_AT_MOST or machine.free_share(self.base) < KEPT_FREE_SHARE):
-            _remove_tree(self._kept.pop(0))
+        if _wants_room(self._kept, self.base):
+            self._janitor.post(_make_room, self._kept, self.base)
 
     # --- starting -------------------------------------------------------------------------------------------------
 
@@ -538,6 +540,16 @@ class Workload:
             elif one.live and one.state != UPLOADING:
                 one.give_back("its worker was stopped")
         self._changed(True)
+
+
+def _wants_room(kept: deque[str], base: str) -> bool:
+    return bool(kept) and (len(kept) > KEPT_AT_MOST or machine.free_share(base) < KEPT_FREE_SHARE)
+
+
+def _make_room(kept: deque[str], base: str) -> None:
+    """In the janitor's thread: the loop goes on to answer the server however large they are."""
+    while _wants_room(kept, base):
+        _remove_tree(kept.popleft())
 
 
 def _remove_tree(path: str) -> None:
