@@ -33,7 +33,6 @@ LOST = "lost"  # executions only: ended for a reason outside the task
 
 TASK_STATES = (WAITING, PENDING, ASSIGNED, ACCEPTED, RUNNING, UPLOADING, SUCCEEDED, FAILED, CANCELED)
 EXECUTION_STATES = (ASSIGNED, ACCEPTED, RUNNING, UPLOADING, SUCCEEDED, FAILED, CANCELED, LOST)
-NOT_STARTED = (ASSIGNED, ACCEPTED)  # an execution that may still be given back
 LIVE = (ASSIGNED, ACCEPTED, RUNNING, UPLOADING)  # an execution that some worker holds
 FINAL = (SUCCEEDED, FAILED, CANCELED)  # a task that nothing but a person will change
 ENDED = (SUCCEEDED, FAILED, CANCELED, LOST)  # an execution that nothing will change

@@ -66,10 +66,6 @@ class Runner(asyncio.Protocol):
                     started_at = now
             await asyncio.sleep(0.01)
 
-    @property
-    def connected(self) -> bool:
-        return self._transport is not None
-
     def _start(self) -> None:
         log = os.open(LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600, dir_fd=self._base)
         self._log_size = os.fstat(log).st_size

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
             name=options.name, scratch=options.scratch,
             concurrency=options.concurrency, prefetch=options.prefetch, batch=options.batch, permanent=options.permanent,
             flavor=options.flavor, provider=options.provider, region=options.region,
-            engine=options.engine, stop_with_parent=options.stop_with_parent, verbose=options.verbose,
+            engine=options.engine, stop_with_parent=options.stop_with_parent,
         )
     )  # fmt: skip
 

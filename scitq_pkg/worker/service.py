@@ -22,7 +22,7 @@ from ..transport import Connection, not_ours, raise_for
 from . import eviction
 from .errand import Errand
 from .exchange import Exchange
-from .home import Home
+from .home import Home, default_scratch
 from .upgrade import children, reap
 from .workload import Workload
 
@@ -51,7 +51,6 @@ class Options:
     region: str | None = None
     engine: str | None = None  # of containers: docker, podman, apptainer, or the path of one
     stop_with_parent: bool = False  # end, and end all commands, when standard input closes
-    verbose: bool = False
 
 
 class Service:
@@ -281,19 +280,14 @@ class Service:
 
 def serve(options: Options) -> int:
     """Runs a worker; the exit code. Raises ScitqError."""
-    from .home import default_scratch
-
     home = Home(
         options.scratch or default_scratch(), socket.gethostname().partition(".")[0] if options.name is None else options.name
     )
 
-    async def main(service: Service) -> int:
-        return await service.run()
-
     while True:
         service = Service(options, home)
         try:
-            code = asyncio.run(main(service))
+            code = asyncio.run(service.run())
         finally:
             sys.stdout.flush()
         if service.became is None or service.stop.is_set():
