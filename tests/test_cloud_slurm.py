@@ -242,7 +242,7 @@ def test_killed_while_a_job_is_submitted(cluster, order, monkeypatch, tmp_path, 
         ({"options": ["--job-name=x"]}, "options: --job-name is chosen by scitq"),
         ({"options": ["-A lab", "lab"]}, "options: 'lab' is no option of sbatch"),
         ({"python": "python3; rm"}, "python: the path of a Python"),
-        ({"maximum": 0}, "maximum: at least 1"),
+        ({"maximum": 0}, "maximum: a whole number of 1 or more"),
     ],
 )
 def test_a_wrong_configuration_is_named(cluster, config, said):

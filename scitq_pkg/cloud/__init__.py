@@ -20,7 +20,7 @@ KINDS = {  # kind -> module and class, imported on first use
 def kind_of(name: str, config: Mapping) -> str:
     """The kind of the provider that the configuration calls `name`. Raises InvalidRequest with those that there are."""
     kind = config.get("kind", name)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise InvalidRequest(
             f"there is no kind of provider {kind!r:.80}{nearest(str(kind), KINDS)}: there are {', '.join(KINDS)}",
             field=f"providers.{name}.kind",

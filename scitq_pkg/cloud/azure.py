@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from ..errors import InvalidRequest, nearest
 from . import azuresizes
 from .arm import ENDPOINT, Subscription
-from .keys import checked, number, texts
+from .keys import checked, texts
 from .provider import (
     BROKEN,
     CREATING,
@@ -41,8 +41,8 @@ _KEYS = {
     "regions": list,
     "spot": bool,
     "public_address": bool,
-    "max_price": float,
-    "disk": int,
+    "max_price": (float, 0),
+    "disk": (int, 1),
 }
 _CUSTOM_DATA_BYTES = 65535  # before base64
 _DELETE_SECONDS = 840.0
@@ -54,13 +54,13 @@ class Azure:
 
     def __init__(self, name: str, config: Mapping, tag: str, tell: Tell):
         self.name, self._tag, self._tell = name, tag, tell
-        self._config = checked(name, config, _KEYS)
+        self._config = checked(f"providers.{name}", config, _KEYS)
         for key in ("subscription", "regions"):
             if not config.get(key):
                 raise InvalidRequest("Azure needs it", field=f"providers.{name}.{key}")
         self._subscription = Subscription(name, config["subscription"], _endpoint(name, config.get("endpoint") or ENDPOINT))
         self._spot = config.get("spot", True)
-        self._max_price = -1.0 if config.get("max_price") is None else number(name, "max_price", config["max_price"])
+        self._max_price = -1.0 if config.get("max_price") is None else float(config["max_price"])
 
     # --- what it is asked ---------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from ..address import is_loopback, server_url, split_url
 from ..durations import EXAMPLES, seconds_of
 from ..errors import InvalidRequest, nearest
 from ..settings import Settings
-from . import kind_of, provider
+from . import keys, kind_of, provider
 
 LOCAL = "local"
 AUTO = "auto"
@@ -53,8 +53,7 @@ class Clouds:
 
     def regions(self, name: str) -> Sequence[str]:
         """Those of the configuration, preferred ones first; empty: it does not say."""
-        regions = self.providers[name].get("regions") or ()
-        return [str(region) for region in regions] if isinstance(regions, (list, tuple)) else []
+        return keys.texts(self.providers[name].get("regions"))
 
     def looks_at(self, machine: Mapping) -> bool:
         """Whether the list of its provider would have a machine of the table: its region and host may be configured no more."""
@@ -111,10 +110,7 @@ def _provider(name: str, config: object, data: Path) -> Mapping:
 
 def _deployment(given: Mapping) -> Deployment:
     own = {f.name: f for f in fields(Deployment) if f.name != "first_boot"}
-    known = [*own, *FIRST_BOOT]
-    for key in given:
-        if key not in known:
-            raise InvalidRequest(f"there is no such key{nearest(str(key), known)}", field=f"deployment.{key}")
+    keys.checked("deployment", given, dict.fromkeys((*own, *FIRST_BOOT), object))
     values = {key: _CONVERTERS[own[key].type](key, value) for key, value in given.items() if key in own}
     rest = {key: value for key, value in given.items() if key not in own}
     return Deployment(**values, first_boot=rest)

@@ -25,9 +25,10 @@ from pathlib import Path
 
 from .. import program
 from ..durable import write_whole
-from ..errors import InvalidRequest, nearest
+from ..errors import nearest
 from ..keeper import ending, processes
 from ..settings import Settings, default_data
+from .keys import checked
 from .provider import (
     BROKEN,
     CREATING,
@@ -45,8 +46,7 @@ from .provider import (
 )
 
 NAME = "local"  # of its one flavor and its one region
-_KEYS = ("kind", "scratch", "maximum", "cpu", "price", "currency")
-_LEAST = {"maximum": (int, 1), "cpu": (int, 1), "price": ((int, float), 0)}
+_KEYS = {"kind": str, "scratch": str, "maximum": (int, 1), "cpu": (int, 1), "price": (float, 0), "currency": str}
 _START_SECONDS = 60.0
 _LAST_WORDS_SECONDS = 5.0  # for a worker that is asked to end
 _POLL_SECONDS = 0.02
@@ -88,14 +88,8 @@ class Local:
     """The machine that the server runs on, as a provider."""
 
     def __init__(self, name: str, config: Mapping, tag: str, tell: Tell):
-        for key, value in config.items():
-            if key not in _KEYS:
-                raise InvalidRequest(f"there is no such key{nearest(str(key), _KEYS)}", field=f"providers.{name}.{key}")
-            if key in _LEAST and not _is_number(value, *_LEAST[key]):
-                raise InvalidRequest(
-                    f"wants a number, {_LEAST[key][1]} or more, not {value!r:.80}", field=f"providers.{name}.{key}"
-                )
-        self.name, self._tag, self._tell, self._config = name, tag, tell, config
+        self.name, self._tag, self._tell = name, tag, tell
+        self._config = checked(f"providers.{name}", config, _KEYS)
         self._folder = Path(config.get("scratch") or default_data() / "machines").absolute()
         self._cpus = config.get("cpu") or len(os.sched_getaffinity(0))
         self._most = config.get("maximum") or self._cpus
@@ -312,10 +306,6 @@ def _write_identity(folder: Path, start: Start) -> None:
     write_whole(folder / "token", start.token.encode(), 0o600)
     if start.ca:
         write_whole(folder / "ca.pem", start.ca.encode(), 0o600)
-
-
-def _is_number(value: object, kind: type | tuple[type, ...], least: int) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and value >= least
 
 
 def _home(folder: Path, worker: str) -> Path:

@@ -16,7 +16,7 @@ from functools import partial
 
 from ..errors import nearest
 from . import ovh
-from .keys import checked, number, texts
+from .keys import checked, texts
 from .nova import Region, is_no_room, together
 from .provider import (
     BROKEN,
@@ -39,7 +39,7 @@ _KEYS = {
     **dict.fromkeys(("kind", "cloud", "image", "gpu_image", "keypair", "currency", "catalog"), str),
     **dict.fromkeys(("regions", "network", "security_groups"), list),
     "config_drive": bool,
-    "volume": int,
+    "volume": (int, 1),
     "prices": dict,
 }
 _STATES = {
@@ -63,8 +63,9 @@ class OpenStack:
 
     def __init__(self, name: str, config: Mapping, tag: str, tell: Tell):
         self.name, self._tag, self._tell = name, tag, tell
-        self._config = checked(name, config, _KEYS)
-        self._prices = {flavor: number(name, f"prices.{flavor}", price) for flavor, price in (config.get("prices") or {}).items()}
+        self._config = checked(f"providers.{name}", config, _KEYS)
+        prices = config.get("prices") or {}
+        self._prices = checked(f"providers.{name}.prices", prices, dict.fromkeys(prices, (float, 0)))
         self._regions: dict[str | None, Region] = {}
 
     # --- what it is asked ---------------------------------------------------------------------------------------------

@@ -54,12 +54,12 @@ POLL_SECONDS = 0.2
 NOTICE_SECONDS = 60  # before the time limit the worker is told to end
 FILES = "files"
 _KEYS = {
-    "kind": str, "directory": str, "flavors": dict, "options": list, "scratch": str, "python": str, "maximum": int, "url": str,
+    "kind": str, "directory": str, "flavors": dict, "options": list, "scratch": str, "python": str, "maximum": (int, 1), "url": str,
     "currency": str,
 }  # fmt: skip
 _FLAVOR_KEYS = {
-    "cpu": int, "ram": float, "disk": float, "gpus": int, "gpu": str, "gpumem": float, "partition": str, "time": str,
-    "options": list, "price": float,
+    "cpu": (int, 1), "ram": (float, 0), "disk": (float, 0), "gpus": (int, 0), "gpu": str, "gpumem": (float, 0),
+    "partition": str, "time": str, "options": list, "price": (float, 0),
 }  # fmt: skip
 _OURS = (
     "job-name",
@@ -121,7 +121,7 @@ class Slurm:
     """A cluster as a provider."""
 
     def __init__(self, name: str, config: Mapping, tag: str, tell: Tell):
-        keys.checked(name, config, _KEYS)
+        keys.checked(f"providers.{name}", config, _KEYS)
         self.name, self._tag, self._tell = name, tag, tell
         self._config = config
         self._address = own_url(config, name)
@@ -130,8 +130,6 @@ class Slurm:
         self._configured = {str(key): self._kind(str(key), values) for key, values in (config.get("flavors") or {}).items()}
         if not re.fullmatch(r"[A-Za-z0-9_./+-]+", config.get("python") or "python3"):
             raise InvalidRequest("the path of a Python is needed, of letters, digits and ./_+-", field=f"providers.{name}.python")
-        if config.get("maximum") is not None and config["maximum"] < 1:
-            raise InvalidRequest("at least 1 is needed", field=f"providers.{name}.maximum")
 
     # --- what it is asked ---------------------------------------------------------------------------------------------
 
@@ -230,13 +228,10 @@ class Slurm:
         at = f"providers.{self.name}.flavors.{name}"
         if not isinstance(values, Mapping) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", name):
             raise InvalidRequest("wants a name of letters and digits, and {cpu: 4, ram: 16} behind it", field=at)
-        keys.checked(f"{self.name}.flavors.{name}", values, _FLAVOR_KEYS)
-        numbers = {
-            key: keys.number(f"{self.name}.flavors.{name}", key, values[key]) for key in ("cpu", "ram", "gpus") if key in values
-        }
+        keys.checked(at, values, _FLAVOR_KEYS)
         asked = {
             "partition": values.get("partition"), "time": values.get("time"), "cpus-per-task": values.get("cpu"),
-            "mem": f"{int(numbers['ram'] * _GB / _MIB)}M" if "ram" in numbers else None,
+            "mem": f"{int(values['ram'] * _GB / _MIB)}M" if values.get("ram") else None,
             "gres": ":".join(filter(None, ("gpu", values.get("gpu"), str(values["gpus"])))) if values.get("gpus") else None,
         }  # fmt: skip
         sizes = {key: values.get(key) for key in ("cpu", "ram", "disk", "gpu", "gpumem", "price")}

@@ -20,6 +20,7 @@ from importlib import resources
 from ..address import is_loopback, server_url, split_url
 from ..errors import Conflict, InvalidRequest, nearest
 from ..onefile import OneFile, published
+from . import keys
 from .provider import SILENT, CloudRefused, CloudTrouble, Flavor, Machine, NoRoom, Order, Start, Tell
 
 AUTO = "auto"  # instead of a host: any that has room
@@ -39,11 +40,18 @@ _BOOT = (  # in single quotes, for whatever shell the user has there; on standar
     "exec sh -c 'for p in {pythons}; do {test} "
     '&& exec "$p" -I -c "import sys; exec(sys.stdin.buffer.read({size}))"; done; echo; echo {mark}nopython\''
 )
-_HOST_KEYS = ("user", "port", "scratch", "python", "maximum", "price", "group")
-_KEYS = ("kind", "hosts", "options", "accept_new_keys", "url", "currency", *_HOST_KEYS)
+_HOST_KEYS = {
+    "user": str, "port": (int, 1), "scratch": str, "python": str, "maximum": (int, 1), "price": (float, 0), "group": str,
+}  # fmt: skip
+_KEYS = {"kind": str, "hosts": object, "options": list, "accept_new_keys": bool, "url": str, "currency": str, **_HOST_KEYS}
 _NAME = r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*"  # of a host; it can be no option, nor anything to a shell
-_PATH = r"[A-Za-z0-9_./+-]+"
-_SAFE = {"user": r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", "python": _PATH, "scratch": r"[^\0\n]+", "group": r"[A-Za-z0-9_.-]+"}
+_SAFE = {  # key: what its text may be, and that in words
+    "user": (r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", "the name of a user, of letters, digits and _.@-,"),
+    "python": (r"[A-Za-z0-9_./+-]+", "the path of a Python, of letters, digits and ./_+-,"),
+    "scratch": (r"[^\0\n]+", "the path of a directory"),
+    "group": (r"[A-Za-z0-9_.-]+", "a name of letters, digits and _.-"),
+}
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +72,11 @@ class Ssh:
     """A list of hosts as a provider: a flavor is a host, a region a group of them."""
 
     def __init__(self, name: str, config: Mapping, tag: str, tell: Tell):
-        _refuse_unknown(config, _KEYS, f"providers.{name}")
+        keys.checked(f"providers.{name}", config, _KEYS)
         self.name, self._tag, self._tell = name, tag, tell
-        self._options = _texts(config.get("options", []), f"providers.{name}.options")
+        if isinstance(config.get("options"), str):  # would it be one word, or several?
+            raise InvalidRequest('a list of words is needed, as in ["-F", "/path"]', field=f"providers.{name}.options")
+        self._options = keys.texts(config.get("options"))
         self._accept_new = config.get("accept_new_keys") is True
         self._url = own_url(config, name)
         self._currency = config.get("currency")
@@ -392,7 +402,7 @@ def _hosts(provider: str, config: Mapping) -> Iterator[Host]:
     for index, one in enumerate(given):
         here = f"{field}[{index}]"
         own = one if isinstance(one, Mapping) else {"host": one}
-        _refuse_unknown(own, ("host", *_HOST_KEYS), here)
+        keys.checked(here, own, {"host": object, **_HOST_KEYS})
         name = own.get("host")
         if not isinstance(name, str) or not re.fullmatch(_NAME, name):
             raise InvalidRequest(f"{name!r:.80} is no name or address of a host", field=here)
@@ -403,27 +413,11 @@ def _hosts(provider: str, config: Mapping) -> Iterator[Host]:
 
 
 def _host_values(given: Mapping, field: str) -> dict:
-    """The keys of a host, checked."""
+    """The keys of a host, whose kinds are right already."""
     values = {key: given[key] for key in _HOST_KEYS if given.get(key) is not None}
-    for key, value in values.items():
-        if key in _SAFE:
-            right = isinstance(value, str) and re.fullmatch(_SAFE[key], value)
-        elif key == "price":
-            right = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
-        else:
-            right = type(value) is int and 1 <= value <= 65535
-        if not right:
-            raise InvalidRequest(f"{value!r:.80} is no {key}", field=f"{field}.{key}")
+    for key, (pattern, words) in _SAFE.items():
+        if key in values and not re.fullmatch(pattern, values[key]):
+            raise InvalidRequest(f"{words} is needed, not {values[key]!r:.80}", field=f"{field}.{key}")
+    if values.get("port", 0) > _LAST_PORT:
+        raise InvalidRequest(f"a port is no larger than {_LAST_PORT}", field=f"{field}.port")
     return values
-
-
-def _refuse_unknown(given: Mapping, known: Iterable[str], field: str) -> None:
-    for key in given:
-        if key not in known:
-            raise InvalidRequest(f"there is no such key{nearest(str(key), known)}", field=f"{field}.{key}")
-
-
-def _texts(given, field: str) -> list[str]:
-    if not isinstance(given, list) or not all(isinstance(one, (str, int)) for one in given):
-        raise InvalidRequest('a list of words is expected, as in ["-F", "/path"]', field=field)
-    return [str(one) for one in given]
