@@ -53,6 +53,8 @@ def test_what_was_given_up_and_not_removed_is_removed_first(env):
         (first,) = site.running().values()
         site.server.kill9()
         site.change(f"UPDATE token SET revoked_at = 1 WHERE worker_id = {order['worker']}")
+        columns = "id, kind, state, provider, attempt, retry, progress, asked_by, created_at, finished_at"
+        site.change(f"INSERT INTO job ({columns}) VALUES (999, 'destroy', 'succeeded', 'here', 1, 0, 100, 'ann', 1, 1)")
         site.configure()
         site.server.start()
         site.until_online(1)
@@ -60,5 +62,6 @@ def test_what_was_given_up_and_not_removed_is_removed_first(env):
         (row,) = site.jobs(kind="deploy")
         assert (row["state"], row["attempt"], row["machine"]) == ("succeeded", 1, order["machine"])
         assert len(site.running()) == 1 and first not in site.running().values()
+        site.until(lambda: 999 not in [row["id"] for row in site.jobs()], what="what ended long ago is forgotten")
     finally:
         site.clear()

@@ -383,6 +383,47 @@ def test_a_budget_is_reached_when_it_is_spent(house):
     assert house.read(costs.reached) == {}
 
 
+def forget_old(house, monkeypatch) -> tuple[int, int]:
+    """As the deployer does until nothing is left, one at a time; how many jobs and machines."""
+    monkeypatch.setattr(jobs, "FORGOTTEN_AT_ONCE", 1)
+    found = [0, 0]
+    while True:
+        gone, ended = house.read(machines.forgettable), house.write(jobs.forget_old)
+        assert len(gone) <= 1 and ended <= 1
+        house.write(machines.forget_old, gone)
+        found = [found[0] + ended, found[1] + len(gone)]
+        if not gone and not ended:
+            return tuple(found)
+
+
+def test_what_ended_long_ago_is_forgotten_and_what_costs_are_made_of_is_not(house, monkeypatch):
+    served, unserved, failed, there = (plan(house, batch=name) for name in ("b", "c", "c", "c"))
+    for made in (served, unserved, there):
+        house.write(machines.asked, made["machine"])
+        house.write(machines.known, made["machine"], "id")
+    hours_ago(house, 3)
+    for made in (served, unserved, failed):
+        house.write(machines.gone, made["machine"], "why")
+    for job_row in house.write(jobs.take, "me", 9):
+        if job_row["machine_id"] != there["machine"]:
+            house.write(jobs.write_log, job_row["id"], ["line", "another"])
+            house.write(jobs.finish, job_row["id"], "me", "failed", "why")
+    house.write(batches.delete, "c", WHO)
+    assert forget_old(house, monkeypatch) == (0, 0), "it is not old yet"
+    for table, column in (("machine", "gone_at"), ("job", "finished_at")):
+        house.write(lambda tx, table=table, column=column: tx.run(f"UPDATE {table} SET {column} = {column} - ?", (91 * 86400.0,)))
+    assert forget_old(house, monkeypatch) == (3, 2)
+    assert {row["id"] for row in house.rows("machine")} == {served["machine"], there["machine"]}
+    assert [row["id"] for row in house.rows("job")] == [there["job"]] and house.rows("joblog") == []
+    assert cost(house, "b") == (6.0, "EUR", 3.0) and {row["machine_id"] for row in house.rows("stint")} == {
+        served["machine"], there["machine"],
+    }  # fmt: skip
+    house.write(batches.delete, "b", WHO)
+    assert forget_old(house, monkeypatch) == (0, 1)
+    house.write(machines.forget_old, [there["machine"]])
+    assert state(house, there) == "booting", "one that is there is never forgotten"
+
+
 # --- flavors and providers ------------------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 PASS_SECONDS = 0.3  # at least between two passes: under load the database changes all the time
 TICK_SECONDS = 1.0  # at most
+FORGET_SECONDS = 600.0  # between two looks for what is so old that nobody asks for it
 CATALOGUE_SECONDS = 86400.0  # after which a provider is asked again for its flavors
 _MOST_JOBS = 200  # that run at once; most of them wait for machines that boot
 _STOP_SECONDS = 1.0
@@ -44,6 +45,7 @@ class Deployer:
         self._patience = hiring.Patience()
         self._hire_at = float("-inf")
         self._idle = Homesick(clouds.deployment.idle)
+        self._forget_at = float("-inf")
         self._led = False
         self._thread = threading.Thread(target=self._run, name="deployer", daemon=True)
 
@@ -91,7 +93,7 @@ class Deployer:
         now = time.monotonic()
         self._works = {job_id: work for job_id, work in self._works.items() if work.thread.is_alive()}
         sight = context.store.read(lambda tx: _Sight(tx, context))
-        for step in (self._take, self._heed, self._look, self._hire, self._clear):
+        for step in (self._take, self._heed, self._look, self._hire, self._clear, self._forget):
             try:
                 step(sight, now)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others must go on
@@ -169,6 +171,18 @@ class Deployer:
             self.context.store.write(lambda tx: [machines.destroy(tx, machine_id, WHO) for machine_id in sight.left_behind])
         if sight.outdated:
             self.context.store.write(lambda tx: [jobs.add(tx, "flavors", provider, WHO) for provider in sight.outdated])
+
+    def _forget(self, _sight: _Sight, now: float) -> None:
+        """Rows of what ended long ago, a few at a time: others want to write too."""
+        if now < self._forget_at:
+            return
+        self._forget_at = now + FORGET_SECONDS
+        store = self.context.store
+        gone = store.read(machines.forgettable)
+        if gone:
+            store.write(lambda tx: machines.forget_old(tx, gone))
+        if store.write(jobs.forget_old) + len(gone) >= jobs.FORGOTTEN_AT_ONCE:
+            self._forget_at = now
 
 
 class _Sight:

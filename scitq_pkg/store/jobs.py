@@ -21,6 +21,8 @@ RETRY = 2  # attempts of a deployment that may fail
 KEPT_LINES = 2000  # of the log of a job
 KEPT_CHARACTERS = 2000  # of a line
 UNFINISHED = ("pending", "running")
+KEPT_SECONDS = 90 * 86400.0  # for which what ended can be looked at: jobs, and machines that are gone
+FORGOTTEN_AT_ONCE = 100  # so many are removed by one write, each with up to KEPT_LINES
 _SELECT = (
     "SELECT job.id, job.kind, job.state, job.provider, job.machine_id AS machine, machine.name AS machine_name, job.worker_id, "
     "worker.name AS worker, batch.name AS batch, machine.region, machine.flavor, job.attempt, job.retry, job.progress, job.step, "
@@ -92,6 +94,16 @@ def delete(tx: Transaction, job_id: int, who: str) -> None:
 def _forget(tx: Transaction, job_ids: list[int]) -> None:
     for table, column in (("joblog", "job_id"), ("job", "id")):
         tx.many(f"DELETE FROM {table} WHERE {column} = ?", [(job_id,) for job_id in job_ids])
+
+
+def forget_old(tx: Transaction) -> int:
+    """Remove jobs that ended long ago, with their logs, the oldest first and not all at once; how many."""
+    old = tx.column(
+        "SELECT id FROM job WHERE state IN ('succeeded', 'failed', 'canceled') AND finished_at < ? ORDER BY id LIMIT ?",
+        (tx.now - KEPT_SECONDS, FORGOTTEN_AT_ONCE),
+    )
+    _forget(tx, old)
+    return len(old)
 
 
 def cancel(tx: Transaction, job_id: int, who: str) -> None:

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import Conflict
-from ..protocol import COMING, MACHINE_STATES
+from ..protocol import COMING, DEFAULT_BATCH, MACHINE_STATES
 from . import batches, events, jobs, queue, stints, workers
 from .filters import words_of
 from .schema import Machine, Worker
@@ -190,6 +190,22 @@ def forget(tx: Transaction, machine_id: int, who: str) -> None:
     events.add(tx, who, "machine.forget", "machine", [machine_id], {"name": machine["name"]})
 
 
+def forgettable(tx: Transaction) -> list[int]:
+    """Machines that are gone for long, of which nothing else tells, not all at once: no job, and no batch whose costs they are part of."""
+    return tx.column(
+        "SELECT id FROM machine WHERE state = 'gone' AND gone_at < ? AND NOT EXISTS (SELECT 1 FROM job WHERE machine_id = machine.id) "
+        "AND NOT EXISTS (SELECT 1 FROM stint JOIN batch ON batch.id = stint.batch_id WHERE stint.machine_id = machine.id) "
+        "ORDER BY id LIMIT ?", (tx.now - jobs.KEPT_SECONDS, jobs.FORGOTTEN_AT_ONCE),
+    )  # fmt: skip
+
+
+def forget_old(tx: Transaction, machine_ids: Sequence[int]) -> None:
+    """Remove the rows of these machines, which were `forgettable`; of one that is there again by now nothing."""
+    for machine_id in machine_ids:
+        if tx.run("DELETE FROM machine WHERE id = ? AND state = 'gone'", (machine_id,)):
+            tx.run("DELETE FROM stint WHERE machine_id = ?", (machine_id,))
+
+
 def relaunch(tx: Transaction, job_id: int, who: str) -> dict:
     """A job that failed or was canceled is tried anew, a deployment with a new machine and a new worker like the one before.
 
@@ -220,7 +236,7 @@ def _like(tx: Transaction, job: dict) -> dict:
     kept = {name: worker[name] for name in ("concurrency", "prefetch")} | {name: machine[name] for name in _PLACE}
     wish = json.loads(machine["wish"]) if machine["wish"] else {}
     return {
-        **kept, "permanent": bool(worker["permanent"]), "batch": worker["batch"] or "Default", "retry": job["retry"],
+        **kept, "permanent": bool(worker["permanent"]), "batch": worker["batch"] or DEFAULT_BATCH, "retry": job["retry"],
         "name": None if made or taken is not None else worker["name"],
         "wish": {name: value for name, value in wish.items() if name != "tried"},
     }  # fmt: skip
