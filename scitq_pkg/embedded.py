@@ -106,9 +106,12 @@ class Embedded:
             self.server.url, str(concurrency), "--batch", batch, "--name", WORKER_NAME, "--scratch", str(self.folder / "scratch"),
             "--stop-with-parent",
         ]  # fmt: skip
+        known = [worker for worker in self.server.client.pages("/workers") if worker["name"] == WORKER_NAME]
+        if known and not (self.folder / "scratch" / WORKER_NAME / "worker.json").exists():  # somebody removed its directory
+            self.server.worker_delete(known.pop()["id"])
         self._start("worker", *self._worker_words)
-        for worker in self.server.client.pages("/workers"):
-            if worker["name"] == WORKER_NAME and (worker["batch"], worker["concurrency"]) != (batch, concurrency):
+        for worker in known:
+            if (worker["batch"], worker["concurrency"]) != (batch, concurrency):
                 self.server.worker_update(worker["id"], batch=batch, concurrency=concurrency)
 
     def check(self) -> None:

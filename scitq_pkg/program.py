@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 from . import __spec__ as _package
 from .cache import cache_folders, hold, prune
@@ -115,15 +116,23 @@ def _replace(path: str, source: str) -> None:
     """Makes `path` a copy of `source` in one step, with the owner and the mode that it has."""
     import shutil
 
-    status, beside = os.stat(path), f"{path}.{os.getpid()}"
+    status = os.stat(path)
+    with open(source, "rb") as old, _taking_the_place_of(path) as new:
+        shutil.copyfileobj(old, new)
+        os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
+        if os.geteuid() == 0:
+            os.fchown(new.fileno(), status.st_uid, status.st_gid)
+
+
+@contextlib.contextmanager
+def _taking_the_place_of(path: str) -> Iterator[BinaryIO]:
+    """A new file that becomes `path` when it is whole on the disk; on a disk that is full nothing is left of it."""
+    beside = f"{path}.{os.getpid()}"
     try:
-        with open(source, "rb") as old, open(beside, "wb") as new:
-            shutil.copyfileobj(old, new)
-            os.fchmod(new.fileno(), stat.S_IMODE(status.st_mode))
-            if os.geteuid() == 0:
-                os.fchown(new.fileno(), status.st_uid, status.st_gid)
-            new.flush()
-            os.fsync(new.fileno())
+        with open(beside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError:
         with contextlib.suppress(FileNotFoundError):
@@ -207,10 +216,6 @@ def _copy(source: str, copies: str) -> str:
     copy = os.path.join(folder, "scitq.pyz")
     if not os.path.exists(copy):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        beside = f"{copy}.{os.getpid()}"
-        with open(beside, "wb") as file:
+        with _taking_the_place_of(copy) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(beside, copy)
     return copy

@@ -359,7 +359,7 @@ def test_a_server_goes_on_when_its_file_is_replaced(replace, alone, tmp_path):
                 assert answer.status == 200 and len(answer.read()) > 100
     finally:
         server.terminate()
-        assert server.wait(20) == 0
+        assert server.wait(60) == 0
 
 
 def test_a_copy_in_use_is_not_removed(keeper, alone, tmp_path):
@@ -380,6 +380,17 @@ def test_four_long_lived_at_once_make_one_copy(alone, tmp_path):
     assert [process.communicate(timeout=60)[0][:6] for process in running] == ["scitq "] * 4
     (folder,) = (tmp_path / "cache" / "copies").iterdir()
     assert [path.name for path in folder.iterdir()] == ["scitq.pyz"]
+
+
+def test_a_cache_without_room_is_left_as_it_was(alone, tmp_path):
+    script = """
+        import resource
+        from scitq.program import settle
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))
+        settle(["--version"])"""
+    done = python("-c", textwrap.dedent(script), env=clean(tmp_path, PYTHONPATH=str(alone), TMPDIR=str(tmp_path)))
+    assert "no place to keep a copy" in done.stderr
+    assert [path for path in tmp_path.rglob("scitq.pyz.*")] == []
 
 
 # -- what the launch path loads --

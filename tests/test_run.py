@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -66,6 +67,9 @@ def test_again_runs_what_succeeded(env, folder):
     for options in ([], [], ["--again"]):
         run(env, folder, "b.yaml", *options)
     assert (folder / "log").read_text() == "x\nx\n"
+    shutil.rmtree(folder / ".scitq" / "scratch")  # somebody made room: the worker begins anew
+    run(env, folder, "b.yaml", "--again", "--jobs", "1")
+    assert (folder / "log").read_text() == "x\nx\nx\n"
 
 
 def test_a_changed_task_and_what_needs_it_are_done_again(env, folder):

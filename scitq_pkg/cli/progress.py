@@ -13,6 +13,7 @@ from ..errors import NotFound
 from ..lib.ends import exit_words, last_lines
 from ..lib.objects import range_groups, to_datetime
 from ..lib.progress import Progress
+from ..machine import disk_problem
 from ..protocol import FINAL, PENDING, SUCCEEDED, WAITING
 
 _POLL_SECONDS = 2.0  # the longest wait for news; then server and worker are looked at
@@ -31,6 +32,7 @@ class Watch:
         self.before = 0  # that had succeeded when this began
         self.start = time.monotonic()
         self.moved = self.start
+        self.trouble: str | None = None  # as it was told last
         self.progress = Progress(len(self.names), on=sys.stderr.isatty() and not quiet)
         self._width = min(40, max(map(len, self.names.values())))
         self._tell_ends(silently=True)
@@ -99,9 +101,12 @@ class Watch:
             self._say(f"    its files: {os.path.relpath(directory)}/", always=True)
 
     def _tell_if_stuck(self) -> None:
-        """When nothing runs though something could: the server knows why."""
+        """When the disk is full; and when nothing runs though something could: the server knows why."""
+        silent = time.monotonic() - self.moved
+        if silent >= _POLL_SECONDS:
+            self._tell_trouble()
         active = sum(number for state, number in self.counts.items() if state not in (*FINAL, WAITING, PENDING))
-        if active or time.monotonic() < self.moved + _STUCK_SECONDS:
+        if active or silent < _STUCK_SECONDS:
             return
         self.moved = time.monotonic()
         for task in self.client.pages("/tasks", most=1, ids=range_groups(self.left)[0], state=PENDING):
@@ -109,6 +114,13 @@ class Watch:
                 self._say(self._line(task, self.client.get(f"/tasks/{task['id']}/explain")["sentence"]), always=True)
             except NotFound:  # somebody deleted it meanwhile
                 return
+
+    def _tell_trouble(self) -> None:
+        """A full disk, once; all waits for room then, and the server on that disk cannot note what the worker says."""
+        trouble = disk_problem(str(self.embedded.folder / "scratch" / WORKER_NAME))
+        if trouble and trouble.partition(" (")[0] != (self.trouble or "").partition(" (")[0]:
+            self._say(f"scitq: {trouble}", always=True)
+        self.trouble = trouble
 
     def _line(self, task: dict, detail: str) -> str:
         return f"{task['state']:<9}  {self.names[task['id']]:<{self._width}}  {detail}".rstrip()

@@ -228,3 +228,16 @@ def test_a_worker_that_starts_on_a_full_disk_says_so(scratch, env):
     done = env.cli("worker", env.url, "1", "--name", "w", "--scratch", scratch.directory, code=4)
     assert done.stderr.count("\n") == 1 and "make room" in done.stderr and str(scratch.directory) in done.stderr
     assert env.items("/workers") == []
+
+
+def test_a_run_on_a_full_disk_says_so_and_ends_when_there_is_room(scratch, env, tmp_path):
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    command = f"touch {runs}; until [ -e {go} ]; do sleep 0.05; done"
+    (scratch.directory / "b.yaml").write_text(f"{{name: long, shell: true, command: '{command}'}}")
+    run = env.start("run", "run", "b.yaml", cwd=scratch.directory)
+    env.until(runs.exists, what="its task runs")
+    scratch.fill()
+    env.until(lambda: "scitq: the disk of" in run.output() and "make room" in run.output(), what="it says so")
+    go.touch()
+    scratch.empty()
+    assert run.wait_exit() == 0 and run.output().count("make room") == 1 and "1 succeeded" in run.output()
