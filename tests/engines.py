@@ -17,7 +17,7 @@ import pytest
 from ports import free_port
 from services import needed, wait_for_port
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 IMAGE = "localhost/tiny:1"
 _CAP_SYS_ADMIN = 21
 _OPTIONS = (
@@ -141,7 +141,7 @@ class Docker:
                 self.call("rm", "--force", *names)
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):  # then by force
-                self.process.wait(15)
+                self.process.wait(60)
         self.process.kill()
         self.process.wait()
         self._end_containerd()

@@ -31,7 +31,7 @@ class KeeperProcess:
     def connect(self) -> dict:
         """A new connection, as of a new worker; the keeper's hello."""
         base = os.open(self.directory, os.O_RDONLY)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             self.socket = socket.socket(socket.AF_UNIX)
             try:
@@ -96,7 +96,7 @@ class KeeperProcess:
         self.socket.close()
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(15)
+            self.process.wait(PATIENCE_SECONDS)
         for pid in [pid for execution in (self.directory / "executions").iterdir() for pid in self.living(execution)]:
             with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
                 os.kill(pid, signal.SIGKILL)

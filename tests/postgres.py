@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ports import free_port
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 USER = "scitq"
 _FAST = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200")
 
@@ -100,7 +100,7 @@ class Postgres:
         """Ends it, in order or not, and removes all."""
         if self.process.poll() is None:
             self.process.send_signal(3)  # SIGQUIT: at once
-            self.process.wait(20)
+            self.process.wait(60)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _answers(self) -> bool:

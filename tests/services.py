@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ports import free_port
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 _NGINX = """
 worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log warn; {user}
 events {{ worker_connections 256; }}

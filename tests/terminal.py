@@ -35,7 +35,7 @@ def on_terminal(
     except OSError:  # the program has closed it
         pass
     os.close(ours)
-    return process.wait(20), seen
+    return process.wait(60), seen
 
 
 class Session:

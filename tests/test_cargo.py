@@ -185,7 +185,7 @@ def test_a_canceled_task_stops_its_download(env, web):
     [task] = env.create(script("true", input=[web.url + "slow/big"]))
     env.until(lambda: list(worker.directory.glob("executions/*/input/.big*")))
     env.api("POST", "/tasks/cancel", {"ids": [task]})
-    env.wait_state(task, "canceled", seconds=5)
+    env.wait_state(task, "canceled")
     env.until(lambda: gets(web, "/slow/big"), what="nginx writes its line when the transfer is over")
     env.until(lambda: not list(worker.directory.glob("executions/*")), what="its directory is gone")
 
@@ -254,7 +254,7 @@ def test_a_task_is_ended_while_its_outputs_are_sent(env, slow_ftp, store):
     [task] = env.create(script("head -c 9000000 /dev/zero > $OUTPUT/f", output=slow_ftp.writable + "out/"))
     env.wait_state(task, "uploading")
     env.api("POST", "/tasks/cancel", {"ids": [task]})
-    env.wait_state(task, "canceled", seconds=5)
+    env.wait_state(task, "canceled")
     env.until(lambda: not list(store.glob("out/*")), what="nothing half is left")
 
 

@@ -12,6 +12,7 @@ import pytest
 from engines import IMAGE, REGISTRY_PASSWORD, Docker, Podman, Registry
 from env import Env
 from scitq.container import Engine, find, judged
+from scitq.protocol import KILL_GRACE_SECONDS
 from strikes import changed_program
 
 HOST = "--network host"  # the tests' engines have no network of their own
@@ -110,7 +111,7 @@ def started(env, engine, *specs: dict) -> list[int]:
 
 
 def until_gone(env, engine) -> None:
-    env.until(lambda: not engine.containers(), 15, "no container is left")
+    env.until(lambda: not engine.containers(), what="no container is left")
 
 
 # --- there and back -----------------------------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ STUBBORN = "trap '' TERM; " + PLAIN
 def test_a_stopped_task_leaves_no_container(lab, engine, action):
     [task] = started(lab, engine, script(LOOP))
     signal_task(lab, task, action)
-    lab.wait_state(task, "failed", seconds=5)
+    lab.wait_state(task, "failed", seconds=KILL_GRACE_SECONDS - 1)
     assert lab.executions(task)[-1]["reason"].startswith(f"ended on request ({action})")
     until_gone(lab, engine)
 
@@ -235,7 +236,7 @@ def test_suspended_is_paused(lab, engine):
     signal_task(lab, task, "suspend")
     lab.until(lambda: engine.containers("--filter=status=paused"), what="it is paused again")
     signal_task(lab, task, "term")
-    lab.wait_state(task, "failed", seconds=5)
+    lab.wait_state(task, "failed", seconds=KILL_GRACE_SECONDS - 1)
     until_gone(lab, engine)
 
 
@@ -251,7 +252,7 @@ def test_stopped_before_it_is_there(docker_lab, docker):
         [task] = docker_lab.create(script(LOOP))
         docker_lab.wait_state(task, "running")
         signal_task(docker_lab, task, "kill")
-        docker_lab.wait_state(task, "failed", seconds=5)
+        docker_lab.wait_state(task, "failed")
         until_gone(docker_lab, docker)
 
 
@@ -341,7 +342,7 @@ def test_an_engine_that_is_stopped_costs_no_retry(env, docker):
     worker(env, docker)
     [task] = started(env, docker, script(LOOP))
     docker.process.send_signal(signal.SIGTERM)
-    docker.process.wait(20)
+    docker.process.wait(60)
     try:
         env.until(lambda: env.executions(task)[0]["state"] == "lost", what="it is lost")
     finally:
@@ -498,7 +499,7 @@ def test_a_container_that_is_a_child_is_signaled_as_any_command(env, tmp_path):
     [task] = env.create(script("echo on $APPTAINERENV_OUTPUT; sleep 100", container_options=None))
     env.until(lambda: env.stdout(task) == b"on /output\n" if env.state(task) == "running" else None)
     signal_task(env, task, "term")
-    env.wait_state(task, "failed", seconds=5)
+    env.wait_state(task, "failed", seconds=KILL_GRACE_SECONDS - 1)
 
 
 def test_a_program_that_the_engine_lacks_is_not_the_commands():

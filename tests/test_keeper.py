@@ -146,15 +146,15 @@ def test_killed_while_the_rest_of_the_tree_has_its_grace(keeper):
 
 
 def test_suspend_stops_the_whole_tree_and_its_time_limit(keeper):
-    directory = keeper.sh(1, "(setsid sh -c 'while :; do echo x; sleep 0.02; done' &); sleep 100", timeout=1.0)
+    directory = keeper.sh(1, "(setsid sh -c 'while :; do echo x; sleep 0.02; done' &); sleep 100", timeout=3.0)
     until(lambda: (directory / "stdout").exists() and (directory / "stdout").stat().st_size > 4)
     keeper.signal(1, "suspend")
     until(lambda: all(stands_still(pid) for pid in keeper.living(directory)))
     size = (directory / "stdout").stat().st_size
-    time.sleep(1.2)
+    time.sleep(3.2)
     assert (directory / "stdout").stat().st_size == size and not (directory / "end.json").exists()
     keeper.signal(1, "resume")
-    until(lambda: (directory / "stdout").stat().st_size > size, 1.0)
+    until(lambda: (directory / "stdout").stat().st_size > size)
     assert keeper.ended(1)["kind"] == "timeout"
 
 
@@ -179,7 +179,7 @@ def test_a_keeper_that_is_stopped_interrupts(keeper):
     keeper.event("started", 1)
     keeper.process.terminate()
     assert keeper.ended(1)["kind"] == "interrupted"
-    keeper.process.wait(5)
+    keeper.process.wait(60)
     assert not keeper.living(directory)
 
 
@@ -246,7 +246,7 @@ def test_leaves_when_asked_and_nothing_runs(keeper):
     keeper.event("started", 1)
     keeper.say(op="leave")
     keeper.ended(1)
-    keeper.process.wait(5)
+    keeper.process.wait(60)
     assert not (keeper.directory / "keeper.sock").exists()
 
 

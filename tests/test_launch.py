@@ -294,7 +294,7 @@ def test_ctrl_c_leaves_the_task_running(lab):
     with waiting:
         assert waiting.stdout.readline() == b"started\n"
         waiting.send_signal(signal.SIGINT)
-        assert waiting.wait(20) == 130
+        assert waiting.wait(60) == 130
         told = waiting.stderr.read().decode()
     task = int(re.search(r"task (\d+) goes on", told)[1])
     assert lab.state(task) == "running"

@@ -330,7 +330,7 @@ def test_a_wrong_value_is_told_at_once(server):
         server.task_create("true", require=[10**9])
     with pytest.raises(errors.InvalidRequest):
         server.task_create("  ")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
 
 
 # --- join -------------------------------------------------------------------------------------------------------------
@@ -402,7 +402,7 @@ def test_a_server_that_was_never_there():
     start = time.monotonic()
     with pytest.raises(errors.Unreachable, match="no server answers"):
         Server("127.0.0.1:1", connect_timeout=0.3).tasks()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
 
 
 def test_without_a_token(lab):
@@ -447,7 +447,7 @@ def test_join_outlives_a_restart_of_the_server(env):
     thread.start()
     process.kill9()
     process.start()
-    thread.join(30)
+    thread.join(60)
     assert counts == {"succeeded": 1}
     assert len(server.executions(task)) == 1
 
@@ -458,7 +458,7 @@ def test_join_outlives_a_restart_of_the_server(env):
 def test_results(server):
     with Executor(server, shell=True) as executor:
         future = executor.submit(r"printf 'out\0'; echo err >&2")
-        result = future.result(20)
+        result = future.result(60)
     assert (result.stdout, result.stderr, result.exit_code, result.state) == (b"out\0", b"err\n", 0, "succeeded")
     assert result.succeeded and result.task_id == future.task_id
 
@@ -467,14 +467,14 @@ def test_a_failure_raises_with_its_result(server):
     with Executor(server, shell=True) as executor:
         future = executor.submit("echo bad luck >&2; exit 7", name="unlucky")
         with pytest.raises(TaskFailed, match=r"exit code 7\): bad luck") as caught:
-            future.result(20)
+            future.result(60)
     assert caught.value.result.exit_code == 7 and caught.value.result.stderr == b"bad luck\n"
 
 
 def test_failures_can_be_results(server):
     with Executor(server, check=False) as executor:
-        assert executor.submit("false").result(20).exit_code == 1
-        missing = executor.submit("/no/such/program").result(20)
+        assert executor.submit("false").result(60).exit_code == 1
+        missing = executor.submit("/no/such/program").result(60)
     assert missing.state == "failed" and missing.reason
 
 
@@ -511,7 +511,7 @@ def test_cancel_what_runs_and_what_waits(lab, server):
 def test_cancel_is_too_late_for_what_ended(server):
     with Executor(server) as executor:
         future = executor.submit("true")
-        future.result(20)
+        future.result(60)
         assert not future.cancel()
 
 
@@ -521,9 +521,9 @@ def test_a_task_that_somebody_else_cancels_or_deletes(lab, server):
     server.task_cancel(canceled.task_id)
     server.task_delete(deleted.task_id)
     with pytest.raises(TaskFailed, match="canceled"):
-        canceled.result(20)
+        canceled.result(60)
     with pytest.raises(TaskFailed, match="deleted"):
-        deleted.result(20)
+        deleted.result(60)
     executor.shutdown()
 
 
@@ -537,8 +537,8 @@ def test_nothing_after_shutdown(server):
 def test_submits_after_a_pause(server):
     """The watcher ends when there is nothing to watch, and starts again."""
     with Executor(server) as executor:
-        executor.submit("true").result(20)
-        assert executor.submit("true").result(20).succeeded
+        executor.submit("true").result(60)
+        assert executor.submit("true").result(60).succeeded
 
 
 def test_wrong_options_raise_in_submit(server):

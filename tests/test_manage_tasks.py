@@ -126,7 +126,7 @@ def test_watch_shows_what_changed_until_interrupted(lab):
         _read_until(watch.stdout.fileno(), b"canceled")
     finally:
         watch.send_signal(signal.SIGINT)
-        assert watch.wait(10) == 130
+        assert watch.wait(60) == 130
         watch.stdout.close()
 
 
@@ -429,7 +429,7 @@ def test_a_server_that_is_away_is_told_soon(lab):
     start = time.monotonic()
     done = lab.cli("manage", "-s", "127.0.0.1:1", "-t", "1s", "task", "list", code=5)
     assert "no server answers at http://127.0.0.1:1" in done.stderr and done.stderr.count("\n") == 1
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20
 
 
 def test_a_wrong_token_is_told(lab, tmp_path):

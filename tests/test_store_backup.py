@@ -72,7 +72,7 @@ def test_a_copy_made_while_tasks_come_is_one_moment(house, tmp_path):
                 backup.copy(house.store.database, tmp_path / f"copy{number}.db")
         finally:
             stop.set()
-        adding.result(20)
+        adding.result(60)
     sizes = []
     for number in range(5):
         with sqlite3.connect(tmp_path / f"copy{number}.db") as copied:

@@ -41,7 +41,7 @@ def interleave(house: House, first, other: Store, second):
         return result
 
     def follow(tx):
-        begun.wait(10)
+        begun.wait(60)
         result = second(tx)
         done.set()
         return result
@@ -242,5 +242,5 @@ def test_transactions_that_block_each_other_are_done_again(house, other):
             pool.submit(house.write, crosswise, one, two), pool.submit(other.write, lambda tx: crosswise(tx, two, one)),
         ]  # fmt: skip
         for future in futures:
-            future.result(20)
+            future.result(60)
     assert [row["priority"] for row in house.rows("task")] == [2, 2] and len(tried) > 2

@@ -10,6 +10,7 @@ import pytest
 from disks import small_disk
 from scitq.errors import Conflict, InvalidRequest, NotFound, StorageFull, Unavailable
 from scitq.store import Store, batches, events
+from scitq.store.databases import READERS
 from scitq.store.writer import GROUP
 
 
@@ -44,11 +45,11 @@ def noted(store: Store) -> set[str]:
 def together(store: Store, *changes) -> list:
     """The changes, queued while the writer is busy, so that they meet in one group; their results or errors."""
     busy, free = threading.Event(), threading.Event()
-    blocker = store._writer.submit(lambda tx: (busy.set(), free.wait(10)))
-    busy.wait(10)
+    blocker = store._writer.submit(lambda tx: (busy.set(), free.wait(60)))
+    busy.wait(60)
     futures = [store._writer.submit(change) for change in changes]
     free.set()
-    blocker.result(10)
+    blocker.result(60)
     return [future.exception(30) or future.result() for future in futures]
 
 
@@ -120,7 +121,7 @@ def test_a_bell_that_fails_does_not_end_the_writer(store, caplog):
 
 def test_who_waits_no_longer_is_told_and_the_change_is_done_all_the_same(store):
     free = threading.Event()
-    store._writer.submit(lambda tx: free.wait(10))
+    store._writer.submit(lambda tx: free.wait(60))
     with pytest.raises(Unavailable, match=r"within 0\.05 s"):
         store.write(note("late"), timeout=0.05)
     free.set()
@@ -152,6 +153,23 @@ def test_readers_write_nothing(store):
     with pytest.raises(NotFound):
         store.read(lambda tx: tx.get("batch 9", "SELECT * FROM batch WHERE id = 9"))
     assert noted(store) == set()
+
+
+def test_more_readers_than_there_is_room_for_are_told_to_come_again(store, monkeypatch):
+    monkeypatch.setattr(store.database._readers, "_wait_timeout", 0.01)
+    inside, free = threading.Barrier(READERS + 1), threading.Event()
+    threads = [
+        threading.Thread(target=store.read, args=(lambda tx: (inside.wait(60), free.wait(60)),)) for _ in range(READERS)
+    ]
+    for thread in threads:
+        thread.start()
+    inside.wait(60)
+    with pytest.raises(Unavailable, match="ask again"):
+        store.read(lambda tx: 1)
+    free.set()
+    for thread in threads:
+        thread.join()
+    assert store.read(lambda tx: tx.value("SELECT 1")) == 1
 
 
 def test_news_is_waited_for(store):

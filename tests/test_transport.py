@@ -62,7 +62,7 @@ class Script:
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
-        self.thread.join(10)
+        self.thread.join(60)
 
 
 def reply(body=b"{}", status=b"200 OK", more=b"Content-Type: application/json\r\n"):
@@ -187,7 +187,7 @@ def test_silence_ends_at_the_timeout(script):
     start = time.monotonic()
     with pytest.raises(errors.Unreachable, match="did not answer in time"):
         transport.Connection(server.url).request("GET", "/", timeout=0.3)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20
 
 
 def test_a_trickle_ends_at_the_timeout(script):
@@ -202,7 +202,7 @@ def test_a_trickle_ends_at_the_timeout(script):
     start = time.monotonic()
     with pytest.raises(errors.Unreachable, match="in time"):
         transport.Connection(server.url).request("GET", "/", timeout=0.4)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize(
@@ -280,9 +280,9 @@ def test_interrupt_ends_a_long_poll_from_another_thread(script):
 
     thread = threading.Thread(target=poll)
     thread.start()
-    assert arrived.wait(10)
+    assert arrived.wait(60)
     connection.interrupt()
-    thread.join(10)
+    thread.join(60)
     assert raised
     assert connection.request("GET", "/").json() == [1]
 

@@ -269,7 +269,7 @@ class Clients(threading.Thread):
 
     def end(self) -> None:
         self.stopping.set()
-        self.join(20)
+        self.join(60)
         assert not self.is_alive() and not self.troubles, self.troubles
 
 
@@ -310,4 +310,4 @@ def settle(env: Env, tasks: list[int]) -> None:
             env.api("POST", "/tasks/signal", {"ids": suspended, "action": "resume"})
         return not left
 
-    env.until(all_ended, 40, "every task has ended")
+    env.until(all_ended, what="every task has ended")

@@ -14,7 +14,7 @@ from env import Env, stands_still
 from strikes import changed_program
 
 GRACE_SECONDS = 2.0
-LATE_SECONDS = 5.0  # of a machine under load
+LATE_SECONDS = 20.0  # of a machine under load
 _names = itertools.count(12001)
 
 # Each says `up` when all of it runs; {word} is in the command line of each process that must end.

@@ -233,7 +233,7 @@ def test_two_servers_on_one_database_lose_no_release(env, postgres):
         blocker.rollback()
     finally:
         blocker.close()
-    adding.join(20)
+    adding.join(60)
     env.until(lambda: len(env.items("/tasks")) == 2)
     env.wait_state([row["id"] for row in env.items("/tasks")])
 

@@ -420,7 +420,7 @@ def test_after_any_trouble_all_tasks_end(env_on_each):
         submit()
         trouble()
         time.sleep(chance.uniform(0.05, 0.2))  # any moment will do
-    env.until(lambda: all(is_settled(env, row) for row in env.items("/tasks")), 40, "every task ends, or waits for a failed one")
+    env.until(lambda: all(is_settled(env, row) for row in env.items("/tasks")), what="every task ends, or waits for a failed one")
     assert len(env.items("/tasks")) == len(tasks)
 
 

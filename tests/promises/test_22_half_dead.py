@@ -96,11 +96,11 @@ def answers_soon(env: Env) -> bool:
 
 def check_alive(env: Env) -> None:
     """Others get their answers, and tasks run and end, as ever."""
-    env.until(lambda: all(answers_soon(env) for _ in range(5)), 20, "answers come soon")
+    env.until(lambda: all(answers_soon(env) for _ in range(5)), what="answers come soon")
     began = time.monotonic()
     tasks = env.create(*["echo well"] * 5)
     env.wait_state(tasks)
-    assert env.stdout(tasks[0]) == b"well\n" and time.monotonic() - began < 3 * ANSWER_SECONDS
+    assert env.stdout(tasks[0]) == b"well\n" and time.monotonic() - began < 6 * ANSWER_SECONDS
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_a_slow_client_is_served_and_keeps_nobody(busy):
         thread.start()
     check_alive(busy)
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(answers) == 30 and all(answer.startswith(b"HTTP/1.1 200") for answer in answers)
 
 
@@ -149,7 +149,7 @@ def test_a_worker_whose_line_freezes_finds_another(env):
     relay.freeze()
     gate.touch()
     others = env.create(*[{"command": "true", "batch": "well"}] * 5)
-    env.wait_state(others, seconds=5)
+    env.wait_state(others)
     env.wait_state(task)
     assert len(env.executions(task)) == 1 and env.stdout(task) == b"x\n"
     [after] = env.create({"command": "true", **at_true_time})

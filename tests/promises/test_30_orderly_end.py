@@ -220,7 +220,7 @@ def test_a_run_ends_with_all_that_it_started(env, tmp_path, number, code):
     env.until(lambda: (tmp_path / "once").exists() and len(re.findall("sleep 0", str(env.leftovers()))) >= 2, what="they run")
     assert end(run, number) == code
     assert "goes on where it was" in run.output()
-    env.until(lambda: env.leftovers() == {}, 1.0, "nothing is left")
+    env.until(lambda: env.leftovers() == {}, 10.0, "nothing is left")
     (tmp_path / "go").touch()
     env.cli("run", "-q", str(tmp_path / "b.yaml"), cwd=tmp_path, code=0)
     assert (tmp_path / "once").read_text() == "once\n"

@@ -32,7 +32,7 @@ class Health:
 
     def becomes(self, status: int) -> list[str]:
         """Waits until readiness is answered so; its reasons."""
-        self.env.until(lambda: self.ask("ready")[0] == status, 20.0, f"readiness is {status}")
+        self.env.until(lambda: self.ask("ready")[0] == status, what=f"readiness is {status}")
         told = self.ask("ready")[1]
         assert told["ready"] == (status == 200) == (told["reasons"] == [])
         return told["reasons"]
