@@ -7,6 +7,7 @@ import os
 import sqlite3
 from pathlib import Path
 
+from ..durable import sync
 from ..errors import Conflict, StorageFull, Unavailable
 from .databases import Database, Sqlite
 
@@ -27,6 +28,7 @@ def copy(database: Database, path: Path) -> None:
         part.unlink(missing_ok=True)  # of one that was killed
         _copy(database.path, part)
         os.replace(part, path)
+        sync(path.parent)
     except (sqlite3.Error, OSError) as error:
         with contextlib.suppress(OSError):  # it was never begun
             part.unlink()
@@ -38,5 +40,4 @@ def _copy(source: Path, target: Path) -> None:
     with contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as reader:
         with contextlib.closing(sqlite3.connect(target)) as copied:
             reader.backup(copied)
-    with open(target, "rb") as file:
-        os.fsync(file.fileno())
+    sync(target)

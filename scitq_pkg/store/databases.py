@@ -13,11 +13,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import peewee
+from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, PooledSqliteDatabase
 
 from ..errors import Conflict, InvalidRequest, ScitqError, StorageFull, Unavailable
+from ..uris import shown
 from .transaction import Transaction
 
 READERS = 16
+_WAIT_SECONDS = 30  # for a connection of theirs, or for a lock
 _RACES = ("40001", "40P01")  # serialization failure, deadlock
 _NOT_UNIQUE = "23505"
 # The locks of a server whose machine went dark, or that was stopped in the middle of a transaction, are free within a minute.
@@ -58,6 +61,8 @@ class Database:
                     transaction.run("ROLLBACK")
         except ScitqError:
             raise
+        except MaxConnectionsExceeded:
+            raise Unavailable(f"{READERS} long questions are being answered: ask again in a moment") from None
         except (peewee.PeeweeException, sqlite3.Error, *self.driver_errors()) as error:
             raise self.explain(error) from error
 
@@ -91,14 +96,12 @@ class Sqlite(Database):
     measure = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
 
     def __init__(self, path: Path):
-        from playhouse.pool import PooledSqliteDatabase
-
         self.path = path
         self._lock = _lock_for_one_server(path)
         pragmas = {"journal_mode": "wal", "synchronous": "full", "cache_size": -6000, "temp_store": "memory"}
-        writer = peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=30, check_same_thread=False)
+        writer = peewee.SqliteDatabase(str(path), pragmas=pragmas, timeout=_WAIT_SECONDS, check_same_thread=False)
         readers = PooledSqliteDatabase(
-            str(path), max_connections=READERS, timeout=30, stale_timeout=300, check_same_thread=False,
+            str(path), max_connections=READERS, timeout=_WAIT_SECONDS, stale_timeout=300, check_same_thread=False,
             pragmas={"query_only": 1, "cache_size": -2000, "temp_store": "memory"},
         )  # fmt: skip
         for connections in (writer, readers):
@@ -130,13 +133,11 @@ class Postgresql(Database):
     measure = "SELECT pg_database_size(current_database())"
 
     def __init__(self, url: str):
-        from playhouse.pool import PooledPostgresqlDatabase
-
         name, options = _postgresql_options(url)
         self._options = {"dbname": name, **options}
-        self.shown = url.replace(f":{urlsplit(url).password}@", ":***@")
+        self.shown = shown(url)
         writer = peewee.PostgresqlDatabase(name, **options)
-        readers = PooledPostgresqlDatabase(name, max_connections=READERS, timeout=30, stale_timeout=300, **options)
+        readers = PooledPostgresqlDatabase(name, max_connections=READERS, timeout=_WAIT_SECONDS, stale_timeout=300, **options)
         super().__init__(writer, readers)
 
     def driver_errors(self) -> tuple[type[Exception], ...]:
@@ -171,7 +172,8 @@ def sqlite_path(url: str, data_dir: Path) -> Path | None:
     if parts.scheme != "sqlite":
         return None
     if parts.netloc:
-        raise InvalidRequest(f"{url!r} has a host: write sqlite:///relative/path or sqlite:////absolute/path", field="database")
+        told = f"{shown(url)!r} has a host: write sqlite:///relative/path or sqlite:////absolute/path"
+        raise InvalidRequest(told, field="database")
     return Path(unquote(parts.path[1:])) if parts.path not in ("", "/") else data_dir / "scitq.db"
 
 
@@ -183,7 +185,8 @@ def open_database(url: str, data_dir: Path) -> Database:
     elif urlsplit(url).scheme in ("postgresql", "postgres"):
         database = Postgresql(url)
     else:
-        raise InvalidRequest(f"{url!r} is no database URL: write sqlite:///path or postgresql://user@host/name", field="database")
+        told = f"{shown(url)!r} is no database URL: write sqlite:///path or postgresql://user@host/name"
+        raise InvalidRequest(told, field="database")
     try:
         database.connect_writer()
     except (peewee.PeeweeException, *database.driver_errors()) as error:
@@ -226,7 +229,7 @@ def _postgresql_options(url: str) -> tuple[str, dict]:
     try:
         port = parts.port
     except ValueError:
-        raise InvalidRequest(f"{url!r} has a port that is no number", field="database") from None
+        raise InvalidRequest(f"{shown(url)!r} has a port that is no number", field="database") from None
     options = {"host": parts.hostname, "port": port, "user": parts.username, "password": parts.password}
     options = {key: unquote(value) if isinstance(value, str) else value for key, value in options.items() if value}
     for pair in filter(None, parts.query.split("&")):
