@@ -6,7 +6,7 @@ import shlex
 
 from .durations import short_duration
 from .protocol import ACCEPTED, ASSIGNED, CANCELED, COMING, FAILED, FINAL, PENDING, RUNNING, SUCCEEDED, UPLOADING, WAITING
-from .recruiting import ANY, counts_for, wanted
+from .recruiting import ANY, counts_for, enough, wanted
 from .store import Transaction, costs, providers, recruiters
 from .store.transaction import marks
 
@@ -90,7 +90,7 @@ def _sought(tx: Transaction, task: dict, workers: int) -> str:
     told = []
     spent = costs.reached(tx).get(task["batch_id"])
     for recruiter in recruiters.of_batch(tx, task["batch_id"]):
-        most = max(recruiter["minimum_tasks"] or 0, recruiter["tasks_per_worker"] * (workers + 1)) + 1
+        most = enough(recruiter, workers + 1) + 1
         pending = recruiters.pending(tx, [task["batch_id"]], most).get(task["batch_id"], 0)
         told.append(f"recruiter {recruiter['rank']} of batch {task['batch']} {_outlook(tx, recruiter, pending, workers, spent)}")
     return "; ".join(told[:NAMED])

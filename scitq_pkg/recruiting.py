@@ -7,7 +7,7 @@ own batch, and for each that moves a task is given out in the same transaction. 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from .errors import InvalidRequest
@@ -29,8 +29,8 @@ def wanted(recruiter: dict, pending: int, workers: int) -> int:
     if pending < max(1, recruiter["minimum_tasks"] or 0):
         return 0
     most = recruiter["maximum_workers"]
-    enough = -(-pending // recruiter["tasks_per_worker"])
-    return max(0, (enough if most is None else min(enough, most)) - workers)
+    full = -(-pending // recruiter["tasks_per_worker"])
+    return max(0, (full if most is None else min(full, most)) - workers)
 
 
 def matches(recruiter: dict, machine: dict) -> bool:
@@ -189,11 +189,12 @@ def _wanting(tx: Transaction, standing: list[dict], present: dict[int, int], sat
 
 def _pending(tx: Transaction, standing: list[dict], present: dict[int, int], free: int) -> dict[int, int]:
     """Pending tasks by batch, counted as far as it matters for so many `free` workers: counting all would take its time."""
-    most = max((_enough(r, present.get(r["batch_id"], 0) + free) for r in standing), default=0)
+    most = max((enough(r, present.get(r["batch_id"], 0) + free) for r in standing), default=0)
     return recruiters.pending(tx, sorted({r["batch_id"] for r in standing}), most)
 
 
-def _enough(recruiter: dict, workers: int) -> int:
+def enough(recruiter: Mapping, workers: int) -> int:
+    """So many pending tasks as it takes for a recruiter to want more than these workers: counting on would tell nothing."""
     return max(recruiter["minimum_tasks"] or 0, recruiter["tasks_per_worker"] * workers)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import math
 import socket
@@ -49,7 +50,7 @@ def listen(host: str, port: int) -> socket.socket:
         bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
-        if error.errno in (98, 48):  # EADDRINUSE on Linux, on macOS
+        if error.errno == errno.EADDRINUSE:
             raise Conflict(
                 f"port {port} of {host} is in use: stop what listens there, or give another --port (0: any that is free)"
             ) from None

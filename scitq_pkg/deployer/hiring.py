@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .. import choosing
 from ..cloud.config import AUTO
-from ..recruiting import counts_for, readable, wanted
+from ..recruiting import counts_for, enough, readable, wanted
 from ..store import Transaction, costs, flavors, jobs, machines, providers, queue, recruiters
 from ..store.schema import LIVE_SQL
 from .context import WHO, Context
@@ -34,7 +34,7 @@ def wants(tx: Transaction, context: Context) -> list[dict]:
     fit = [worker["batch_id"] for worker in queue.workers_with_load(tx) if counts_for(worker)]
     for batch_id in [*fit, *_deployed_unfit(tx)]:
         present[batch_id] = present.get(batch_id, 0) + 1
-    most = max((_enough(r, present.get(r["batch_id"], 0) + _MOST_AT_ONCE) for r in standing), default=0)
+    most = max((enough(r, present.get(r["batch_id"], 0) + _MOST_AT_ONCE) for r in standing), default=0)
     pending = recruiters.pending(tx, sorted({r["batch_id"] for r in standing}), most)
     found = [
         {"recruiter": r, "number": wanted(r, pending.get(r["batch_id"], 0), present.get(r["batch_id"], 0))} for r in standing
@@ -50,10 +50,6 @@ def _deployed_unfit(tx: Transaction) -> list[int]:
         "SELECT worker.batch_id FROM worker JOIN machine ON machine.id = worker.machine_id WHERE machine.state = 'up' "
         "AND problem IS NOT NULL AND NOT offline AND NOT draining AND NOT permanent AND deleted_at IS NULL"
     )
-
-
-def _enough(recruiter: Mapping, workers: int) -> int:
-    return max(recruiter["minimum_tasks"] or 0, recruiter["tasks_per_worker"] * workers)
 
 
 class Patience:

@@ -6,6 +6,7 @@ systems. So a record names its execution: one of another execution was left by t
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -25,7 +26,7 @@ def write(directory: str, name: str, record: dict) -> None:
         if os.fstat(fd).st_size > len(text):
             os.ftruncate(fd, 0)
         if os.pwrite(fd, text, 0) != len(text):
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(fd)
 

@@ -24,6 +24,7 @@ OLDER_NAMES = {
 }
 NO_ID = "0"  # what an empty list of ids chooses: nothing; an empty filter would choose everything
 LONGEST_QUERY = 6000  # characters of a filter that surely fit in a URL
+_MOST_IDS = 1_000_000  # of a range that is written out
 _MAPPINGS_OF_THE_USER = ("env",)  # their keys are no names of attributes
 
 
@@ -117,6 +118,8 @@ def _range(run: list[int]) -> str:
 def _from_ranges(text: str) -> Iterable[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise InvalidRequest(f"{text!r:.80} holds no ids: numbers and ranges are expected, such as 3,5-9", field="ids")
+        if int(last or first) - int(first) > _MOST_IDS:
+            raise InvalidRequest(f"{part.strip()!r:.80} are too many ids: give a range of at most {_MOST_IDS:,}", field="ids")
         yield from range(int(first), int(last or first) + 1)

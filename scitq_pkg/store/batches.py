@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import NotFound, nearest
-from ..protocol import KILL, RUN, RUNNING, SUSPEND, TERM
+from ..protocol import DEFAULT_BATCH, KILL, RUN, RUNNING, SUSPEND, TERM
 from . import costs, events, queue, stints
 from .filters import checked_glob, glob_test
 from .schema import LIVE_SQL, Batch
@@ -123,7 +123,7 @@ def delete(tx: Transaction, name: str, who: str) -> None:
     tasks.remove(tx, tx.column("SELECT id FROM task WHERE batch_id = ?", (batch_id,)))
     tx.run("DELETE FROM recruiter WHERE batch_id = ?", (batch_id,))
     tx.run("DELETE FROM notifier WHERE batch_id = ?", (batch_id,))
-    default = ensure(tx, "Default")
+    default = ensure(tx, DEFAULT_BATCH)
     recruiters.go_home(tx, tx.column("SELECT id FROM worker WHERE batch_id = ? AND home_batch_id IS NOT NULL", (batch_id,)))
     tx.run("UPDATE worker SET home_batch_id = ? WHERE home_batch_id = ?", (default, batch_id))
     left = tx.column("SELECT id FROM worker WHERE batch_id = ?", (batch_id,))

@@ -404,7 +404,7 @@ def remove(tx: Transaction, task_ids: list[int]) -> None:
         )
         tx.run(f"DELETE FROM requirement WHERE task_id {inside} OR required_id {inside}", (*part, *part))
         tx.run(f"DELETE FROM task WHERE id {inside}", part)
-        queue.requeue(tx, [task_id for task_id in waiting if task_id not in set(part)])
+        queue.requeue(tx, sorted(set(waiting) - set(part)))
     tx.wake()
 
 
