@@ -50,7 +50,7 @@ def test_what_was_given_up_and_not_removed_is_removed_first(env):
     try:
         (order,) = site.deploy(number=1)
         site.until(lambda: site.machines()[0]["state"] == "booting", what="it is there, and calls in vain")
-        (first,) = site.running().values()
+        (first,) = site.until(site.running, what="its process has become the worker").values()
         site.server.kill9()
         site.change(f"UPDATE token SET revoked_at = 1 WHERE worker_id = {order['worker']}")
         columns = "id, kind, state, provider, attempt, retry, progress, asked_by, created_at, finished_at"
