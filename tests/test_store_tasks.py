@@ -346,6 +346,20 @@ def test_a_report_is_of_the_latest_attempts(house):
         house.read(reports.report, "raeds")
 
 
+def test_lines_that_differ_in_numbers_are_alike_to_whom_asks_so(house):
+    house.worker("w", batch="reads", concurrency=10)
+    lines = ("no S1_R1.fq at 0x7f3a", "no S22_R1.fq at 0x1b", "line 9: killed", "line 9: killed", "")
+    ids = house.add(*[{"command": "x", "batch": "reads"}] * len(lines))
+    for task_id, line in zip(ids, lines):
+        house.end(1, task_id, "failed", 2, line.encode())
+    exact = house.read(reports.report, "reads")["failures"]
+    assert [group["count"] for group in exact] == [2, 1, 1, 1] and "pattern" not in exact[0]
+    alike = house.read(reports.report, "reads", alike=True)["failures"]
+    assert [(group["last_line"], group["pattern"], group["task_ids"]) for group in alike] == [
+        (lines[0], "no S#_R1.fq at #", ids[:2]), ("line 9: killed", None, ids[2:4]), (None, None, ids[4:])
+    ]  # fmt: skip
+
+
 # --- output -------------------------------------------------------------------------------------------------------------------
 
 

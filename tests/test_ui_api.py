@@ -348,8 +348,10 @@ GB = 10**9
     ],
 )
 def test_the_concurrency_that_fits_the_memory(peaks, concurrency, cpus, hint, words):
-    told = reports.memory_advice(peaks, {"name": "w", "memory_bytes": 16 * GB, "concurrency": concurrency, "cpus": cpus})
+    worker = {"name": "w", "memory_bytes": 16 * GB, "concurrency": concurrency, "cpus": cpus}
+    told = reports.memory_advice(peaks, worker)
     assert told["concurrency_hint"] == hint and words in told["sentence"]
+    assert told == reports.memory_advice(peaks, {**worker, "cpus": cpus and 3 * cpus}, 3.0) | {"sentence": told["sentence"]}
     assert reports.memory_advice(peaks, None)["concurrency_hint"] is None
 
 

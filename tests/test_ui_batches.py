@@ -37,7 +37,7 @@ def ended(lab, hands: Hands, batch: str, *ends: int, name: str = "step") -> list
     ids = lab.create(*({"command": f"echo {n}", "name": f"{name}:{n}", "batch": batch} for n in range(len(ends))))
     held(lab, hands, len(ids))
     for task, code in zip(ids, ends):
-        hands.end(task, "failed" if code else "succeeded", code, f"error {code}\n".encode() if code else b"")
+        hands.end(task, "failed" if code else "succeeded", code, f"error {code} of task {task}\n".encode() if code else b"")
     return ids
 
 
@@ -53,7 +53,7 @@ def agree(page: Page, verb: str) -> None:
 # --- the overview ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_new_server_says_what_to_type(tabs, env):
+def test_a_new_server_says_what_to_type(env, tabs):
     env.server()
     page = tabs(env).visit()
     expect(page.get_by_role("heading", name="Nothing here yet")).to_be_visible()
@@ -74,7 +74,7 @@ def test_the_overview_shows_what_the_api_says(tab, lab, batch, hands):
     expect(row(page, f"{batch} lonely")).to_contain_text("no worker")
     attention = page.get_by_role("table", name="Needs attention")
     expect(attention).to_contain_text("2 failed, exit code 5")
-    expect(attention).to_contain_text("error 5")
+    expect(attention).to_contain_text("error 5 of task #")
     expect(attention.locator("tr", has_text=f"{batch} lonely")).to_contain_text("worker")
     attention.get_by_role("link", name="2 failed, exit code 5").first.click()
     expect(page.get_by_role("heading", name="Tasks", exact=True)).to_be_visible()

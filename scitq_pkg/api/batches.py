@@ -11,7 +11,7 @@ from .answers import Answer, iso, page, with_iso_times
 from .call import Call
 from .cloudforms import BatchChange
 from .routes import USER, route
-from .schemas import MAX_PAGE, BatchesQuery, Nothing, StopBody, TimelineQuery
+from .schemas import MAX_PAGE, BatchesQuery, Nothing, ReportQuery, StopBody, TimelineQuery
 from .shapes import Batch, BatchPage, Report, Steps, Timeline
 
 PATH = f"{API}/batches"
@@ -34,9 +34,12 @@ def find(call: Call) -> dict:
     return page(call.read(lambda tx: batches.find(tx, limit + 1, after, descending, query["name"])), limit)
 
 
-@route("GET", f"{PATH}/<name:path>/report", USER, "Durations, failures by exit code and last line, peak memory", answer=Report)
+@route(
+    "GET", f"{PATH}/<name:path>/report", USER, "Durations, failures by exit code and last line, peak memory",
+    query=ReportQuery, answer=Report,
+)  # fmt: skip
 def report(call: Call, name: str) -> dict:
-    return call.read(lambda tx: reports.report(tx, name))
+    return call.read(lambda tx: reports.report(tx, name, call.query["alike"]))
 
 
 @route(

@@ -125,6 +125,10 @@ class TimelineQuery(Body):
     since = Name(load_default="1d", metadata={"description": "`2h`, `3d` or an ISO time"})
 
 
+class ReportQuery(Body):
+    alike = fields.Boolean(load_default=False, metadata={"description": "last lines that differ in numbers alone are the same"})
+
+
 class CountsQuery(FilterFields):
     version = Number(most=2**62, load_default=None, metadata={"description": "the `version` of an answer before"})
     wait = Seconds(most=MAX_WAIT, load_default=0.0, metadata={"description": "seconds to wait for another version"})

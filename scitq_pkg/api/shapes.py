@@ -326,6 +326,7 @@ class Failure(Shape):
     reason = fields.String(required=True, allow_none=True)
     count = fields.Integer(required=True)
     task_ids = fields.List(fields.Integer(), required=True)
+    pattern = fields.String(allow_none=True, metadata={"description": "of lines that differ in numbers, with # for each"})
 
 
 Bin = Shape.from_dict(  # `from` is a word of Python
@@ -473,7 +474,6 @@ class Attention(Shape):
     batches = fields.List(fields.Nested(Stuck), required=True, metadata={"description": "whose tasks wait, and nothing will start"})
     workers = fields.List(fields.Nested(Silent), required=True, metadata={"description": "offline, or not able to work"})
     disks = fields.List(fields.Nested(FullDisk), required=True, metadata={"description": "with hardly any room"})
-    versions = fields.List(fields.Nested(OtherVersion), required=True)
     versions = fields.List(fields.Nested(OtherVersion), required=True)
     jobs = fields.List(fields.Nested(TroubledJob), required=True, metadata={"description": "deployments and others that failed, or try again"})
     machines = fields.List(fields.Nested(UnknownMachine), required=True, metadata={"description": "ours by their tag, that nobody asked for"})

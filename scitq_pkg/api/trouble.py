@@ -85,7 +85,7 @@ def _part(row: dict, names: tuple[str, ...]) -> dict:
 
 def _failures(tx: Transaction) -> list[dict]:
     rows = reports.newest_failed(tx, FAILED_LOOKED_AT)
-    groups = reports.grouped(rows, ("batch", "exit_code", "signal", "last_line"), NAMED)
+    groups = reports.grouped(rows, ("batch", "exit_code", "signal", "last_line"), NAMED, alike=True)
     groups.sort(key=lambda group: -group["newest_at"])
     return [with_iso_times(group) for group in groups[:GROUPS]]
 

@@ -16,19 +16,23 @@ _BINS = 15  # of a histogram, about
 _WIDE = 20  # the longest over the shortest duration from which on bins grow
 _FREE_SHARE = 0.9  # of a machine's memory that tasks may use
 _LINES_CHARACTERS = 300
+_NUMBER = re.compile(r"(0x[0-9a-fA-F]+|\d+|#)")  # what lines of the same failure differ in: samples, positions, addresses
 
 # The latest attempts of the tasks of a batch that are in a state.
 _LATEST = "FROM task JOIN execution ON execution.id = task.execution_id WHERE task.batch_id = ? AND task.state = ?"
 _SECONDS = "COALESCE(execution.ended_at, execution.finished_at) - execution.started_at"
 
 
-def report(tx: Transaction, name: str) -> dict:
-    """Durations (seconds) and memory of what succeeded, failures by exit code, signal and last line, costs. Raises NotFound."""
+def report(tx: Transaction, name: str, alike: bool = False) -> dict:
+    """Durations (seconds) and memory of what succeeded, failures by exit code, signal and last line, costs. Raises NotFound.
+
+    `alike`: lines that differ in their numbers alone are the same.
+    """
     batch = batches.row(tx, name)
     batch_id = batch["id"]
     spent = costs.of_batches(tx, [batch_id]).get(batch_id, {"cost": None, "currency": None, "hours": 0.0})
     measured = tx.all(
-        f"SELECT {_SECONDS} AS seconds, execution.peak_memory_bytes AS peak {_LATEST} AND execution.started_at IS NOT NULL "
+        f"SELECT {_SECONDS} AS seconds, execution.peak_memory_bytes AS peak, execution.cpu_seconds AS cpu {_LATEST} AND execution.started_at IS NOT NULL "
         "ORDER BY task.id DESC LIMIT ?", (batch_id, SUCCEEDED, _MEASURED),
     )  # fmt: skip
     peaks = [row["peak"] for row in measured if row["peak"]]
@@ -37,8 +41,8 @@ def report(tx: Transaction, name: str) -> dict:
         "durations": _durations(tx, batch_id),
         "histogram": histogram([max(0.0, row["seconds"]) for row in measured]),
         "peak_memory_bytes": max(peaks, default=None),
-        "memory": memory_advice(peaks, _least_worker(tx, batch_id)),
-        "failures": grouped(_failed(tx, batch_id), ("exit_code", "signal", "last_line"), _NAMED)[:_FAILURES],
+        "memory": memory_advice(peaks, _least_worker(tx, batch_id), _processors(measured)),
+        "failures": grouped(_failed(tx, batch_id), ("exit_code", "signal", "last_line"), _NAMED, alike)[:_FAILURES],
         **spent,
         "budget": batch["budget"],
     }
@@ -106,8 +110,17 @@ def _least_worker(tx: Transaction, batch_id: int) -> dict | None:
     )  # fmt: skip
 
 
-def memory_advice(peaks: list[int], worker: dict | None) -> dict:
-    """What tasks took beside what the smallest worker has, and the concurrency that fits it, if that is another one."""
+def _processors(measured: list[dict]) -> float | None:
+    """How many processors a task kept busy on average; None where nobody told."""
+    told = [row for row in measured if row["cpu"] is not None and row["seconds"] > 0]
+    return sum(row["cpu"] for row in told) / sum(row["seconds"] for row in told) if told else None
+
+
+def memory_advice(peaks: list[int], worker: dict | None, processors: float | None = None) -> dict:
+    """What tasks took beside what the smallest worker has, and the concurrency that fits it, if that is another one.
+
+    More at once are advised as far as its processors go, of which a task keeps so many busy.
+    """
     peak = max(peaks, default=None)
     told = {"peak_bytes": peak, "typical_bytes": int(statistics.median(peaks)) if peaks else None}
     if worker is None or peak is None:
@@ -116,12 +129,12 @@ def memory_advice(peaks: list[int], worker: dict | None) -> dict:
         )
         return {**told, "worker_bytes": worker and worker["memory_bytes"], "concurrency": worker and worker["concurrency"],
                 "concurrency_hint": None, "sentence": sentence}  # fmt: skip
-    hint, sentence = _fitting(peak, worker)
+    hint, sentence = _fitting(peak, worker, processors)
     told |= {"worker_bytes": worker["memory_bytes"], "concurrency": worker["concurrency"]}
     return {**told, "concurrency_hint": hint, "sentence": sentence}
 
 
-def _fitting(peak: int, worker: dict) -> tuple[int | None, str]:
+def _fitting(peak: int, worker: dict, processors: float | None) -> tuple[int | None, str]:
     name, present = worker["name"], worker["concurrency"]
     fits = int(worker["memory_bytes"] * _FREE_SHARE // peak)
     each = f"A task took up to {_shown(peak)}, {name} has {_shown(worker['memory_bytes'])}"
@@ -129,9 +142,10 @@ def _fitting(peak: int, worker: dict) -> tuple[int | None, str]:
         return (1 if present > 1 else None), f"{each}: that is hardly enough for one; give the batch larger machines."
     if fits < present:
         return fits, f"{each}: {fits} at once fit there, not {present}. `scitq manage worker update -n {name} -C {fits}`"
-    more = min(fits, worker["cpus"] or present)
+    more = min(fits, int((worker["cpus"] or 0) / max(1.0, processors or 1.0)))
     if more > present:
-        return more, f"{each}: there is room for {more} at once, not only {present}, if each uses one processor."
+        uses = "if each uses one processor" if processors is None else f"each keeps {processors:.1f} of {worker['cpus']} processors busy"
+        return more, f"{each}: there is room for {more} at once, not only {present}, {uses}."
     return None, f"{each}: {present} at once fit there."
 
 
@@ -161,24 +175,33 @@ def newest_failed(tx: Transaction, count: int) -> list[dict]:
     )  # fmt: skip
 
 
-def grouped(rows: list[dict], keys: tuple[str, ...], named: int) -> list[dict]:
+def grouped(rows: list[dict], keys: tuple[str, ...], named: int, alike: bool = False) -> list[dict]:
     """Failures with the same keys (`last_line` is one of `last_output`) together, the largest group first, so many ids each.
 
-    Where rows have `finished_at`, that of its first row is `newest_at` of a group.
+    Where rows have `finished_at`, that of its first row is `newest_at` of a group. With `alike` the numbers in a line are all the
+    same: `last_line` is that of the first row, `pattern` has `#` for each that differs, or is None where all lines are this one.
     """
     groups: dict[tuple, dict] = {}
     for row in rows:
         row["last_line"] = (row.pop("last_output") or "").rstrip().rpartition("\n")[2][:_LINES_CHARACTERS] or None
-        key = tuple(row[name] for name in keys)
+        key = tuple(_NUMBER.sub("#", row[name] or "") if alike and name == "last_line" else row[name] for name in keys)
         group = groups.get(key)
         if group is None:
             group = groups[key] = {name: row[name] for name in keys}
-            group |= {"reason": row["reason"], "count": 0, "task_ids": []}
+            group |= {"reason": row["reason"], "count": 0, "task_ids": []} | ({"pattern": None} if alike else {})
             group |= {"newest_at": row["finished_at"]} if "finished_at" in row else {}
+        if row["last_line"] != group["last_line"]:
+            group["pattern"] = _pattern(group["pattern"] or group["last_line"], row["last_line"])
         group["count"] += 1
         if group["count"] <= named:
             group["task_ids"].append(row["task_id"])
     return sorted(groups.values(), key=lambda group: -group["count"])
+
+
+def _pattern(known: str, line: str) -> str:
+    """A line, or the pattern of some, with `#` for each number that is another one in a line that is like it but for numbers."""
+    pieces = zip(_NUMBER.split(known), _NUMBER.split(line))
+    return "".join(one if one == other else "#" for one, other in pieces)
 
 
 # --- who needs whom ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Makes one script of the modules of the pages: one request instead of forty, and what repeats in them is packed once.
 
-Each module becomes a function that is run once, after those that it imports, and gives what it exports. The pages' modules keep to
-what this knows: `import { a, b as c } from "./x.js";` in one line, exports of named functions, classes and constants, no circles.
+Each module becomes a function that is run once, after those that it imports, and gives what it exports. The pages' modules keep
+to what this knows: `import { a, b as c } from "./x.js";` in one line, exports of named functions, classes and constants, no
+circles.
 """
 
 from __future__ import annotations

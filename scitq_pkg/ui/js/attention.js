@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { el, replace, show } from "./dom.js";
-import { addressOf, ending } from "./failures.js";
+import { addressOf, ending, keyOf, lineOf } from "./failures.js";
 import { money } from "./flavors.js";
 import { bytes, count, when } from "./format.js";
 import { named } from "./hidden.js";
@@ -104,11 +104,11 @@ function ofFailure(group) {
   const title = `${count(group.count)} failed, ${ending(group)}`;
   return {
     kind: "failure",
-    key: JSON.stringify([group.batch, group.exit_code, group.signal, group.last_line, group.reason]),
+    key: keyOf(group),
     state: "failed",
     title,
     where: group.batch,
-    detail: group.last_line || group.reason || "It wrote nothing.",
+    detail: (group.last_line && lineOf(group)) || group.reason || "It wrote nothing.",
     isOutput: Boolean(group.last_line),
     at: group.newest_at,
     url: addressOf(group.batch, group),

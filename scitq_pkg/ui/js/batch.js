@@ -31,7 +31,8 @@ const FINAL = ["succeeded", "failed", "canceled"];
 export async function page(ctx) {
   const name = ctx.params.name;
   ctx.title(name);
-  const view = new View(ctx, name, live.batches.get(name) ?? (await fetchBatch(name)));
+  const row = live.batches.get(name) ?? (await fetchBatch(name));
+  const view = new View(ctx, name, live.batches.get(name) ?? row); // the stream tells more, and may have begun meanwhile
   view.wasTold = live.batches.has(name);
   view.start();
 }
@@ -173,7 +174,7 @@ class View {
   // --- what is asked for ---
 
   async loadReport() {
-    const report = await get(`${pathOf(this.name)}/report`);
+    const report = await get(`${pathOf(this.name)}/report`, { alike: true });
     this.failures.update(report.failures);
     if (report.failures.length) show(this.parts["report-section"], true); // and stays: what is below does not jump
     this.draw.durations((width) => durationsPart(report, width));

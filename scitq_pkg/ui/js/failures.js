@@ -9,8 +9,13 @@ import { table } from "./table.js";
 
 const SIGNALS = { 1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 13: "SIGPIPE", 14: "SIGALRM", 15: "SIGTERM", 24: "SIGXCPU", 25: "SIGXFSZ" };
 
-const COLOURS = /\x1b\[[0-9;:?]*[ -/]*[@-~]/g; // of terminals
-const keyOf = (group) => JSON.stringify([group.exit_code, group.signal, group.last_line]);
+const COLOURS = /\x1b\[[0-9;:?#]*[ -/]*[@-~]/g; // of terminals
+const NUMBERS = /0x[0-9a-f]+|\d+/gi;
+/** The same group later, whichever of its lines is the newest then. */
+export const keyOf = (group) => JSON.stringify([group.batch, group.exit_code, group.signal, group.last_line?.replace(NUMBERS, "#")]);
+const LEAST = 4; // characters that tell a line from others
+/** What the last lines of all of a group hold: the longest part between numbers. */
+const common = (group) => (group.pattern?.split("#") ?? [group.last_line ?? ""]).reduce((one, other) => (other.length > one.length ? other : one));
 const isWhole = (group) => group.task_ids.length >= group.count;
 
 /** How the tasks of a group ended: "exit code 1", "SIGKILL". */
@@ -32,10 +37,11 @@ export function asRanges(ids) {
 
 /** Which tasks a group is, as ids when all are named and as a filter otherwise. */
 export function chosen(batch, group) {
-  if (isWhole(group)) return { ids: group.task_ids };
+  const words = common(group);
+  if (isWhole(group) || (group.pattern && words.length < LEAST)) return { ids: group.task_ids };
   const filter = { batch, state: "failed" };
   if (group.exit_code !== null) filter.exit_code = String(group.exit_code);
-  if (group.last_line) filter.grep = group.last_line;
+  if (words) filter.grep = words;
   return filter.exit_code || filter.grep ? { filter } : { ids: group.task_ids };
 }
 
@@ -69,14 +75,19 @@ export function failureTable(batch, edit) {
 }
 
 function lastLine(group) {
-  if (group.last_line) return el("code", { class: "clip", title: group.reason ?? group.last_line, text: named(group.last_line.replace(COLOURS, "")) });
+  if (group.last_line) return el("code", { class: "clip", title: group.reason ?? group.last_line, text: named(lineOf(group)) });
   return el("span", { class: "muted", text: group.reason ?? "it wrote nothing" });
+}
+
+/** The last line of all of a group; where they differ in numbers, `#` stands for each. */
+export function lineOf(group) {
+  return (group.pattern ?? group.last_line).replace(COLOURS, "");
 }
 
 function actions(batch, group, edit) {
   const button = (text, title, work) => el("button", { class: "small", title, text, on: { click: work } });
   const newest = group.task_ids.at(-1);
-  const what = ending(group) + (group.last_line ? `: ${group.last_line}` : "");
+  const what = ending(group) + (group.last_line ? `: ${lineOf(group)}` : "");
   return el("span", { class: "row" },
     button("Relaunch", `Queue them again: ${what}`, () => act("relaunch", chosen(batch, group))),
     button("Edit and relaunch", `Change their commands or properties first: ${what}`, () => edit(batch, chosen(batch, group))),

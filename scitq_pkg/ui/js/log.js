@@ -472,7 +472,7 @@ function gap(missing) {
 }
 
 function drawn({ from, to, lines }) {
-  return { from, to, lines: lines.length, endsEmpty: endsEmpty(lines), node: el("div", { class: "log-block" }, drawLines(lines)) };
+  return { from, to, lines: lines.length, endsEmpty: endsEmpty(lines), node: el("div", { class: "log-block", style: { "--lines": lines.length } }, drawLines(lines)) };
 }
 
 /** Many small pieces become one node; where the last line is empty its end is written already. */
