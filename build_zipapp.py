@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Makes `dist/scitq.pyz`: the whole of scitq in one file that any CPython >= 3.10 on Linux runs.
 
-Pure Python lies in the zip as it is and is imported from there; native parts lie in `_layers/*.zip` inside it (see `scitq_pkg/layers.py`).
-The wheels come from PyPI, are checked against the hashes in `requirements/run.txt`, and stay in `build/wheels`, so a second build needs no
-network. The same sources and the same Python give the same bytes. Needs the standard library and pip only.
+Pure Python lies in the zip as it is and is imported from there; native parts lie in `_layers/*.zip` inside it (see
+`scitq_pkg/layers.py`). The wheels come from PyPI, are checked against the hashes in `requirements/run.txt`, and stay in
+`build/wheels`, so a second build needs no network. The same sources and the same Python give the same bytes. Needs the standard
+library and pip only.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The door of a checkout: `python3 scitq.py COMMAND ...`, and `import scitq` with the checkout on `sys.path`.
 
-The package's files lie in `scitq_pkg/`; here it is loaded under the name that users import, once. (After executing a module, import
-returns what `sys.modules` holds.) An install and the one file do without this.
+The package's files lie in `scitq_pkg/`; here it is loaded under the name that users import, once. (After executing a module,
+import returns what `sys.modules` holds.) An install and the one file do without this.
 """
 
 import os

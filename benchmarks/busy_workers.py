@@ -1,8 +1,8 @@
 """Workers whose tasks run for a while and run nothing: a lab at work, in the words of real workers.
 
 Run by the peers' Python: `python busy_workers.py URL PREFIX COUNT CONCURRENCY SECONDS ENDS BATCH... < token`. COUNT workers
-called PREFIX1... are spread over the batches; each task ends after SECONDS (half to one and a half times that), one of thirty fails.
-Prints `ready` when every slot is taken, or, with ENDS, `done` when each worker has ended so many; then it ends.
+called PREFIX1... are spread over the batches; each task ends after SECONDS (half to one and a half times that), one of thirty
+fails. Prints `ready` when every slot is taken, or, with ENDS, `done` when each worker has ended so many; then it ends.
 """
 
 from __future__ import annotations

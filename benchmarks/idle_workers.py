@@ -1,7 +1,8 @@
 """Workers that hold no task: each keeps its long poll at the server through a socket of its own, in the words of a real worker.
 
-Run by the peers' Python: `python idle_workers.py URL COUNT BATCH CONCURRENCY < token`. Prints `ready` when every poll is held. A task that
-one of them is given is reported as succeeded at once; then `ID TIME` is printed: when the order came, in seconds since the epoch.
+Run by the peers' Python: `python idle_workers.py URL COUNT BATCH CONCURRENCY < token`. Prints `ready` when every poll is held.
+A task that one of them is given is reported as succeeded at once; then `ID TIME` is printed: when the order came, in seconds
+since the epoch.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def main() -> None:
         sys.exit(f"scitq cannot be measured: {missing['scitq']}")
     results = Results(missing=missing)
     for name in names:
-        _say(f"{name}: {(ALL[name].__doc__ or '').strip()}")
+        _say(f"{name}: {' '.join((ALL[name].__doc__ or '').split())}")
         start = time.monotonic()
         ALL[name](Bench(name, systems, options.rounds, results, _say))
         _say(f"  {time.monotonic() - start:.0f} s")

@@ -1,4 +1,6 @@
-"""What the benchmarks need: the one file, an environment with the peers in a cache folder, and this program started again inside it."""
+"""What the benchmarks need: the one file, an environment with the peers in a cache folder, and this program started again inside
+it.
+"""
 
 from __future__ import annotations
 

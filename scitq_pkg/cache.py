@@ -15,7 +15,10 @@ UNUSED_DAYS = 30
 
 
 def cache_folders() -> Iterator[str]:
-    """The folders to try, best first: `$SCITQ_CACHE`, the user's cache directory, `TMPDIR/scitq-UID`. Each exists; each may be full."""
+    """The folders to try, best first: `$SCITQ_CACHE`, the user's cache directory, `TMPDIR/scitq-UID`.
+
+    Each exists; each may be full.
+    """
     for folder in _candidates():
         with contextlib.suppress(OSError):  # cannot be made or looked at: the next one may do
             os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -71,7 +74,9 @@ def _is_ours(path: str) -> bool:
 
 
 def _is_private(folder: str) -> bool:
-    """Whether only this user writes there; the folder that was asked for with `$SCITQ_CACHE` may be anybody's but not everybody's."""
+    """Whether only this user writes there; the folder that was asked for with `$SCITQ_CACHE` may be anybody's but not
+    everybody's.
+    """
     if folder == os.path.abspath(os.environ.get("SCITQ_CACHE") or os.sep):
         return not os.stat(folder).st_mode & stat.S_IWOTH
     found = os.lstat(folder)

@@ -2,7 +2,8 @@
 
 docker and podman answer to the same words. Their client is a process like any command; the container itself belongs to the
 engine, outlives its client, and is found again by its labels. apptainer has no such split: its container is a child of its
-client, and signals reach it as they reach any process. Written after docs.docker.com/reference/cli, docs.podman.io and apptainer.org/docs.
+client, and signals reach it as they reach any process. Written after docs.docker.com/reference/cli, docs.podman.io and
+apptainer.org/docs.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ class Engine:
     # --- running ------------------------------------------------------------------------------------------------------
 
     def run(self, execution: int, task: Mapping, words: list[str], directory: str, variables: Mapping[str, str]) -> list[str]:
-        """The argv that runs a task's command; its ENV_FILE and folders are there. Raises ValueError for a bad image or option."""
+        """The argv that runs a task's command; its ENV_FILE and folders are there.
+
+        Raises ValueError for a bad image or option.
+        """
         image, options = _image(task["container"]), _options(task.get("container_options"))
         if self.kind == APPTAINER:
             return [self.program, "run", *self._apptainer_options(task, directory), *options, apptainer_image(image), *words]

@@ -97,7 +97,10 @@ def _sought(tx: Transaction, task: dict, workers: int) -> str:
 
 
 def _outlook(tx: Transaction, recruiter: dict, pending: int, workers: int, spent: dict | None) -> str:
-    """What one does about so many pending tasks. Whatever it could take it has taken when they came; `spent`: a budget that is."""
+    """What one does about so many pending tasks.
+
+    Whatever it could take it has taken when they came; `spent`: a budget that is.
+    """
     least, most = recruiter["minimum_tasks"] or 0, recruiter["maximum_workers"]
     if pending < least:
         return f"takes no worker for less than {least} pending tasks"

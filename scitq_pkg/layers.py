@@ -1,8 +1,9 @@
-"""What cannot be imported from inside the one file, or is too large for it: packages that are unpacked to a cache when first needed.
+"""What cannot be imported from inside the one file, or is too large for it: packages that are unpacked to a cache when first
+needed.
 
-The one file holds `_layers/NAME-MACHINE.zip` (native) and `_layers/NAME-any.zip` (pure); in it `any/` is for every Python, `abi3/` for
-every usual CPython, `cp312/` for that one alone.
-An unpacked layer is named by the content of its zip, so versions live side by side. Installed with pip, none of this is used.
+The one file holds `_layers/NAME-MACHINE.zip` (native) and `_layers/NAME-any.zip` (pure); in it `any/` is for every Python,
+`abi3/` for every usual CPython, `cp312/` for that one alone. An unpacked layer is named by the content of its zip, so versions
+live side by side. Installed with pip, none of this is used.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Layers:
             raise ModuleNotFoundError(f"{name}: {why}; install it with pip, or use one of those", name=name) from None
 
     def unpacked(self, layer: str) -> str:
-        """The folder with the layer's packages for this Python; raises NotForThisPython, and ImportError when no folder can hold it."""
+        """The folder with the layer's packages for this Python; raises NotForThisPython, and ImportError when no folder can hold
+        it.
+        """
         part = Part(self.read(f"{layer}-{'any' if layer in PURE else machine()}"))
         folder = _in_some_cache("-".join([layer, part.digest, *part.tags]), part)
         if folder not in self.folders:
@@ -56,7 +59,9 @@ class Layers:
         return folder
 
     def find_distributions(self, context=None):
-        """The descriptions (version, plugins) of what lies in the layers that are in use: keystoneauth1 finds its plugins by them."""
+        """The descriptions (version, plugins) of what lies in the layers that are in use: keystoneauth1 finds its plugins by
+        them.
+        """
         from importlib.metadata import DistributionFinder, MetadataPathFinder
 
         return MetadataPathFinder.find_distributions(DistributionFinder.Context(name=context and context.name, path=self.folders))
@@ -130,7 +135,8 @@ def documentation_file(name: str) -> bytes:
 
 
 def machine() -> str:
-    """The kind of machine that a native part must fit: `x86_64`, `aarch64`; with the C library or system where that is another."""
+    """The kind of machine that a native part must fit: `x86_64`, `aarch64`; with the C library or system where that is another.
+    """
     name = os.uname().machine
     if sys.platform != "linux":
         return f"{sys.platform}-{name}"

@@ -38,7 +38,8 @@ def build() -> str | None:
 
 
 def settle(words: list[str]) -> None:
-    """For a long-lived process: go on from a copy of the one file that nobody replaces, so that an upgrade by `cp` or `mv` is safe.
+    """For a long-lived process: go on from a copy of the one file that nobody replaces, so that an upgrade by `cp` or `mv` is
+    safe.
 
     Replaces the process by one that runs the copy with the same words (same pid); returns when it runs from a copy already, or
     from no zip. Where no copy can be kept it says so on stderr and returns. Unused copies are removed after 30 days.

@@ -159,7 +159,8 @@ def needs_statistics(standing: Iterable[dict]) -> bool:
 def recycle(tx: Transaction, workers: list[dict], who: str) -> set[int]:
     """Move idle workers to the batches whose recruiters want them; the ids of those that moved. Their rows are renewed.
 
-    A batch whose budget is spent gets none. What is wanted beyond them is for a provider to deploy: `wanted` says how many those are.
+    A batch whose budget is spent gets none. What is wanted beyond them is for a provider to deploy: `wanted` says how many
+    those are.
     """
     free = idle(workers, set())
     standing = readable(recruiters.standing(tx)) if free else []

@@ -97,7 +97,9 @@ class Resources:
         os.utime(self._folder(uri) / RECORD)
 
     def prune(self, in_use: set[str], enough: float) -> None:
-        """Removes those used longest ago, of those that no task has, until the disk has its free share; what never came whole first."""
+        """Removes those used longest ago, of those that no task has, until the disk has its free share; what never came whole
+        first.
+        """
         kept = {self._folder(uri).name for uri in in_use}
         found = [folder for folder in self.base.iterdir() if folder.name not in kept]
         for folder in sorted(found, key=_used_at):

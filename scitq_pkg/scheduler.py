@@ -125,7 +125,8 @@ def idle_slots(workers: Iterable[dict]) -> dict[int, int]:
 
 
 def decide(tx: Transaction) -> None:
-    """Fill every free slot, move workers to where they are wanted, and ask back what should start elsewhere, in this transaction."""
+    """Fill every free slot, move workers to where they are wanted, and ask back what should start elsewhere, in this transaction.
+    """
     workers = queue.workers_with_load(tx)
     recruiting.call_home(tx, workers, DECIDER)
     exhausted = _fill(tx, workers)

@@ -23,8 +23,8 @@ def default_data() -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be chosen about a server. Each field is an option, a variable `SCITQ_NAME` and a key of the file; mappings are
-    keys of the file alone.
+    """Everything that can be chosen about a server. Each field is an option, a variable `SCITQ_NAME` and a key of the file;
+    mappings are keys of the file alone.
     """
 
     host: str = "127.0.0.1"  # address to listen at

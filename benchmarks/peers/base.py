@@ -1,4 +1,7 @@
-"""What every system can be asked. Its clients live in the process that measures; server and workers are processes of their own."""
+"""What every system can be asked.
+
+Its clients live in the process that measures; server and workers are processes of their own.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,10 @@ def scenario(function: Callable[[Bench], None] | None = None, on_request: bool =
 
 
 def chosen(words: list[str]) -> list[str]:
-    """The scenarios that are meant: globs of names; none of them: all that take not long. Raises ValueError for one that is none."""
+    """The scenarios that are meant: globs of names; none of them: all that take not long.
+
+    Raises ValueError for one that is none.
+    """
     for word in words:
         if not fnmatch.filter(ALL, word):
             raise ValueError(f"there is no scenario {word!r}; there are {', '.join(ALL)}")

@@ -1,5 +1,5 @@
-"""The web UI in a real browser, on much: first rows, what ten browsers cost the server, memory of a page, bytes of it all; and the
-report of a batch as one page."""
+"""The web UI in a real browser, on much: first rows, what ten browsers cost the server, memory of a page, bytes of it all; and
+the report of a batch as one page."""
 
 from __future__ import annotations
 

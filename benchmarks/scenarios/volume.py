@@ -46,7 +46,9 @@ def bulk(bench: Bench) -> None:
 
 @scenario
 def batch_file(bench: Bench) -> None:
-    """scitq alone: `scitq launch -f` of a file of 10,000 tasks in 3 linked steps: new, again, and again with a change in each task."""
+    """scitq alone: `scitq launch -f` of a file of 10,000 tasks in 3 linked steps: new, again, and again with a change in each
+    task.
+    """
 
     def launch(system, folder: Path, text: str) -> float:
         (folder / "steps.yaml").write_text(text)

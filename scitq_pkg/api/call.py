@@ -112,7 +112,10 @@ class Call:
         return self.service.store.write(lambda tx: _once(tx, key, self._fingerprint(), change, again))
 
     def answered(self) -> Any:
-        """What this very write was answered before, as far as it is kept; None: it is to be done. For checks that take their time."""
+        """What this very write was answered before, as far as it is kept; None: it is to be done.
+
+        For checks that take their time.
+        """
         key = self._key()
         seen = None if key is None else self.service.store.read(lambda tx: requests.seen(tx, key, self._fingerprint()))
         return None if seen is None else seen["answer"]

@@ -146,7 +146,10 @@ def explain(call: Call, id: int) -> dict:
     "POST", f"{PATH}/edit", USER, "Changes many tasks; a dry run shows each change of a command", body=EditBody, answer=BulkAnswer
 )
 def edit(call: Call) -> dict:
-    """What runs is left out, and told in `skipped`. What the commands become is found before the transaction: nobody waits for it."""
+    """What runs is left out, and told in `skipped`.
+
+    What the commands become is found before the transaction: nobody waits for it.
+    """
     body = call.body
     sub = body.get("sub")
     becomes = _rewritten(call, body) if sub else None

@@ -59,7 +59,10 @@ def _expression(pattern: str) -> str:
 
 
 def samples(places: list[str], archive: str, conditions: list[tuple[str, str]], folder: str) -> list[Row]:
-    """A row a sample, as `scitq fetch samples` writes them: of accessions, or of one folder. Raises InvalidRequest and what bio raises."""
+    """A row a sample, as `scitq fetch samples` writes them: of accessions, or of one folder.
+
+    Raises InvalidRequest and what bio raises.
+    """
     from ..bio import genetics, sheet
 
     folders = [place for place in places if "/" in place]

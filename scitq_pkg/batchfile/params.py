@@ -28,7 +28,10 @@ class Params:
 
 
 def read(path: str, node: yaml.Node | None, given: Mapping[str, object] | None = None) -> Params:
-    """The parameters of a file with the values that were given. Raises InvalidRequest with the line, or with `--set NAME=VALUE`."""
+    """The parameters of a file with the values that were given.
+
+    Raises InvalidRequest with the line, or with `--set NAME=VALUE`.
+    """
     declared = Value(path, "params", node, {}).pairs() if node is not None else {}
     params = Params({}, {name: line_of(key) for name, (key, _) in declared.items()})
     for name, value in (given or {}).items():

@@ -1,4 +1,5 @@
-"""The rows of `each`: written in the file, of a table, lines, a listing or a sample sheet; chosen, and those that agree made one."""
+"""The rows of `each`: written in the file, of a table, lines, a listing or a sample sheet; chosen, and those that agree made one.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,10 @@ class Table:
 
 
 def table_of(value: Value, used: Callable[[str], bool]) -> Table | None:
-    """The rows of an `each`, None if it is nothing. Raises InvalidRequest with the line, also for an empty cell in a column that is used."""
+    """The rows of an `each`, None if it is nothing.
+
+    Raises InvalidRequest with the line, also for an empty cell in a column that is used.
+    """
     source, options = _source(value)
     if source is None:
         return None
@@ -44,7 +48,8 @@ def table_of(value: Value, used: Callable[[str], bool]) -> Table | None:
 
 
 def grouped(rows: Iterable[Mapping], columns: list[str]) -> Table:
-    """A row for each combination of values of these columns; each other column has the values of all rows that agree, as a list."""
+    """A row for each combination of values of these columns; each other column has the values of all rows that agree, as a list.
+    """
     groups: dict[tuple, list[Mapping]] = {}
     for row in rows:
         groups.setdefault(tuple(row[column] for column in columns), []).append(row)

@@ -19,7 +19,10 @@ _OF_ALL = ("each", "matrix")  # beside `tasks` or `steps` they are defaults
 
 @dataclass(slots=True)
 class Template:
-    """What tasks are made of: the keys with the defaults below them. `label` names those without a name; of a step it is its name."""
+    """What tasks are made of: the keys with the defaults below them.
+
+    `label` names those without a name; of a step it is its name.
+    """
 
     path: str
     keys: Keys

@@ -18,7 +18,10 @@ _WORDS = {
 
 
 def checked(at: str, given: Mapping, kinds: Mapping[str, Kind]) -> Mapping:
-    """What is given at this place of the configuration (`providers.ovh`), whose keys may be those of `kinds`. Raises InvalidRequest."""
+    """What is given at this place of the configuration (`providers.ovh`), whose keys may be those of `kinds`.
+
+    Raises InvalidRequest.
+    """
     for key, value in given.items():
         if key not in kinds:
             raise InvalidRequest(

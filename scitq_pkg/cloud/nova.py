@@ -137,7 +137,9 @@ class Region:
 
 
 def together(what: str, calls: Sequence[Callable[[], T]], seconds: float) -> list[T | ScitqError]:
-    """What each call answers, asked all at once, or why it does not; one that is silent for so long holds up no other, nor an exit."""
+    """What each call answers, asked all at once, or why it does not; one that is silent for so long holds up no other, nor an
+    exit.
+    """
     answers: dict[int, T | Exception] = {}
 
     def ask(index: int, call: Callable[[], T]) -> None:

@@ -128,7 +128,10 @@ def listed(asked: dict) -> dict:
 
 
 def _is_bare(name: str, tag: str) -> bool:
-    """Whether it is a folder of this tag without a record: the host went down between the two. Its name tells (`provider.is_of`)."""
+    """Whether it is a folder of this tag without a record: the host went down between the two.
+
+    Its name tells (`provider.is_of`).
+    """
     return name.startswith(f"{tag[:14]}-") and os.path.isdir(os.path.join(_base(), name)) and _read(name) is None
 
 

@@ -73,7 +73,8 @@ class Flavor:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How the worker on a machine is to be started: what the first boot, or the ssh or Slurm provider, makes a command line of."""
+    """How the worker on a machine is to be started: what the first boot, or the ssh or Slurm provider, makes a command line of.
+    """
 
     server: str  # URL, as the machine reaches it
     token: str  # of this one worker; secret
@@ -115,15 +116,19 @@ class Machine:
 
 
 class Provider(Protocol):
-    """A provider, made from its part of the configuration. Every call may block for as long as its deadline says, and may be killed
-    at any moment: the next call with the same name goes on from whatever is there. Raises CloudTrouble, NoRoom, CloudRefused.
+    """A provider, made from its part of the configuration. Every call may block for as long as its deadline says, and may be
+    killed at any moment: the next call with the same name goes on from whatever is there. Raises CloudTrouble, NoRoom,
+    CloudRefused.
     """
 
     def __init__(self, name: str, config: Mapping, tag: str, tell: Tell):
         """`name`: as the configuration calls it. Raises InvalidRequest that names the key of the configuration that is wrong."""
 
     def check(self, flavor: str, region: str, number: int) -> None:
-        """That `number` machines of this kind could be made: flavor, region, image, network, credentials, quota. Makes nothing."""
+        """That `number` machines of this kind could be made: flavor, region, image, network, credentials, quota.
+
+        Makes nothing.
+        """
 
     def create(self, order: Order) -> Machine:
         """Ask for a machine. Asked again for the same name, it is the machine that is there. Need not wait until it is up."""
@@ -131,8 +136,9 @@ class Provider(Protocol):
     def list(self) -> Iterable[Machine]:
         """All machines that carry the tag, in all regions of the configuration; broken ones and those that are being made too.
 
-        A region (or, with `flavor`, a host) that does not answer while others do is an item without name in state SILENT, with the
-        reason as its message: no machine of that region (and flavor) counts as vanished. Raises CloudTrouble when none answers.
+        A region (or, with `flavor`, a host) that does not answer while others do is an item without name in state SILENT, with
+        the reason as its message: no machine of that region (and flavor) counts as vanished. Raises CloudTrouble when none
+        answers.
         """
 
     def delete(self, machine: Machine) -> None:

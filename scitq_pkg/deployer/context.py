@@ -133,7 +133,9 @@ class Context:
             return list(self._resting)
 
     def heard(self, provider: str, silent: Sequence[Mapping] | None) -> None:
-        """A provider was looked at: the parts of it that were `silent` (`region`, and `flavor` where it is one host); None: all of it."""
+        """A provider was looked at: the parts of it that were `silent` (`region`, and `flavor` where it is one host); None: all
+        of it.
+        """
         with self._lock:
             if silent:
                 self._silent[provider] = silent
@@ -141,7 +143,9 @@ class Context:
                 self._silent.pop(provider, None)
 
     def answers(self, troubled: Container[str], flavor: Mapping) -> bool:
-        """Whether a flavor can be asked for, where these providers are in trouble: in those that told which part of them is, elsewhere."""
+        """Whether a flavor can be asked for, where these providers are in trouble: in those that told which part of them is,
+        elsewhere.
+        """
         with self._lock:
             parts = self._silent.get(flavor["provider"])
         if parts is None:

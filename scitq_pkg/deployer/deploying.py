@@ -265,7 +265,9 @@ class Deploying(Work):
 
 
 def _is_shut_out(tx: Transaction, machine: Mapping) -> bool:
-    """Whether an attempt before gave it up and could not remove it, or was killed before: what is there has no token that is let in."""
+    """Whether an attempt before gave it up and could not remove it, or was killed before: what is there has no token that is let
+    in.
+    """
     there = machine["state"] in ("creating", "booting") and machine["worker"] is not None
     return there and not tokens.has_any(tx, machine["worker_id"])
 

@@ -1,4 +1,6 @@
-"""What is done with files after they were fetched: `|gunzip`, `|untar`, `|unzip`; `|mv:FOLDER` and `|only:GLOB` are done while fetching."""
+"""What is done with files after they were fetched: `|gunzip`, `|untar`, `|unzip`; `|mv:FOLDER` and `|only:GLOB` are done while
+fetching.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """One kept-alive HTTP/1.1 connection for the two requests that S3 sees most: get and put an object.
 
-It understands plain answers only: a status and `Content-Length` bytes. Any other raises Strange, and then the connection is of no more use.
+It understands plain answers only: a status and `Content-Length` bytes. Any other raises Strange, and then the connection is of
+no more use.
 """
 
 from __future__ import annotations

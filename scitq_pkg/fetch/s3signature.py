@@ -1,4 +1,5 @@
-"""The signature of requests to S3, version 4, for requests without a query: a tenth of what botocore's takes, which fits all services.
+"""The signature of requests to S3, version 4, for requests without a query: a tenth of what botocore's takes, which fits all
+services.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """

@@ -62,7 +62,10 @@ def _prefix(accession: str) -> str:
 
 
 def _emptied(work: Path) -> Path:
-    """A new folder in there. Of an earlier time the object stays, or its beginning; not what programs made, which may still run."""
+    """A new folder in there.
+
+    Of an earlier time the object stays, or its beginning; not what programs made, which may still run.
+    """
     for path in work.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -59,7 +59,8 @@ def user_data(start: Start, deployment: Mapping) -> str:
 
 
 def check(deployment: Mapping) -> None:
-    """Raises InvalidRequest that names what is wrong with the `deployment` part of the configuration, before there is a machine."""
+    """Raises InvalidRequest that names what is wrong with the `deployment` part of the configuration, before there is a machine.
+    """
     for key in ("rclone_conf", "registry_login", "ca"):
         if deployment.get(key):
             _read(deployment, key)

@@ -33,8 +33,8 @@ class Clouds:
     ) -> list:
         """Deploys `number` workers on new machines of a provider; for each its `worker` id, `name`, `machine` and `job`.
 
-        `flavor` is a name, or a protofilter ('auto:cpu>=8:ram>=30'); provider and region may be 'auto'. `concurrency` is by default
-        as many tasks as the flavor has processors. It answers at once: the machines are made by jobs (see `job_wait`).
+        `flavor` is a name, or a protofilter ('auto:cpu>=8:ram>=30'); provider and region may be 'auto'. `concurrency` is by
+        default as many tasks as the flavor has processors. It answers at once: the machines are made by jobs (see `job_wait`).
         """
         body = dict(locals(), batch=batch or DEFAULT_BATCH)
         del body["self"]
@@ -98,7 +98,10 @@ class Clouds:
     def machines(
         self, limit: int | None = None, order: str = "id", *, provider: str | None = None, state=None, unknown: bool | None = None
     ) -> list:  # fmt: skip
-        """What providers run for the server; `unknown`: that nobody there asked for. Those that are gone with state='gone' alone."""
+        """What providers run for the server; `unknown`: that nobody there asked for.
+
+        Those that are gone with state='gone' alone.
+        """
         told = None if unknown is None else str(unknown).lower()
         return self._made(
             list(self.client.pages("/machines", limit, order=order, provider=provider, state=_joined(state), unknown=told))

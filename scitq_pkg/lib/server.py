@@ -246,7 +246,10 @@ class Server(Clouds):
         return self.worker_update(worker, draining=draining)
 
     def worker_upgrade(self, worker):
-        """Has a worker go on as the server's version of scitq; what it runs goes on. The worker, and that version as `to_version`."""
+        """Has a worker go on as the server's version of scitq; what it runs goes on.
+
+        The worker, and that version as `to_version`.
+        """
         return self._shown(self.client.send("POST", f"/workers/{self._worker_id(worker)}/upgrade"), "worker")
 
     def worker_delete(self, worker) -> int | None:

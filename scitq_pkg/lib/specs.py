@@ -1,4 +1,6 @@
-"""Options of tasks, as Python programs give them, become JSON values: what no JSON is becomes it where that is clear, or is refused by name."""
+"""Options of tasks, as Python programs give them, become JSON values: what no JSON is becomes it where that is clear, or is
+refused by name.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ _URIS = ("input", "resource")
 
 
 def task_spec(options: dict) -> dict:
-    """The TaskSpec that these options of `task_create` mean, as JSON values. Raises InvalidRequest naming an option that is unknown or none."""
+    """The TaskSpec that these options of `task_create` mean, as JSON values.
+
+    Raises InvalidRequest naming an option that is unknown or none.
+    """
     given = {name: value for name, value in options.items() if value is not None}
     if "required_task_ids" in given:
         given["require"] = [*_required(given.pop("required_task_ids")), *_required(given.get("require"))]
@@ -61,7 +66,10 @@ def changes(options: dict) -> dict:
 
 
 def plain(value: Any, name: str) -> Any:
-    """A JSON value: a path as its text, numbers of other libraries as our own. Raises InvalidRequest for what is no such thing."""
+    """A JSON value: a path as its text, numbers of other libraries as our own.
+
+    Raises InvalidRequest for what is no such thing.
+    """
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, os.PathLike) and isinstance(path := os.fspath(value), str):
@@ -79,7 +87,8 @@ def plain(value: Any, name: str) -> Any:
 
 
 def uris_in(given: Any, name: str) -> list[str]:
-    """Inputs as people give them, as a list of URIs; those of a set are sorted: the next start of a script must not find others."""
+    """Inputs as people give them, as a list of URIs; those of a set are sorted: the next start of a script must not find others.
+    """
     if isinstance(given, str):
         return uris(given)
     several = isinstance(given, Iterable) and not isinstance(given, (bytes, Mapping, os.PathLike))

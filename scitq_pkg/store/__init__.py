@@ -87,8 +87,8 @@ class Store:
     def write(self, change: Callable[[Transaction], Result], timeout: float | None = None) -> Result:
         """Run `change(tx)` in the writer thread; its result, once it is durable.
 
-        `change` may be run more than once (a deadlock on PostgreSQL): it must touch nothing but the database.
-        Raises what it raised; StorageFull or Unavailable when the database could not keep it, or has not within `timeout` seconds.
+        `change` may be run more than once (a deadlock on PostgreSQL): it must touch nothing but the database. Raises what it
+        raised; StorageFull or Unavailable when the database could not keep it, or has not within `timeout` seconds.
         """
         try:
             return self._writer.submit(change).result(timeout)

@@ -112,7 +112,8 @@ def _running(tx: Transaction, batch_id: int) -> list[int]:
 
 
 def delete(tx: Transaction, name: str, who: str) -> None:
-    """Remove a batch, its tasks, recruiters and notifiers, who still send what they had to tell; what runs is ended, its workers go home or to the default batch.
+    """Remove a batch, its tasks, recruiters and notifiers, who still send what they had to tell; what runs is ended, its
+    workers go home or to the default batch.
 
     Raises NotFound, Conflict.
     """

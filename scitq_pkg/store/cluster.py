@@ -1,7 +1,7 @@
 """Several server processes on one PostgreSQL database: one of them decides, and all hear of each other's commits.
 
-The decider holds a session's advisory lock; it goes with its connection. Two that both believe to decide, for a moment, do no harm:
-a claim takes only tasks that are pending, under their row locks.
+The decider holds a session's advisory lock; it goes with its connection. Two that both believe to decide, for a moment, do no
+harm: a claim takes only tasks that are pending, under their row locks.
 """
 
 from __future__ import annotations

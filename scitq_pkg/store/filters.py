@@ -131,7 +131,10 @@ def _escaped(character: str) -> str:
 
 
 def words_of(text: str | None, what: str, known: Sequence[str], name: str = "state") -> list[str]:
-    """Several words with commas between, of those that are known, for the query parameter `name`; `what` has them. Raises InvalidRequest."""
+    """Several words with commas between, of those that are known, for the query parameter `name`; `what` has them.
+
+    Raises InvalidRequest.
+    """
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     for word in words:
         if word not in known:

@@ -30,7 +30,9 @@ def _value(flavor: Mapping, name: str) -> object:
 
 
 def find(tx: Transaction, provider: str | None = None, region: str | None = None, name: str | None = None) -> list[dict]:
-    """Flavors, cheapest first, those without a price last; `planned`: how many machines of it are coming, or came since its provider told of it."""
+    """Flavors, cheapest first, those without a price last; `planned`: how many machines of it are coming, or came since its
+    provider told of it.
+    """
     given = (("provider", provider), ("region", region), ("name", name))
     chosen = {column: value for column, value in given if value is not None}
     tests = "".join(f" AND {column} = ?" for column in chosen)

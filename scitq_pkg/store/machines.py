@@ -68,8 +68,8 @@ def _shown(row: dict) -> dict:
 
 
 def plan(tx: Transaction, specs: Sequence[Mapping], who: str) -> list[dict]:
-    """Write down machines, the workers that they will be and the jobs that make them: their ids, `machine`, `worker`, `job`, and the
-    worker's `name` of each.
+    """Write down machines, the workers that they will be and the jobs that make them: their ids, `machine`, `worker`, `job`,
+    and the worker's `name` of each.
 
     A spec: batch, concurrency, prefetch, permanent, provider, region, flavor; if known price, currency; name of the worker (else
     one is made); `wish` (what was asked for: provider, region, flavor, as given); `retry`. Raises Conflict if a name is taken.
@@ -191,7 +191,9 @@ def forget(tx: Transaction, machine_id: int, who: str) -> None:
 
 
 def forgettable(tx: Transaction) -> list[int]:
-    """Machines that are gone for long, of which nothing else tells, not all at once: no job, and no batch whose costs they are part of."""
+    """Machines that are gone for long, of which nothing else tells, not all at once: no job, and no batch whose costs they are
+    part of.
+    """
     return tx.column(
         "SELECT id FROM machine WHERE state = 'gone' AND gone_at < ? AND NOT EXISTS (SELECT 1 FROM job WHERE machine_id = machine.id) "
         "AND NOT EXISTS (SELECT 1 FROM stint JOIN batch ON batch.id = stint.batch_id WHERE stint.machine_id = machine.id) "
@@ -246,7 +248,8 @@ def _like(tx: Transaction, job: dict) -> dict:
 
 
 def order_of(tx: Transaction, machine_id: int) -> dict:
-    """The row of a machine, with `wish` as a mapping, and all of its `worker`: the row, with the name of its `batch`. Raises NotFound.
+    """The row of a machine, with `wish` as a mapping, and all of its `worker`: the row, with the name of its `batch`. Raises
+    NotFound.
 
     `worker` is None for a machine without one, or whose worker was removed.
     """
@@ -276,7 +279,10 @@ def asked(tx: Transaction, machine_id: int) -> bool:
 def known(
     tx: Transaction, machine_id: int, provider_id: str | None, state: str = "booting", address: str | None = None
 ) -> bool:  # fmt: skip
-    """The provider has it, under this id of its own: `creating`, or `booting`, from when on it costs. False: not wanted any more."""
+    """The provider has it, under this id of its own: `creating`, or `booting`, from when on it costs.
+
+    False: not wanted any more.
+    """
     machine = _locked(tx, machine_id)
     if machine is None:
         return False
@@ -308,7 +314,10 @@ def up(tx: Transaction, machine_id: int) -> bool:
 
 
 def evicted(tx: Transaction, machine_id: int, why: str, who: str = "deployer") -> bool:
-    """The provider takes it away: its worker gets nothing more, and gives back what it has not started. False if it was told before."""
+    """The provider takes it away: its worker gets nothing more, and gives back what it has not started.
+
+    False if it was told before.
+    """
     machine = _locked(tx, machine_id)
     if machine is None or machine["state"] in ("evicted", "deleting"):
         return False
@@ -410,7 +419,10 @@ def _note(tx: Transaction, row: dict, machine: Mapping) -> None:
 
 
 def unknown(tx: Transaction, provider: str, listed: Iterable[Mapping]) -> list[int]:
-    """Those of these machines that carry our tag and are in no row, or were taken for gone long enough ago, get one. Their ids."""
+    """Those of these machines that carry our tag and are in no row, or were taken for gone long enough ago, get one.
+
+    Their ids.
+    """
     found = []
     for machine in listed:
         row = tx.one("SELECT id, state, gone_at FROM machine WHERE name = ?", (machine["name"],))
@@ -429,7 +441,8 @@ def unknown(tx: Transaction, provider: str, listed: Iterable[Mapping]) -> list[i
 
 
 def was_to_go(tx: Transaction, machine_id: int) -> bool:
-    """Whether a machine was destroyed, or the attempt to deploy it failed: its provider may carry out late what it was asked for before.
+    """Whether a machine was destroyed, or the attempt to deploy it failed: its provider may carry out late what it was asked
+    for before.
 
     One that never came up and whose deployment went on elsewhere, or was tried anew, has no such job any more.
     """

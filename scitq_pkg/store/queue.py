@@ -1,7 +1,7 @@
 """The hot paths: what a worker reports is applied, what it should do is answered, and an execution changes its state.
 
-Both halves of a sync are level-triggered: `apply` brings the rows up to what the worker says, `answer` is made from the rows alone.
-Everything here is plain SQL in batches: it runs for every task.
+Both halves of a sync are level-triggered: `apply` brings the rows up to what the worker says, `answer` is made from the rows
+alone. Everything here is plain SQL in batches: it runs for every task.
 """
 
 from __future__ import annotations
@@ -363,7 +363,10 @@ def release(tx: Transaction, succeeded: list[int]) -> None:
 
 
 def requeue(tx: Transaction, task_ids: list[int]) -> None:
-    """Queue tasks again, as new: their counts of failures and losses start over. What needs them and is not yet a worker's waits."""
+    """Queue tasks again, as new: their counts of failures and losses start over.
+
+    What needs them and is not yet a worker's waits.
+    """
     if not task_ids:
         return
     tx.many("UPDATE task SET failures = 0, losses = 0 WHERE id = ?", [(task_id,) for task_id in task_ids])

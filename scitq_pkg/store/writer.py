@@ -184,7 +184,10 @@ class Writer:
             raise
 
     def _undo(self, transaction: Transaction, error: Exception) -> None:
-        """Back to the savepoint. A full disk or a lost connection may have taken all the transaction: then nothing of it counts."""
+        """Back to the savepoint.
+
+        A full disk or a lost connection may have taken all the transaction: then nothing of it counts.
+        """
         try:
             transaction.run("ROLLBACK TO SAVEPOINT change")
             transaction.run("RELEASE SAVEPOINT change")

@@ -62,7 +62,10 @@ def some_filters(arguments, verb: str) -> dict:
 
 
 def chosen(server: Server, arguments, verb: str) -> tuple[Iterator[dict], bool]:
-    """The tasks themselves, page by page, and whether they are several. Raises NotFound: there is none, or one that was named is missing."""
+    """The tasks themselves, page by page, and whether they are several.
+
+    Raises NotFound: there is none, or one that was named is missing.
+    """
     wanted = some_filters(arguments, verb)
     tasks = find(server.client, "tasks", None, "id", query(wanted))
     if _names_each(wanted):
@@ -110,8 +113,8 @@ def change(
 ) -> int:  # fmt: skip
     """A change of many tasks: looks, shows, asks, and changes the very ones that were shown; the exit code.
 
-    `bulk` is a method of `lib.Server`; `look(answer)` shows more of what is to come. `verb` is one word, `relaunch`; `how` follows
-    the tasks in the question; `none` says what it means that no task is left.
+    `bulk` is a method of `lib.Server`; `look(answer)` shows more of what is to come. `verb` is one word, `relaunch`; `how`
+    follows the tasks in the question; `none` says what it means that no task is left.
     """
     wanted = some_filters(arguments, verb)
     which = {"ids": ids_of(wanted["ids"])} if _names_each(wanted) else wanted

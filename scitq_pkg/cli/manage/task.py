@@ -188,7 +188,8 @@ def _attempt(server: Server, task_id: int, attempt: int) -> int:
 
 
 class Outlet:
-    """Our own stdout and stderr, as -o and -e want them: bytes as they are; stderr goes to stderr, unless it was asked for alone."""
+    """Our own stdout and stderr, as -o and -e want them: bytes as they are; stderr goes to stderr, unless it was asked for alone.
+    """
 
     def __init__(self, arguments):
         self.streams = ("stdout",) if arguments.output else ("stderr",) if arguments.error else STREAMS
