@@ -52,13 +52,19 @@ def in_parts(scheme: Scheme, entry: Entry, part: Path, meter) -> str | None:
 def _bring_span(scheme: Scheme, entry: Entry, descriptor: int, span: tuple[int, int], meter) -> None:
     position, stop = span
     for data in scheme.read(entry, position, stop):
-        size, written = len(data), os.pwrite(descriptor, data, position)
-        while written < size:  # the disk is nearly full: the rest says so
-            written += os.pwrite(descriptor, memoryview(data)[written:], position + written)
+        size = len(data)
+        write_at(descriptor, data, position)
         position += size
         meter.add(size)
     if position != stop:
         raise TransferFailed(f"{entry.uri}: the connection ended {stop - position} bytes too soon", again=True)
+
+
+def write_at(descriptor: int, data: bytes | memoryview, position: int) -> None:
+    """Writes all of it there. Raises OSError."""
+    written = os.pwrite(descriptor, data, position)
+    while written < len(data):  # the disk is nearly full: the rest says so
+        written += os.pwrite(descriptor, memoryview(data)[written:], position + written)
 
 
 def _read_done(part: Path, size: int) -> set[int]:

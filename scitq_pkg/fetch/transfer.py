@@ -21,7 +21,7 @@ from pathlib import Path
 from ..durable import sync
 from ..errors import NotAllowed, ScitqError, TransferFailed
 from .arrivals import Arrivals
-from .parts import PART_BYTES, done_file, in_parts
+from .parts import PART_BYTES, done_file, in_parts, write_at
 from .progress import Meter
 from .refusals import behind
 from .scheme import CHUNK_BYTES, Entry, Replaced, Scheme
@@ -41,29 +41,29 @@ def download(
 
     `tries`: failures without progress between, after which it is given up. With `arrivals` a small one gets its name only there.
     """
-    with _telling(entry), contextlib.ExitStack() as stack:
-        if not target.parent.is_dir():  # to look locks nothing, to make one locks the folder above
-            target.parent.mkdir(parents=True, exist_ok=True)
-        part, descriptor = stack.enter_context(_held(target.parent / f"{_before(target)}{_key(entry)}"))
-        _check_room(entry, part)
+    with _telling(entry), _Held(target.parent / f"{_before(target)}{_key(entry)}") as part:
+        small = entry.size is not None and entry.size <= SMALL_BYTES
+        if not small:  # else the disk says it soon enough
+            _check_room(entry, part.path)
         counted = _Counted(meter)
         insist(lambda: _bring(scheme, entry, part, counted), counted, f"{entry.uri}", tries)
-        settle = partial(_settle, entry, part, target, meter, stack.pop_all())
-        if arrivals is None or entry.size is None or entry.size > SMALL_BYTES:
-            settle()
-        else:
-            arrivals.add(descriptor, settle)
+    settle = partial(_settle, entry, part, target, meter)
+    if arrivals is None or not small:
+        settle()
+    else:
+        arrivals.add(part.descriptor, settle)
 
 
-def _settle(entry: Entry, part: Path, target: Path, meter: Meter, held: contextlib.ExitStack) -> None:
+def _settle(entry: Entry, part: _Held, target: Path, meter: Meter) -> None:
     """Brings it to the disk, and then gives it its name."""
-    with _telling(entry), held:
-        sync(part)
+    with _telling(entry), part:
+        os.fsync(part.descriptor)
         if entry.modified_at is not None:
-            os.utime(part, times=(entry.modified_at.timestamp(),) * 2)
-        os.replace(part, target)
+            os.utime(part.path, times=(entry.modified_at.timestamp(),) * 2)
+        os.replace(part.path, target)
         if _has_parts(entry):
-            done_file(part).unlink(missing_ok=True)
+            done_file(part.path).unlink(missing_ok=True)
+    part.close()
     meter.done()
 
 
@@ -157,18 +157,18 @@ class _Counted:
 # --- one file ---------------------------------------------------------------------------------------------------------------
 
 
-def _bring(scheme: Scheme, entry: Entry, part: Path, meter) -> None:
+def _bring(scheme: Scheme, entry: Entry, part: _Held, meter) -> None:
     """Fills `part` from where it is, and checks it. A wrong one is emptied, and may be tried again."""
     try:
         md5 = _fill(scheme, entry, part, meter)
     except OSError as error:
         if error.errno in _FULL:
-            _empty(part)  # the disk is not left full of a beginning
+            _empty(part.path)  # the disk is not left full of a beginning
         raise
-    fault = _fault(scheme, entry, part, md5)
+    fault = _fault(scheme, entry, part.path, md5)
     if fault:
-        meter.add(-part.stat().st_size)
-        _empty(part)
+        meter.add(-part.path.stat().st_size)
+        _empty(part.path)
         raise TransferFailed(f"{entry.uri}: {fault}", again=True)
 
 
@@ -177,25 +177,26 @@ def _empty(part: Path) -> None:
     done_file(part).unlink(missing_ok=True)
 
 
-def _fill(scheme: Scheme, entry: Entry, part: Path, meter) -> str | None:
+def _fill(scheme: Scheme, entry: Entry, part: _Held, meter) -> str | None:
     """Brings what is not there yet; its md5, where one is to be compared and it could be summed on the way."""
     if (data := scheme.whole(entry)) is not None:
-        return _at_once(data, entry, part, meter)
-    if scheme.fetch(entry, part, meter):
+        return _at_once(data, entry, part.descriptor, meter)
+    if scheme.fetch(entry, part.path, meter):
+        sync(part.path)  # a program may have made another file of that name
         return None
     if scheme.streams > 1 and entry.ranges and _has_parts(entry):
-        return in_parts(scheme, entry, part, meter)
-    return _in_one(scheme, entry, part, meter)
+        return in_parts(scheme, entry, part.path, meter)
+    return _in_one(scheme, entry, part.path, meter)
 
 
 def _has_parts(entry: Entry) -> bool:
     return entry.size is not None and entry.size > 2 * PART_BYTES
 
 
-def _at_once(data: bytes, entry: Entry, part: Path, meter) -> str | None:
-    with open(part, "r+b") as file:
-        file.truncate(0)
-        file.write(data)
+def _at_once(data: bytes, entry: Entry, descriptor: int, meter) -> str | None:
+    if os.fstat(descriptor).st_size > len(data):
+        os.ftruncate(descriptor, 0)
+    write_at(descriptor, data, 0)
     meter.add(len(data))
     return hashlib.md5(data, usedforsecurity=False).hexdigest() if entry.md5 else None
 
@@ -268,28 +269,41 @@ def sending(path: Path, name: str) -> Iterator[str]:
         yield part
 
 
-@contextlib.contextmanager
-def _held(part: Path) -> Iterator[tuple[Path, int]]:
-    """The file to write to, which nobody else writes to: `part`, or one beside it where another process is at that."""
-    path, descriptor = _locked(part)
-    try:
-        yield path, descriptor
-    finally:
+class _Held:
+    """The file to write to, which nobody else writes to: `part`, or one beside it where another process is at that.
+
+    It is held until `close`, or until a block fails: what has come is left for the next try then, if there is any and it is known by
+    its name.
+    """
+
+    def __init__(self, part: Path):
+        self.path, self.descriptor = _locked(part)
+        self._is_beside = self.path != part
+
+    def __enter__(self) -> _Held:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is None:
+            return
         with contextlib.suppress(FileNotFoundError):  # it has its name now
-            status = path.stat()
-            if (status.st_size == 0 or path != part) and status.st_ino == os.fstat(descriptor).st_ino:
-                path.unlink()
-                done_file(path).unlink(missing_ok=True)
-        os.close(descriptor)
+            status = self.path.stat()
+            if (status.st_size == 0 or self._is_beside) and status.st_ino == os.fstat(self.descriptor).st_ino:
+                self.path.unlink()
+                done_file(self.path).unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        os.close(self.descriptor)
 
 
 def _locked(part: Path) -> tuple[Path, int]:
     path, number = part, 0
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = _opened(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return path, descriptor
         except BlockingIOError:
             number += 1
@@ -300,6 +314,16 @@ def _locked(part: Path) -> tuple[Path, int]:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """A new or an old file; its folder is made if there is none."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags, 0o666)
 
 
 def _remove_if_left(part: Path, path: Path) -> None:
