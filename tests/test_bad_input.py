@@ -218,6 +218,7 @@ def test_a_batch_file_of_100_mb(refused, tmp_path, command):
 @pytest.mark.parametrize(("line", "told"), [
     ("launch -f none.yaml", "none.yaml"), ("run none.yaml", "none.yaml"), ("launch --each none.csv echo {a}", "none.csv"),
     ("run .", "."), ("launch --token-file none true", "none"), ("launch -f /proc/self/mem", "/proc/self/mem"),
+    ("launch --token-file /dev/null true", "holds no token"),
 ])  # fmt: skip
 def test_files_that_cannot_be_read(refused, line, told):
     refused(2, *line.split(), told=(told,))

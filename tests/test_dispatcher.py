@@ -1,8 +1,10 @@
 """The one door of the program: which command, and how errors reach a user."""
 
+import ast
 import os
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from scitq import cli
@@ -161,6 +163,21 @@ def test_output_on_a_full_disk_is_told(scitq):
         1,
         "scitq: No space left on device: make room for what it writes (output, data, cache) and try again\n",
     )
+
+
+def test_closed_streams_do_not_become_files_of_ours(tmp_path):
+    script = f"""
+        import os, sys
+        from scitq import cli
+        code = cli.main(["completion", "bash"])
+        found = [os.open(os.devnull, os.O_RDONLY), code, *map(os.get_inheritable, range(3))]
+        open({str(tmp_path / "told")!r}, "w").write(str(found))
+    """
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", textwrap.dedent(script)]
+    assert subprocess.run(words, env=env, timeout=60).returncode == 0
+    number, *others = ast.literal_eval((tmp_path / "told").read_text())
+    assert number > 2 and others == [0, True, True, True]
 
 
 def test_called_by_the_name_of_a_command(monkeypatch, capsys):

@@ -311,6 +311,12 @@ def test_files_are_deleted(place):
         delete(place.uri + "a")
 
 
+@pytest.mark.parametrize("uri", ["/", "file:///", "/proc/../"])
+def test_all_of_a_machine_is_not_deleted(uri):
+    with pytest.raises(NotAllowed, match="is all of this machine"):
+        delete(uri, include=["no-file-is-called-this"], dry_run=True)
+
+
 def test_sync_brings_what_is_new_or_different(place, tmp_path):
     listable(writable(place))
     for name in ("a", "b/c", "b/d.txt"):

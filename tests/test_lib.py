@@ -48,6 +48,11 @@ def test_ranges_and_back(ids):
     assert all(len(group) <= 12 for group in groups)
 
 
+def test_a_range_without_end_is_refused():
+    with pytest.raises(errors.InvalidRequest, match="too many ids"):
+        ids_of("3,1-999999999999")
+
+
 def test_ids_of_everything_users_hold():
     assert [id_of(thing) for thing in ({"id": 3}, argparse.Namespace(id=4), 5, "6")] == [3, 4, 5, 6]
     assert ids_of(7) == [7] and ids_of({"id": 3}) == [3] and ids_of(iter([1, {"id": 2}])) == [1, 2]

@@ -31,6 +31,7 @@ INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Runs `scitq WORDS...` (by default this process's own words); the exit code. No traceback is written to the terminal."""
     words = _own_words() if argv is None else list(argv)
+    _open_what_is_closed()
     try:
         code = _run(words)
         if code == INTERRUPTED:
@@ -47,6 +48,15 @@ def main(argv: list[str] | None = None) -> int:
         return _failed(error, words)
     finally:
         _forget_output_that_cannot_be_written()
+
+
+def _open_what_is_closed() -> None:
+    """Whoever started us may have closed what should be 0, 1 or 2: no file or socket of ours may get that number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
 
 
 def _own_words() -> list[str]:
@@ -127,7 +137,7 @@ def _flush() -> None:
 
 
 def _has_output() -> bool:
-    return sys.stdout is not None and not sys.stdout.closed
+    return not sys.stdout.closed
 
 
 def _reader_is_gone() -> bool:

@@ -134,8 +134,11 @@ def token_of(path: str | None) -> str | None:
         return None
     try:
         with open(os.path.expanduser(path), encoding="ascii") as file:
-            return file.read().strip()
+            token = file.read().strip()
     except (OSError, ValueError) as error:
         raise InvalidRequest(
             f"the token file {path} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
         ) from None
+    if not token.isprintable() or len(token.split()) != 1:  # an empty one would mean: with the token of this user
+        raise InvalidRequest(f"the token file {path} holds no token: its one line is wanted there")
+    return token

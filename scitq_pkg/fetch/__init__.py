@@ -12,13 +12,14 @@ InvalidRequest, TransferFailed.
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from ..errors import InvalidRequest, NotFound
+from ..errors import InvalidRequest, NotAllowed, NotFound
 from . import actions, refusals
 from .arrivals import Arrivals
 from .parallel import together
@@ -124,6 +125,8 @@ def sync(
 def delete(uri: str, include: Iterable[str] = (), dry_run: bool = False) -> list[str]:
     """Deletes a file, or with a final `/` all below that one of the globs matches; the URIs of what was (or would be) deleted."""
     target = refusals.check(Uri.of(uri))
+    if target.scheme == "file" and os.path.realpath(target.place) == os.sep:
+        raise NotAllowed(f"{uri} is all of this machine, and is not deleted: name the folder that you mean")
     scheme = scheme_of(target)
     globs = list(include)
     entries = [entry for entry in _entries(scheme, target) if _included(entry, globs)]
