@@ -389,6 +389,27 @@ def test_who_idles(house):
     assert state(house, booting) == "booting"
 
 
+def test_who_idles_again_and_again_and_runs_nothing(house):
+    """Each time it is fit again before it has idled for long, and is given a task that it gives back."""
+    made = machine(house)
+    machine_id, restless = made["machine"], hiring.Restless(300.0)
+    for minute in range(9):  # it idles for 40 s of each
+        now = 60.0 * minute
+        restless.due([machine_id], [machine_id], 0, now)
+        over = restless.due([machine_id], [machine_id], 0, now + 40.0)
+        assert over == ({machine_id: 0} if 40 * (minute + 1) >= 300 else {}), minute
+        assert restless.due([], [machine_id], 0, now + 50.0) == {}
+    assert not house.read(hiring.has_run, machine_id, 0)
+    tasks = house.add(*[{"command": "x", "batch": "b"}] * 2)
+    execution = house.rows("execution")[0]["id"]
+    assert not house.read(hiring.has_run, machine_id, 0), "it was given one, and has not started it"
+    house.run(made["worker"], tasks[0])
+    assert house.read(hiring.has_run, machine_id, execution - 1) and not house.read(hiring.has_run, machine_id, execution)
+    restless.begin_anew(machine_id)
+    assert restless.due([machine_id], [machine_id], execution, 9999.0) == {}
+    assert restless.due([], [], 0, 99999.0) == {} and restless.due([machine_id], [machine_id], 7, 99999.0) == {}
+
+
 @pytest.mark.parametrize("column, value", [("draining", True), ("problem", "disk full"), ("offline", True), ("concurrency", 0)])
 def test_who_could_take_nothing_idles_whatever_waits(house, column, value):
     made = machine(house)

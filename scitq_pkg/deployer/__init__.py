@@ -45,6 +45,7 @@ class Deployer:
         self._patience = hiring.Patience()
         self._hire_at = float("-inf")
         self._idle = Homesick(clouds.deployment.idle)
+        self._restless = hiring.Restless(clouds.deployment.idle)
         self._forget_at = float("-inf")
         self._led = False
         self._thread = threading.Thread(target=self._run, name="deployer", daemon=True)
@@ -165,12 +166,25 @@ class Deployer:
     def _clear(self, sight: _Sight, now: float) -> None:
         """Machines that nobody needs any more, and catalogues that are old."""
         due = self._idle.due(sight.idle, now)
+        due += self._ran_nothing(self._restless.due(sight.idle, sight.states, sight.newest, now), due)
         if due:
             self.context.store.write(lambda tx: hiring.destroy_idle(tx, due))
         if sight.left_behind:
             self.context.store.write(lambda tx: [machines.destroy(tx, machine_id, WHO) for machine_id in sight.left_behind])
         if sight.outdated:
             self.context.store.write(lambda tx: [jobs.add(tx, "flavors", provider, WHO) for provider in sight.outdated])
+
+    def _ran_nothing(self, over: Mapping[int, int], due: list[int]) -> list[int]:
+        """Those of the restless ones, with what was the newest execution, that have run nothing since."""
+        found = []
+        for machine_id, newest in over.items():
+            if machine_id in due:
+                continue
+            if self.context.store.read(lambda tx, one=machine_id, newest=newest: hiring.has_run(tx, one, newest)):
+                self._restless.begin_anew(machine_id)
+            else:
+                found.append(machine_id)
+        return found
 
     def _forget(self, _sight: _Sight, now: float) -> None:
         """Rows of what ended long ago, a few at a time: others want to write too."""
@@ -205,6 +219,7 @@ class _Sight:
         self.running = set(tx.column("SELECT id FROM job WHERE state = 'running' AND owner = ?", (context.owner,)))
         self.recruits = tx.value("SELECT 1 FROM recruiter WHERE provider IS NOT NULL LIMIT 1") is not None
         self.idle = hiring.idle(tx) if there else []
+        self.newest = (tx.value("SELECT MAX(id) FROM execution") or 0) if self.idle else 0
         self.left_behind = hiring.left_behind(tx) if set(self.states.values()) - {"up"} else []
         self.outdated = _outdated(tx, context)
 

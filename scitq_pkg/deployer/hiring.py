@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from .. import choosing
 from ..cloud.config import AUTO
@@ -153,6 +154,50 @@ def idle(tx: Transaction) -> list[int]:
         "OR problem IS NOT NULL OR draining OR concurrency = 0 OR batch.stopped OR NOT EXISTS "
         "(SELECT 1 FROM task WHERE task.batch_id = worker.batch_id AND task.state = 'pending')) ORDER BY machine.id"
     )
+
+
+@dataclass(slots=True)
+class _Spell:
+    """How long a machine's worker has idled in all, and the newest execution of all when that began."""
+
+    newest: int
+    seconds: float = 0.0
+    seen: float | None = None  # when it idled last, if it did at the last look
+
+
+class Restless:
+    """Workers that idle now and then and run nothing in between: one that is unfit every other minute never idles for long, and is
+    paid for all the same. By a monotonic clock.
+    """
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._spells: dict[int, _Spell] = {}
+
+    def due(self, idle_ids: Iterable[int], there: Container[int], newest: int, now: float) -> dict[int, int]:
+        """Those of the machines that idle now which have for so long in all, each with the newest execution when that began."""
+        idle_ids = set(idle_ids)
+        self._spells = {machine_id: spell for machine_id, spell in self._spells.items() if machine_id in there}
+        for machine_id in idle_ids:
+            self._spells.setdefault(machine_id, _Spell(newest))
+        for machine_id, spell in self._spells.items():
+            if machine_id in idle_ids and spell.seen is not None:
+                spell.seconds += now - spell.seen
+            spell.seen = now if machine_id in idle_ids else None
+        over = {machine_id for machine_id in idle_ids if self._spells[machine_id].seconds >= self._seconds}
+        return {machine_id: self._spells[machine_id].newest for machine_id in over}
+
+    def begin_anew(self, machine_id: int) -> None:
+        """It has run something since."""
+        self._spells.pop(machine_id, None)
+
+
+def has_run(tx: Transaction, machine_id: int, newest: int) -> bool:
+    """Whether the worker of a machine has started any command of an execution that is newer than this one."""
+    return tx.value(
+        "SELECT execution.id FROM execution JOIN machine ON machine.worker_id = execution.worker_id "
+        "WHERE machine.id = ? AND execution.id > ? AND execution.started_at IS NOT NULL LIMIT 1", (machine_id, newest),
+    ) is not None  # fmt: skip
 
 
 def destroy_idle(tx: Transaction, machine_ids: Iterable[int]) -> None:
