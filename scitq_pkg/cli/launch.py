@@ -57,6 +57,9 @@ Queues a command and prints its id. Options end at the first word that is none; 
 A single word with spaces is a command line. Without --shell no shell reads it: $VARIABLES, pipes and globs need --shell.
 
 """
+EXIT_CODES = """
+Exit codes: 0 queued (--wait: succeeded), 2 a wrong word or file, 4 no right to it, 5 no server, 10 a task failed, 130 interrupted.
+"""
 SOME_FAILED = 10
 INTERRUPTED = 130
 _PATIENCE_SECONDS = 30.0
@@ -71,7 +74,7 @@ def main(argv: list[str]) -> int:
     """Runs `scitq launch WORDS...`; the exit code."""
     given, words = parse(argv, OPTIONS)
     if given.get("help"):
-        sys.stdout.write(USAGE + "options:\n" + described(OPTIONS))
+        sys.stdout.write(USAGE + "options:\n" + described(OPTIONS) + EXIT_CODES)
         return 0
     if "file" in given:
         return _launch_file(given, words)

@@ -10,6 +10,7 @@ from collections import Counter
 from ..batchfile import Applied
 from ..embedded import WORKER_NAME, Embedded
 from ..errors import NotFound
+from ..escapes import obeyed
 from ..lib.ends import exit_words, last_lines
 from ..lib.objects import range_groups, to_datetime
 from ..lib.progress import Progress
@@ -33,7 +34,7 @@ class Watch:
         self.start = time.monotonic()
         self.moved = self.start
         self.trouble: str | None = None  # as it was told last
-        self.progress = Progress(len(self.names), on=sys.stderr.isatty() and not quiet)
+        self.progress = Progress(len(self.names), on=obeyed(sys.stderr) and not quiet)
         self._width = min(40, max(map(len, self.names.values())))
         self._tell_ends(silently=True)
 

@@ -8,6 +8,7 @@ import threading
 import time
 
 from ..errors import TransferFailed
+from ..escapes import obeyed
 
 _DRAW_SECONDS = 0.2
 _BAR = 20
@@ -22,7 +23,7 @@ class Meter:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._start = self._drawn = time.monotonic()
-        self._shows = show and sys.stderr is not None and sys.stderr.isatty()
+        self._shows = show and obeyed(sys.stderr)
 
     def expect(self, files: int, size: int) -> None:
         """So much more is to come."""

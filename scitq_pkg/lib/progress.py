@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 
+from ..escapes import obeyed
 from ..protocol import FINAL, SUCCEEDED, TASK_STATES
 
 _BAR_SECONDS = 0.2  # between two drawings
@@ -21,7 +22,7 @@ class Progress:
     def __init__(self, total: int, on: bool | None = None):
         self._total = total
         self.on = on is not False and sys.stderr is not None and not sys.stderr.closed
-        self._terminal = self.on and sys.stderr.isatty()
+        self._terminal = self.on and obeyed(sys.stderr)
         self._start = time.monotonic()
         self._silence = _BAR_SECONDS if self._terminal else _FIRST_LINE_SECONDS
         self._next = self._start + (0 if self._terminal else self._silence)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from ..escapes import safe
+from ..escapes import colored, safe
 from ..lib.ends import exit_words
 from ..lib.follow import follow
 from ..protocol import ENDED, FINAL, PENDING, RUNNING, SUCCEEDED, WAITING
@@ -45,7 +45,7 @@ class Dialogue:
             if plan.is_done(step.key) and all(need.key in self.done for need in self._needs(step)):
                 self.done.add(step.key)
                 workflow.adopt(step, self.known[step.key])
-        self._colored = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._colored = colored(sys.stdout)
 
     def run(self) -> str:
         """Until nothing is left, or somebody leaves: QUIT, or EXIT if all should go on as usual."""

@@ -10,14 +10,15 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from ..escapes import obeyed
+
 _ENTER = "\x1b[?1049h\x1b[?25l"  # another screen, no cursor
 _LEAVE = "\x1b[?25h\x1b[?1049l"
 
 
 def is_there() -> bool:
     """Whether somebody can look and type."""
-    streams = (sys.stdin, sys.stdout)
-    return os.environ.get("TERM") != "dumb" and all(one is not None and not one.closed and one.isatty() for one in streams)
+    return obeyed(sys.stdin) and obeyed(sys.stdout)
 
 
 class Terminal:

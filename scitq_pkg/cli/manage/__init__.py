@@ -93,6 +93,7 @@ def _help() -> str:
         "usage: scitq manage [options] OBJECT VERB ...\n\nLooks at and changes what a server holds.\n\nobjects:\n"
         f"{rows}\noptions:\n{described(OPTIONS)}\nscitq manage OBJECT -h lists its verbs, "
         "scitq manage OBJECT VERB -h their options.\n"
+        "Exit codes: 0 done, 1 some of it not, 2 a wrong word, 3 no such thing, 4 no right to it, 5 no server, 130 interrupted.\n"
     )
 
 

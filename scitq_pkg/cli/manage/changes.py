@@ -10,6 +10,7 @@ from argparse import SUPPRESS
 from collections.abc import Callable
 
 from ...errors import InvalidRequest, nearest
+from ...escapes import colored
 from ...lib.objects import LONGEST_QUERY
 from ...lib import RESET, Server
 from ...protocol import RUNNING
@@ -233,7 +234,7 @@ def _unmarked(part: str, mark: str, itself: str) -> str:
 
 def _show_changes(answer: dict) -> None:
     """What changes in each command; of a script the lines that change, and their neighbours."""
-    colours = {"-": _RED, "+": _GREEN} if sys.stdout.isatty() else {}
+    colours = {"-": _RED, "+": _GREEN} if colored(sys.stdout) else {}
     for one in answer.get("changes", ()):
         print(f"task {one['id']}")
         lines = difflib.unified_diff(one["before"].split("\n"), one["after"].split("\n"), n=1, lineterm="")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ...durations import short_duration
-from ...escapes import safe
+from ...escapes import obeyed, safe
 from ...lib.client import PAGE
 from ...lib.objects import to_datetime
 from ...lib.server import Server, find, query
@@ -246,6 +246,6 @@ def _clear(arguments) -> None:
     """A terminal is drawn anew; elsewhere one drawing follows the other, each under its time."""
     if arguments.format not in ("table", "wide"):
         return
-    if sys.stdout.isatty():
+    if obeyed(sys.stdout):
         sys.stdout.write("\x1b[H\x1b[2J")
     print(datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"))
