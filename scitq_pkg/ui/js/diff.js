@@ -44,7 +44,7 @@ function replaced(gone, added) {
   return [...marked("gone", words), ...marked("new", words)];
 }
 
-const WORDS = /(\s+|[^\s\w]|\w+)/;
+const WORDS = /(\s+|-+|[^\s\w]|\w+)/; // the dashes of an option are one
 
 /** The lines of one side of a replacement, the words of its own marked. */
 function marked(kind, pieces) {
