@@ -534,6 +534,15 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path, words, code, told):
     assert names_in(tmp_path) == []
 
 
+def test_no_file_takes_the_place_of_a_device(tmp_path):
+    (tmp_path / "f").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
+    for act in (get, put):
+        with pytest.raises(InvalidRequest, match="pipe: it is a device, a pipe or a socket"):
+            act(f"file://{tmp_path}/f" if act is get else tmp_path / "f", str(tmp_path / "pipe"))
+    assert (tmp_path / "pipe").is_fifo() and names_in(tmp_path) == ["f"]
+
+
 def test_it_works_without_a_server_and_imports_no_heavy_parts(tmp_path):
     (tmp_path / "f").write_text("x")
     words = [sys.executable, "-X", "importtime", PROGRAM[1], "fetch", "get", "f", "g"]

@@ -264,9 +264,10 @@ def test_a_wrong_secret_is_told_when_sending(s3, tmp_path):
 
 def test_what_is_missing_is_told(s3, tmp_path):
     path = sized(tmp_path / "x", 10)
+    put(path, f"s3://{BUCKET}/there")
     for act in (
         lambda: info("s3://no-bucket/x"), lambda: list_content("s3://no-bucket/x/"), lambda: put(path, "s3://no-bucket/x"),
-        lambda: copy("s3://no-bucket/x", f"s3://{BUCKET}/x"),
+        lambda: copy("s3://no-bucket/x", f"s3://{BUCKET}/x"), lambda: copy(f"s3://{BUCKET}/there", "s3://no-bucket/x"),
     ):  # fmt: skip
         with pytest.raises(NotFound, match="there is no bucket 'no-bucket'"):
             act()
@@ -274,6 +275,9 @@ def test_what_is_missing_is_told(s3, tmp_path):
         info(f"s3://{BUCKET}/none")
     with pytest.raises(InvalidRequest, match="it names no object"):
         put(path, f"s3://{BUCKET}")
+    path = path.rename(tmp_path / "inv\udcff")
+    with pytest.raises(TransferFailed, match=r"inv.*: its name is not UTF-8, which s3:// wants: rename it"):
+        put(tmp_path, f"s3://{BUCKET}/names/")
 
 
 def test_a_server_that_speaks_no_s3_is_told(s3, tmp_path):

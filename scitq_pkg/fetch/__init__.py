@@ -26,7 +26,7 @@ from .parallel import together
 from .progress import Meter
 from .scheme import Entry, Scheme
 from .schemes import scheme_of
-from .transfer import clean, download, md5_of, upload
+from .transfer import clean, download, md5_of, replaceable, upload
 from .uri import Uri
 
 __all__ = ["Entry", "Uri", "copy", "delete", "entries", "get", "info", "list_content", "put", "sync"]
@@ -54,7 +54,7 @@ def get(
         entries = [entry for entry in _entries(scheme, source) if _included(entry, source.globs)]
         if not entries:
             raise NotFound(f"{source}: no file below it matches")
-        targets = _targets(entries, root) if into else [(entry, root) for entry in entries]
+        targets = _targets(entries, root) if into else [(entry, replaceable(root)) for entry in entries]
         with _metered(entries, show_progress, meter) as meter:
             _bring(scheme, targets, parallel, meter)
         files = [target for _, target in targets]

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import NotFound, TransferFailed
 from .progress import Meter
 from .scheme import CHUNK_BYTES, Entry, Replaced, Scheme
-from .transfer import sending
+from .transfer import replaceable, sending
 from .uri import Uri
 
 
@@ -57,7 +57,7 @@ class Place(Scheme):
                 yield data
 
     def put(self, path: Path, uri: Uri, meter: Meter) -> None:
-        target = Path(uri.place)
+        target = replaceable(Path(uri.place))
         target.parent.mkdir(parents=True, exist_ok=True)
         with sending(path, target.name) as name:
             self._put(path, target.with_name(name), target, uri, meter)

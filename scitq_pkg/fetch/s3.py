@@ -115,11 +115,16 @@ class Place(Scheme):
         if entry.etag:
             wanted["CopySourceIfMatch"] = f'"{entry.etag}"'
         with self._told(entry.uri):
-            if not entry.size or entry.size <= COPY_PART_BYTES:
+            try:
+                if entry.size and entry.size > COPY_PART_BYTES:
+                    return self._copy_parts(wanted, entry.size, uri, meter)
                 self._client.copy_object(**wanted)
-                meter.add(entry.size or 0)
-                return True
-            return self._copy_parts(wanted, entry.size, uri, meter)
+            except ClientError as error:
+                if error.response["Error"].get("Code") == "NoSuchBucket":  # that of the source has just been seen
+                    raise self._connection.of_answer(uri, error) from error
+                raise
+            meter.add(entry.size or 0)
+            return True
 
     def delete(self, entries: list[Entry]) -> None:
         for start in range(0, len(entries), _DELETED_AT_ONCE):

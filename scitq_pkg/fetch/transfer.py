@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from ..durable import sync
-from ..errors import NotAllowed, ScitqError, TransferFailed
+from ..errors import InvalidRequest, NotAllowed, ScitqError, TransferFailed
 from .arrivals import Arrivals
 from .parts import PART_BYTES, done_file, in_parts, write_at
 from .progress import Meter
@@ -77,6 +77,13 @@ def _telling(entry: Entry) -> Iterator[None]:
         raise _told(error, f"{entry.uri}") from error
 
 
+def replaceable(path: Path) -> Path:
+    """The path, if a file may come there. Raises InvalidRequest for a device, a pipe or a socket: a file would take its place."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InvalidRequest(f"{path}: it is a device, a pipe or a socket, which a file would replace: name a file")
+    return path
+
+
 def clean(targets: Iterable[Path]) -> None:
     """Removes what is left of earlier transfers to these files, of what their sources were then, unless somebody is at it."""
     folders: dict[Path, list[Path]] = {}
@@ -93,7 +100,10 @@ def clean(targets: Iterable[Path]) -> None:
 def upload(scheme: Scheme, path: Path, uri, meter: Meter) -> None:
     """Sends a file. Raises NotFound, NotAllowed, TransferFailed."""
     counted = _Counted(meter)
-    insist(lambda: scheme.put(path, uri, counted), counted, f"{uri}", from_start=True)
+    try:
+        insist(lambda: scheme.put(path, uri, counted), counted, f"{uri}", from_start=True)
+    except UnicodeEncodeError as error:
+        raise TransferFailed(f"{str(path)!a}: its name is not UTF-8, which {uri.scheme}:// wants: rename it") from error
     meter.done()
 
 
