@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import InvalidRequest, NotFound
 from . import Store
-from .databases import open_database, sqlite_path
+from .databases import Sqlite, open_database, sqlite_path
 from .schema import VERSION
 
 MOST_FAULTS = 100
@@ -48,12 +48,10 @@ def check_schema(path: Path) -> int:
 def check(path: Path) -> Checked:
     """Read every page of an SQLite file, in use or not. Raises NotFound, InvalidRequest if it is no database of ours."""
     with _reader(path) as connection:
-        size_bytes, faults = path.stat().st_size, _faults(connection)
-        if faults:
-            return Checked(path, size_bytes, faults)
-        return Checked(
-            path, size_bytes, (), _schema(connection, path), connection.execute("SELECT COUNT(*) FROM task").fetchone()[0]
-        )
+        if faults := _faults(connection):
+            return Checked(path, path.stat().st_size, faults)
+        schema, (size_bytes,) = _schema(connection, path), connection.execute(Sqlite.measure).fetchone()
+        return Checked(path, size_bytes, (), schema, connection.execute("SELECT COUNT(*) FROM task").fetchone()[0])
 
 
 def _schema_on_server(url: str, data_dir: Path) -> int:

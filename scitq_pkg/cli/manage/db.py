@@ -76,7 +76,7 @@ def _check(arguments) -> int:
     if found.faults:
         print(f"scitq: {path} is damaged: restore a backup (docs/server.md)", file=sys.stderr)
         return 1
-    print(f"{path} is whole: {found.tasks} tasks, {size}, schema {found.schema}")
+    print(f"{path} is whole: {found.tasks} task{'s' if found.tasks != 1 else ''}, {size}, schema {found.schema}")
     return 0
 
 

@@ -155,7 +155,7 @@ def plain(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(plain, value))
     if isinstance(value, dict):
-        return " ".join(f"{key}={plain(item)}" for key, item in value.items())
+        return " ".join(f"{key}={plain(item)}" for key, item in value.items() if item != {})
     return str(value)
 
 
