@@ -12,6 +12,7 @@ from .errors import InvalidRequest, nearest
 from .substitution import Cells, substitute, substituted
 
 MOST_BYTES = 16 * 2**20  # which take a minute to read
+_MOST_NODES = 20_000_000
 _YAML_TAG = "tag:yaml.org,2002:"
 _TRUTH = yaml.SafeLoader.bool_values  # yes, no, true, false, on, off
 
@@ -23,11 +24,15 @@ def compose(path: str) -> yaml.Node:
             if os.fstat(file.fileno()).st_size > MOST_BYTES:
                 raise InvalidRequest(f"{path} is larger than {MOST_BYTES >> 20} MiB: put its rows into a table, for `each`")
             node = yaml.compose(file, Loader=yaml.SafeLoader)
+        if node is not None:
+            _refuse_bombs(path, node)
     except OSError as error:
         raise InvalidRequest(f"the batch file {path} cannot be read: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         told = " ".join((error.problem or error.context).split())
+        if told.startswith("but "):
+            told = f"{error.context}, {told}"
         hint = ": inside [ ] a value with { } needs quotes" if told.endswith("but got '{'") else ""
         raise InvalidRequest(f"{path}:{mark.line + 1 if mark else 1}: {told}{hint}") from None
     except (yaml.YAMLError, UnicodeError) as error:
@@ -56,6 +61,25 @@ def _refuse_tags(path: str, top: yaml.Node) -> None:
             left += [part for pair in node.value for part in pair]
 
 
+def _refuse_bombs(path: str, top: yaml.Node) -> None:
+    """An alias stands for all of its anchor: a few lines could mean more than any memory holds, or never end."""
+    sizes: dict[int, int] = {}  # 0: it is being looked at
+
+    def size(node: yaml.Node) -> int:
+        found = sizes.get(id(node))
+        if found == 0:
+            raise wrong_at(path, node, "an alias stands within its own anchor")
+        if found is None:
+            sizes[id(node)] = 0
+            parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+            sizes[id(node)] = found = 1 + sum(sum(map(size, part)) if isinstance(part, tuple) else size(part) for part in parts)
+            if found > _MOST_NODES:
+                raise wrong_at(path, node, f"with its aliases this means more than {_MOST_NODES:,} values")
+        return found
+
+    size(top)
+
+
 def mapping(path: str, node: yaml.Node, known: dict, what: str, such: str = "command") -> dict[str, yaml.Node]:
     """The keys of a mapping and their nodes; keys written as in `launch` (`run-timeout`) are the same. `such` is one of them."""
     if not isinstance(node, yaml.MappingNode):
@@ -63,8 +87,10 @@ def mapping(path: str, node: yaml.Node, known: dict, what: str, such: str = "com
     found: dict[str, yaml.Node] = {}
     for key, value in node.value:
         name = str(key.value).replace("-", "_") if isinstance(key, yaml.ScalarNode) else kind_of(key)
+        if name == "<<":
+            raise wrong_at(path, key, "mappings are not merged (<<) here: what is common belongs under `defaults`")
         if name not in known:
-            raise wrong_at(path, key, f"unknown key '{name}'{nearest(name, known)}")
+            raise wrong_at(path, key, f"unknown key '{name:.60}'{nearest(name, known)}")
         if name in found:
             raise wrong_at(path, key, f"'{name}' is given twice")
         found[name] = value
@@ -114,7 +140,7 @@ class Value:
         try:
             return int(text)
         except ValueError:
-            raise self.wrong(f"`{self.key}` must be a whole number, not {text!r}") from None
+            raise self.wrong(f"`{self.key}` must be a whole number, not {text!r:.60}") from None
 
     def numbers(self) -> list[int] | None:
         if isinstance(self.node, yaml.SequenceNode):
@@ -128,7 +154,7 @@ class Value:
         if text is None:
             return None
         if text.lower() not in _TRUTH:
-            raise self.wrong(f"`{self.key}` must be true or false, not {text!r}")
+            raise self.wrong(f"`{self.key}` must be true or false, not {text!r:.60}")
         return _TRUTH[text.lower()]
 
     def shell(self) -> str | None:
@@ -136,7 +162,7 @@ class Value:
         if text in (None, "sh", "bash"):
             return text
         if text.lower() not in _TRUTH:
-            raise self.wrong(f"`{self.key}` must be true, false, sh or bash, not {text!r}")
+            raise self.wrong(f"`{self.key}` must be true, false, sh or bash, not {text!r:.60}")
         return "sh" if _TRUTH[text.lower()] else None
 
     def duration(self) -> float | None:
@@ -146,7 +172,7 @@ class Value:
             return None
         seconds = seconds_of(text)
         if seconds is None:
-            raise self.wrong(f"`{self.key}` must be a duration such as {EXAMPLES}, not {text!r}")
+            raise self.wrong(f"`{self.key}` must be a duration such as {EXAMPLES}, not {text!r:.60}")
         return seconds
 
     def texts_by_name(self) -> dict[str, str]:

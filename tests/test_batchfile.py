@@ -235,7 +235,7 @@ def test_ten_thousand_rows_are_read_in_seconds(load, tmp_path):
         ("command: x\ninput: !!python/object/apply:os.system [id]\n", r"b.yaml:2: tags such as .* mean nothing here"),
         ("command: !!python/name:os.system x\n", r"b.yaml:1: tags such as .* mean nothing here"),
         ("command: !mine x\n", r"b.yaml:1: tags such as '!mine' mean nothing here"),
-        ("tasks: []\n", r"b.yaml:1: `tasks` must be a list of tasks"),
+        ("tasks: []\n", r"b.yaml:1: `tasks` is empty: give at least one$"),
         ("tasks: x\n", r"b.yaml:1: `tasks` must be a list of tasks, not the text 'x'"),
         ("tasks:\n- [x]\n", r"b.yaml:2: a task must be a mapping of keys such as `command: ...`, not a list"),
         ("tasks:\n- {retry: 1}\n", r"b.yaml:2: this task has no `command`"),
@@ -257,10 +257,27 @@ def test_ten_thousand_rows_are_read_in_seconds(load, tmp_path):
         ("command: x\nneeds: [a-{item}]\n",
          r"b.yaml:2: expected ',' or ']', but got '\{': inside \[ \] a value with \{ \} needs quotes$"),
         ("command: 'x\n", r"b.yaml:2: found unexpected end of stream$"),
-        ("command: x\n---\ncommand: y\n", r"b.yaml:2: but found another document$"),
+        ("command: x\n---\ncommand: y\n", r"b.yaml:2: expected a single document in the stream, but found another document$"),
         ("a: *b\n", r"b.yaml:1: found undefined alias 'b'$"),
         ("command: x\x00\n", r"b.yaml: this is not YAML text"),
         ("[" * 5000, r"b.yaml: lists and mappings are nested too deeply"),
+        ("command: x\ninput: &a [*a, y]\n", r"b.yaml:2: an alias stands within its own anchor$"),
+        ("command: x\nenv: &a {x: *a}\n", r"b.yaml:2: an alias stands within its own anchor$"),
+        ("command: x\ninput:\n- &a0 [x]\n" + "".join(f"- &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20)),
+         r"b.yaml:\d+: with its aliases this means more than 20,000,000 values$"),
+        ("tasks:\n- &a {command: x}\n- {<<: *a, retry: 1}\n", r"b.yaml:3: mappings are not merged \(<<\) here"),
+        (f"command: x\nretry: {'9' * 5000}\n", r"b.yaml:2: `retry` must be (a whole number|2,147,483,647 or less).{0,80}$"),
+        ("command: x\nretry: -1\n", r"b.yaml:2: `retry` must be 0 or more$"),
+        ("command: x\nrun_timeout: 99999d\n", r"b.yaml:2: `run_timeout` must be 1,000,000,000 or less$"),
+        ("command: x\nrequire: [3, -5]\n", r"b.yaml:2: `require` holds -5, which is no id of a task$"),
+        ("command: x\nenv: {A=B: 1}\n", r"b.yaml:2: `env` holds 'A=B', which is no name of a variable$"),
+        ('command: "a\\0b"\n', r"b.yaml:1: `command` holds a NUL"),
+        ('name: "a\\nb"\ncommand: x\n', r"b.yaml:1: `name` holds a newline"),
+        ('batch: "a\\nb"\ncommand: x\n', r"b.yaml:1: `batch` holds a newline"),
+        (f"command: x\nname: '{{item}}'\neach: [{'n' * 1001}]\n", r"b.yaml:2: `name` is longer than 1000 characters$"),
+        ("command: x\nworkdir: out\n", r"b.yaml:2: `workdir` must be an absolute path: only `scitq run`"),
+        ("command: x\noutput: ''\n", r"b.yaml:2: `output` holds an empty URI$"),
+        ("command: x\nrecruit: {maximum_workers: 99999999999}\n", r"b.yaml:2: `maximum_workers` must be 2,147,483,647 or less, not 99999999999$"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_its_line(load, text, message):
@@ -278,6 +295,12 @@ def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "b.yaml").write_bytes(b"command: \xff\xfe\n")
     with pytest.raises(InvalidRequest, match="not YAML text"):
         batchfile.load(str(tmp_path / "b.yaml"))
+
+
+def test_what_windows_writes_is_read_as_well(load, tmp_path):
+    text = "batch: x\r\ncommand: |\r\n  echo {item}\r\n  echo b\r\neach: [1]\r\n"
+    (tmp_path / "c.yaml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert commands(batchfile.load(str(tmp_path / "c.yaml"))) == ["echo 1\necho b\n"]
 
 
 # --- the schema ---------------------------------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def test_a_canary_that_fails_is_mended_alone(env, apply):
         ("- {step: a, command: x, output: 's3://o/{item}', each: [1, 2]}\n- {step: b, command: x, each: [1], gather: {from: a, by: item}}\n",
          r"b.yaml:3: a step that gathers `by` columns has a row for each of their values"),
         ("- {step: a, command: x, each: [{sample: 1}]}\n- {step: b, each: [{sample: 1}], command: '{smaple}'}\n", r"b.yaml:3: `command`: there is no \{smaple\}"),
-        (" []\n", r"b.yaml:2: `steps` must be a list of steps"),
+        (" []\n", r"b.yaml:2: `steps` is empty: give at least one"),
         ("- {step: a, command: x}\ntasks: [x]\n", r"b.yaml:\d: a file has either `tasks` or `steps`"),
         ("- {step: a, command: x}\nretry: 1\n", r"b.yaml:3: beside `steps`, 'retry' belongs under `defaults`"),
         ("- {step: a, command: x}\ncanary: {b: 1}\n", r"b.yaml:3: no step is named 'b'"),

@@ -554,7 +554,7 @@ def test_a_file_recruits_and_notifies_and_takes_back_what_it_made(telling, batch
         ("notify: {webhook: 'ftp://h/geheim-Abc'}", "`webhook` is no URL"),
         ("notify: {mail: a@b.org, when: finished}", "`when` is done or failures, not 'finished'"),
         ("notify: {mail: a@b.org, when: done, failures: 3}", "`when` leaves it out"),
-        ("notify: {mail: a@b.org, failures: -1}", "must be a number of tasks"),
+        ("notify: {mail: a@b.org, failures: -1}", "must be 0 or more, not -1"),
         ("notify: [{mail: a@b.org, when: done}, {mail: a@b.org, when: failures}]", "b.yaml:2: `mail` 'a@b.org' is named twice"),
     ],
 )  # fmt: skip

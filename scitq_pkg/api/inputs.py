@@ -7,37 +7,16 @@ import re
 from marshmallow import RAISE, Schema, ValidationError, fields, validate
 
 from ..errors import InvalidRequest, nearest
+from ..limits import MAX_INT, MAX_LINE, MAX_NAME, MAX_SECONDS, MAX_TEXT, MAX_WORD, is_variable, line_fault, text_fault
 from ..protocol import WORKER_NAME
 from ..protofilter import check_flavor, is_protofilter
 from ..uris import is_only_shown
 
-MAX_INT = 2**31 - 1  # what a column holds on every database
-MAX_SECONDS = 1e9
-MAX_NAME = 1000  # characters
-MAX_LINE = 8000  # of a URI, which may be signed, or of options
-MAX_WORD = 50_000  # of a list of ids; what is longer fits in no URL
-MAX_TEXT = 1_000_000
 MAX_WAIT = 60.0  # seconds that an answer may be waited for
 SHELLS = ("sh", "bash")
 
 _MOST, _LENGTH, _RANGE = "wants at most {max} characters", "wants {min} to {max} characters", "wants a number from {min} to {max}"
 _ITEM = re.compile(r"#[0-9]{1,9}")
-NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what no database keeps: NUL and halves of characters
-NO_NAME = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # besides, what breaks the line it is shown in
-
-
-def text_fault(value: str, most: int = MAX_TEXT) -> str | None:
-    """What is wrong with a text, or None."""
-    if len(value) > most:
-        return f"is longer than {most} characters"
-    return "holds a NUL or half a character, which cannot be kept" if NO_TEXT.search(value) else None
-
-
-def line_fault(value: str, most: int = MAX_LINE) -> str | None:
-    """What is wrong with a text of one line, or None."""
-    if len(value) > most:
-        return f"is longer than {most} characters"
-    return "holds a newline or another control character" if NO_NAME.search(value) else None
 
 
 def _refuse(fault: str | None) -> None:
@@ -204,7 +183,7 @@ class Environment(fields.Dict):
 
 
 def _check_variable(name: str) -> None:
-    _refuse("is no name of a variable" if not name or "=" in name or line_fault(name) else None)
+    _refuse(None if is_variable(name) else "is no name of a variable")
 
 
 def check_absolute(path: str) -> None:

@@ -9,9 +9,10 @@ import math
 from dataclasses import fields
 
 from ..errors import InvalidRequest, nearest
+from ..limits import MAX_INT, MAX_LINE, MAX_NAME, MAX_SECONDS, MAX_TEXT, NO_NAME, NO_TEXT
 from ..protocol import TaskSpec
 from ..uris import is_only_shown
-from .inputs import MAX_INT, MAX_LINE, MAX_NAME, MAX_SECONDS, MAX_TEXT, NO_NAME, NO_TEXT, SHELLS, is_requirement, load
+from .inputs import SHELLS, is_requirement, load
 from .schemas import NewTask, NewTasks
 
 MOST_TASKS = 100_000

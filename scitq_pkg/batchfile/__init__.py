@@ -12,6 +12,7 @@ from ..protocol import DEFAULT_BATCH
 from ..substitution import unknown_name
 from ..yamlvalues import Value, compose, mapping
 from . import params as parameters
+from .faults import fault
 from .model import BatchFile, schema, task_keys
 from .plan import Applied, apply
 from .rules import described, notifiers_of, recruiters_of
@@ -54,4 +55,6 @@ def _batch(value: Value) -> str | None:
     wrong = unknown_name(value.node.value, value.row, strict=True) if text else None
     if wrong:
         raise value.wrong(f"`batch`: {wrong}")
+    if text and (found := fault("batch", text)):
+        raise value.wrong(f"`batch` {found}")
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import yaml
 
@@ -35,8 +36,8 @@ def _values(value: Value) -> list[str]:
     texts = value.texts() or []
     if not texts:
         raise value.wrong(f"`{value.key}` has no values")
-    for text in texts:
-        if texts.count(text) > 1:
+    for text, number in Counter(texts).items():
+        if number > 1:
             raise value.wrong(f"`{value.key}` has {text!r:.60} twice")
     return texts
 

@@ -6,6 +6,7 @@ import yaml
 
 from ..errors import InvalidRequest, NotFound, nearest
 from ..lib import Server
+from ..limits import number_fault
 from ..mailing import check_recipient
 from ..protofilter import check_flavor
 from ..substitution import unknown_name
@@ -37,8 +38,8 @@ def _number_or_text(value: Value, key: str):
     """None, where it is written, is a value: it means that workers stay as they are."""
     described = schema()["$defs"]["recruiter"]["properties"][key]
     found = value.read(described)
-    if isinstance(found, int) and found < _LEAST.get(key, 0):
-        raise value.wrong(f"`{key}` must be {_LEAST.get(key, 0)} or more, not {found}")
+    if isinstance(found, int) and (fault := number_fault(found, _LEAST.get(key, 0))):
+        raise value.wrong(f"`{key}` {fault}, not {found!s:.40}")
     if key == "flavor" and found is not None:
         try:
             check_flavor(found)
@@ -74,8 +75,8 @@ def _check_target(value: Value, kind: str, target: str) -> None:
 def _when(keys: dict[str, Value]) -> dict:
     """`done`, and `failures`: None where failures are not told."""
     failures = keys["failures"].number() if "failures" in keys else None
-    if failures is not None and failures < 0:
-        raise keys["failures"].wrong(f"`failures` must be a number of tasks, not {failures}")
+    if failures is not None and (fault := number_fault(failures, 0)):
+        raise keys["failures"].wrong(f"`failures` {fault}, not {failures!s:.40}")
     events = (keys["when"].texts() or []) if "when" in keys else []
     for event in events:
         if event not in _EVENTS:

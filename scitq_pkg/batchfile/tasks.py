@@ -14,6 +14,7 @@ from ..errors import InvalidRequest, nearest
 from ..substitution import unknown_name
 from ..uris import uris_of
 from ..yamlvalues import Value, wrong_at
+from .faults import fault
 from .matrix import combinations
 from .model import BUILT_IN, BatchFile, task_keys
 from .params import Params
@@ -87,6 +88,7 @@ class Recipe:
         joint = ":" if template.is_step else "-"
         default = f"{template.label}{joint}{label}" if label else template.label
         name = (f"{template.label}:{own}" if template.is_step else own) if own else default
+        self._check("name", name, template.keys.get("name", template.node))
         row.setdefault("name", name)
         task = {"name": name, "batch": making.file.batch, **self.fixed}
         for key, node in self.varying:
@@ -105,6 +107,14 @@ class Recipe:
         value = self._read(key, node, row)
         if value is not None:
             task[key] = uris_of(value) if key in ("input", "resource") else value
+            self._check(key, task[key], node)
+
+    def _check(self, key: str, value, node: yaml.Node) -> None:
+        wrong = fault(key, value)
+        if wrong is None and key == "workdir" and self.making.workdir is None and not os.path.isabs(value):
+            wrong = "must be an absolute path: only `scitq run` has a directory in which a relative one starts"
+        if wrong:
+            raise wrong_at(self.template.path, node, f"`{key}` {wrong}")
 
     def _check_names(self, key: str, node: yaml.Node, names: list[str]) -> None:
         for text in scalars(node):

@@ -71,8 +71,10 @@ def templates(path: str, top: Keys, label: str) -> list[Template]:
         if name not in _OF_ALL:
             raise wrong_at(path, node, f"beside `{kind}`, '{name}' belongs under `defaults`")
         defaults.setdefault(name, node)
-    if not isinstance(items, yaml.SequenceNode) or not items.value:
+    if not isinstance(items, yaml.SequenceNode):
         raise wrong_at(path, items, f"`{kind}` must be a list of {kind}, not {kind_of(items)}")
+    if not items.value:
+        raise wrong_at(path, items, f"`{kind}` is empty: give at least one")
     if kind == "steps":
         return _steps(path, items.value, defaults)
     return [_task(path, f"{label}-{number}", defaults, node) for number, node in enumerate(items.value, 1)]
