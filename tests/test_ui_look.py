@@ -69,6 +69,18 @@ def test_everybody_can_use_it_on_every_screen(tab, looks, name):
     assert overflow(page) == []
 
 
+def test_the_row_that_keys_go_to_is_not_behind_what_stays_on_top(tab, looks):
+    page = looks.visit(tab, "tasks")
+    page.set_viewport_size({"width": 1280, "height": 420})
+    for above, key in (("#header", "j"), (".bulk", "a")):
+        page.keyboard.press(key)
+        page.locator("tbody tr").last.focus()
+        for _ in range(18):
+            page.keyboard.press("k")
+        cover, row = page.locator(above).bounding_box(), page.locator("tbody tr:focus").bounding_box()
+        assert row["y"] >= cover["y"] + cover["height"], f"{above} covers it"
+
+
 def dialog(page: Page) -> Locator:
     return page.get_by_role("dialog")
 
