@@ -88,6 +88,13 @@ def test_filters(lab, seeds, words, found):
     assert [row["name"] for row in rows] == found
 
 
+def test_a_batch_that_does_not_exist_is_told_and_one_without_such_tasks_is_not(lab, seeds):
+    for noun in ("task", "execution"):
+        told = manage(lab, noun, "list", "-b", "sedes", "-o", "json")
+        assert told.stdout == "[]\n" and told.stderr == "scitq: there is no batch 'sedes' (did you mean 'seeds'?)\n"
+        assert manage(lab, noun, "list", "-b", "seeds", "-n", "nobody", "-o", "json").stderr == ""
+
+
 def test_ids_may_stand_as_words(lab, seeds):
     first, second = seeds["good"]
     for words in (

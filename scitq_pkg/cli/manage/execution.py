@@ -58,8 +58,8 @@ def _list_options(parser: Parser) -> None:
 
 
 def _list(server: Server, arguments) -> int:
-    chosen = selection.filters(arguments) | ({"task": arguments.task} if arguments.task else {})
-    return tables.show(server, lambda: tables.rows_of(server, "executions", arguments, **chosen), COLUMNS, arguments)
+    more = {"task": arguments.task} if arguments.task else {}
+    return tables.show(server, lambda: selection.listed(server, "executions", arguments, **more), COLUMNS, arguments)
 
 
 def _one(parser: Parser) -> None:

@@ -6,7 +6,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator
 
-from ...errors import Conflict, InvalidRequest, NotFound
+from ...errors import Conflict, InvalidRequest, NotFound, nearest
 from ...lib.objects import ids_of, ranges
 from ...lib.server import Server, find, query
 from ...protocol import TASK_STATES
@@ -51,6 +51,19 @@ def filters(arguments) -> dict:
         found["since"] = tables.zoned(found["since"])
     ids = [*(arguments.ids or []), *arguments.numbers]
     return found | ({"ids": ",".join(ids)} if ids else {})
+
+
+def listed(server: Server, path: str, arguments, **more) -> Iterator[dict]:
+    """The rows of a list that pass the filters. A batch that does not exist is told of: it would look like one with nothing in it."""
+    rows = tables.rows_of(server, path, arguments, **filters(arguments), **more)
+    first = next(rows, None)
+    if first is not None:
+        return itertools.chain([first], rows)
+    if arguments.batch is not None and arguments.watch is None:
+        known = [batch["name"] for batch in server.client.pages("/batches")]
+        if arguments.batch not in known:
+            print(f"scitq: there is no batch '{tables.safe(arguments.batch)}'{nearest(arguments.batch, known)}", file=sys.stderr)
+    return iter(())
 
 
 def some_filters(arguments, verb: str) -> dict:

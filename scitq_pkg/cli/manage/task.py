@@ -110,8 +110,7 @@ def _list_options(parser: Parser) -> None:
 
 
 def _list(server: Server, arguments) -> int:
-    chosen = selection.filters(arguments)
-    return tables.show(server, lambda: tables.rows_of(server, "tasks", arguments, **chosen), COLUMNS, arguments)
+    return tables.show(server, lambda: selection.listed(server, "tasks", arguments), COLUMNS, arguments)
 
 
 def _get_options(parser: Parser) -> None:
