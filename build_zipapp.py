@@ -31,7 +31,8 @@ PLATFORMS = {  # from the oldest glibc that each project still builds for
     "x86_64": ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64"),
     "aarch64": ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_27_aarch64", "manylinux_2_28_aarch64"),
 }
-NATIVE = {"cffi": "cffi", "cryptography": "cryptography", "psutil": "psutil", "psycopg2-binary": "psycopg2"}  # distribution -> layer
+# distribution -> layer
+NATIVE = {"cffi": "cffi", "cryptography": "cryptography", "psutil": "psutil", "psycopg2-binary": "psycopg2"}
 FOR_ONE_PYTHON = ("cffi", "psycopg2-binary")  # of these, the others are built for every CPython
 SELDOM = {  # pure, but large and not always needed: a layer -> its distributions
     "azure": ("azure-core", "azure-storage-blob", "isodate"),
@@ -50,7 +51,8 @@ FINDS_PLUGINS = ("keystoneauth1-",)  # by the `entry_points.txt` of its own desc
 AWS_SERVICES = ("s3", "signin", "sso", "sso-oidc", "sts")  # of the descriptions of all of AWS that botocore comes with
 DOCUMENTATION = "swagger-ui-bundle"
 DOCUMENTATION_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
-NOT_NEEDED = ("jinja2", "markupsafe", "pycparser", "setuptools")  # for a template of swagger-ui-bundle, for wrappers of C, for builds by pbr
+# For a template of swagger-ui-bundle, for wrappers of C, for builds by pbr.
+NOT_NEEDED = ("jinja2", "markupsafe", "pycparser", "setuptools")
 
 DATE = (1980, 1, 1, 0, 0, 0)
 MAIN = '''\
@@ -125,7 +127,9 @@ def apt_install(*packages: str, why: str) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with _no_services_started():
         for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-            done = subprocess.run(["apt-get", "-qq", *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            done = subprocess.run(
+                ["apt-get", "-qq", *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            )
     if done.returncode:
         sys.exit(f"apt-get install {names} failed:\n{done.stdout}")
 
@@ -220,7 +224,9 @@ def write_whole(target: pathlib.Path, data: bytes) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Make the one file.")
-    parser.add_argument("--output", default=str(ROOT / "dist" / "scitq.pyz"), metavar="FILE", help="where to write it (default: dist/scitq.pyz)")
+    parser.add_argument(
+        "--output", default=str(ROOT / "dist" / "scitq.pyz"), metavar="FILE", help="where to write it (default: dist/scitq.pyz)"
+    )
     parser.add_argument("--fast", action="store_true", help="native parts for this Python and this kind of machine only")
     return parser.parse_args()
 
@@ -262,7 +268,9 @@ def _download(pip, pair, wanted: str, folder: pathlib.Path) -> None:
     words += ["--python-version", pair[0], "--dest", str(folder), "--requirement", str(folder / "wanted.txt")]
     for platform in PLATFORMS[pair[1]]:
         words += ["--platform", platform]
-    done = subprocess.run([*pip, "--disable-pip-version-check", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [*pip, "--disable-pip-version-check", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode:
         sys.exit(f"pip could not download the wheels for Python {pair[0]} on {pair[1]}:\n{done.stdout}")
     (folder / "complete").write_text(wanted)
@@ -294,7 +302,9 @@ def _native(wheels: "list[pathlib.Path]") -> "dict[str, bytes]":
     """The wheels of one project for several Pythons as `any/` (the same for all), `cp312/` or `abi3/`."""
     contents = {wheel.name.split("-")[3]: _wheel_files(wheel) for wheel in wheels}  # by ABI tag
     first = next(iter(contents.values()))
-    common = {path for path in first if "cpython-" not in path and all(first[path] == other.get(path) for other in contents.values())}
+    common = {
+        path for path in first if "cpython-" not in path and all(first[path] == other.get(path) for other in contents.values())
+    }
     if "abi3" in contents:
         common = set()
     files = {"any/" + path: first[path] for path in common}
@@ -313,7 +323,8 @@ def _is_never_asked_for(path: str) -> bool:
     """Whether it describes a service of AWS that is not used, is for asyncio, or for the project's own tests."""
     found = re.match(r"(?:botocore|boto3)/data/([^/]+)/", path)
     other_service = found is not None and found[1] not in AWS_SERVICES
-    return other_service or re.search(r"/aio/|/examples-|^(keystoneauth1|openstack|pbr|stevedore)/(fixture|tests?)/", path) is not None
+    own_tests = r"/aio/|/examples-|^(keystoneauth1|openstack|pbr|stevedore)/(fixture|tests?)/"
+    return other_service or re.search(own_tests, path) is not None
 
 
 def _documentation(wheel: pathlib.Path) -> bytes:

@@ -247,7 +247,8 @@ _NOT_A_PROGRAM = re.compile(  # as runc says it, and as docker's init does
 )
 _PREFIX = re.compile(r'^(docker: |podman: |error: |error response from daemon: |fatal: +|time="[^"]*" level=\w+ msg=)+', re.I)
 _IS_ITS_OWN = re.compile(r"^(docker|podman|Error): |(Run|See) '(docker|podman) run --help'", re.M)
-_LACKS = re.compile(r"^Error: could not find \S+, ", re.M)  # podman, of a program of its own: its exit code is that of the command then
+# Podman, of a program of its own: its exit code is that of the command then.
+_LACKS = re.compile(r"^Error: could not find \S+, ", re.M)
 _NOISE = re.compile(r"^(run '.*--help'|see '.*--help'|usage:|\s|warning|using default tag|trying to pull)", re.I)
 
 

@@ -17,7 +17,8 @@ def explain(tx: Transaction, task_id: int) -> dict:
     """`{"state", "sentence"}` of a task. Raises NotFound."""
     task = tx.get(
         f"task {task_id}",
-        "SELECT task.*, batch.name AS batch, batch.stopped FROM task JOIN batch ON batch.id = task.batch_id WHERE task.id = ?", (task_id,),
+        "SELECT task.*, batch.name AS batch, batch.stopped FROM task JOIN batch ON batch.id = task.batch_id WHERE task.id = ?",
+        (task_id,),
     )  # fmt: skip
     return {"state": task["state"], "sentence": _SENTENCES[task["state"]](tx, task)}
 
@@ -56,7 +57,8 @@ def _pending(tx: Transaction, task: dict) -> str:
     if not workers and sought:
         return f"It waits for a worker: {sought}."
     if not workers:
-        return f"No worker is in batch {batch}: start one with `scitq worker SERVER --batch {shlex.quote(batch)}`, or move one there."
+        start = f"scitq worker SERVER --batch {shlex.quote(batch)}"
+        return f"No worker is in batch {batch}: start one with `{start}`, or move one there."
     sought = f" {sought[0].upper()}{sought[1:]}." if sought else ""
     if not usable:
         return f"No worker of batch {batch} can take work: {_why_not(workers)}.{sought}"
@@ -146,12 +148,15 @@ def _held(tx: Transaction, task: dict) -> str:
     row = _execution(tx, task)
     if row is None:
         return f"It is {task['state']}."
-    silent = f" The worker is silent for {short_duration(tx.now - row['contact_at'])}." if row["offline"] and row["contact_at"] else ""
+    silent = ""
+    if row["offline"] and row["contact_at"]:
+        silent = f" The worker is silent for {short_duration(tx.now - row['contact_at'])}."
     if row["state"] in (ASSIGNED, ACCEPTED):
         waits = "was given it a moment ago" if row["state"] == ASSIGNED else "holds it, and starts it when a slot is free"
         return f"Worker {row['worker']} {waits}.{silent}"
     if row["suspended"]:
-        return f"It is suspended on worker {row['worker']}: resume it with `scitq manage task signal resume -i {task['id']}`.{silent}"
+        resume = f"scitq manage task signal resume -i {task['id']}"
+        return f"It is suspended on worker {row['worker']}: resume it with `{resume}`.{silent}"
     if row["desired"] not in ("run", "return", "suspend"):
         return f"It is being ended on worker {row['worker']} ({row['desired']}, asked by {row['asked_by']}).{silent}"
     doing = "runs" if row["state"] == RUNNING else "ended, its outputs are being uploaded"
@@ -169,7 +174,8 @@ def _ended(tx: Transaction, task: dict) -> str:
     tried = f" after {task['failures']} failures" if task["failures"] > 1 else ""
     lost = f" after {task['losses']} lost workers" if row["state"] == "lost" else ""
     became = "was canceled" if task["state"] == CANCELED else "failed"
-    return f"It {became}{tried}{lost} on worker {row['worker']}: {how}. Relaunch it with `scitq manage task relaunch -i {task['id']}`."
+    again = f"scitq manage task relaunch -i {task['id']}"
+    return f"It {became}{tried}{lost} on worker {row['worker']}: {how}. Relaunch it with `{again}`."
 
 
 def _execution(tx: Transaction, task: dict) -> dict | None:

@@ -41,7 +41,8 @@ class Layers:
 
         try:
             folder = os.path.join(self.unpacked(PACKAGES[name]), *name.split(".")[:-1])
-            return PathFinder.find_spec(name, [folder, *(sys.path if path is None else path)])  # an `azure` may lie in several places
+            places = [folder, *(sys.path if path is None else path)]  # an `azure` may lie in several
+            return PathFinder.find_spec(name, places)
         except NotForThisPython as why:
             installed = PathFinder.find_spec(name, path)
             if installed:

@@ -64,7 +64,7 @@ OFFLINE_SECONDS = 60.0  # a worker silent for so long is shown offline, what it 
 START_LEASE_SECONDS = 40.0  # a worker that heard nothing for so long starts nothing new: less than OFFLINE_SECONDS
 POLL_SECONDS = 20.0  # the longest a sync is held open
 OUTPUT_CAP_BYTES = 64 * 2**20  # per execution and stream: the first half and the last half are kept
-SYNC_OUTPUT_BYTES = 512 * 1024  # output carried by one sync: larger ones are no faster and cost the server their size several times
+SYNC_OUTPUT_BYTES = 512 * 1024  # output carried by one sync: larger ones are no faster and cost the server several times that
 KILL_GRACE_SECONDS = 10.0  # between SIGTERM and SIGKILL
 BUILD_DIGITS = 32  # of a sha256 in hex, by which a worker tells what it runs
 

@@ -45,8 +45,10 @@ def rewritten(texts: dict[int, str], pattern: str, replacement: str, count: int 
 
 
 def _too_long(count: int, seconds: int) -> InvalidRequest:
-    fault = f"takes longer than {seconds} s on {count} command{'s' if count != 1 else ''}: choose fewer, or repeat no repetition, as in (a+)+"
-    return InvalidRequest(fault, field="sub.pattern")
+    advice = "choose fewer, or repeat no repetition, as in (a+)+"
+    return InvalidRequest(
+        f"takes longer than {seconds} s on {count} command{'s' if count != 1 else ''}: {advice}", field="sub.pattern"
+    )
 
 
 def main(arguments: list[str]) -> int:

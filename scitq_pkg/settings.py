@@ -141,8 +141,6 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(_text(word).lower() for word in words)
 
 
-_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-_KINDS = {f.name: str(f.type).replace(" | None", "") for f in fields(Settings)}
 def _mapping(value: object) -> Mapping:
     if value is None:
         return {}
@@ -151,8 +149,12 @@ def _mapping(value: object) -> Mapping:
     return value
 
 
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_KINDS = {f.name: str(f.type).replace(" | None", "") for f in fields(Settings)}
 NESTED = frozenset(name for name, kind in _KINDS.items() if kind == "Mapping")  # of the file alone
-_CONVERTERS = {"str": _text, "int": _int, "float": _seconds, "bool": _bool, "Path": _path, "tuple[str, ...]": _names, "Mapping": _mapping}
+_CONVERTERS = {
+    "str": _text, "int": _int, "float": _seconds, "bool": _bool, "Path": _path, "tuple[str, ...]": _names, "Mapping": _mapping,
+}  # fmt: skip
 _WANTED = {
     "str": "text",
     "int": "a whole number",

@@ -137,7 +137,9 @@ class Connection:
             if not whole:
                 self._drop()
 
-    def _exchange(self, method: str, head: bytes, body, deadline: float, repeatable: bool, into: io.BufferedIOBase | None) -> Answer:
+    def _exchange(
+        self, method: str, head: bytes, body, deadline: float, repeatable: bool, into: io.BufferedIOBase | None
+    ) -> Answer:  # fmt: skip
         kept = self._socket is not None and not _has_news(self._socket)
         if not kept:
             self._open(deadline)

@@ -76,7 +76,8 @@ def _build(kind, plain, where: str, strict: bool = True):
     values = {name: value for name, value in plain.items() if name in checks}
     for name, value in values.items():
         wanted, optional = checks[name]
-        if strict and not (isinstance(value, wanted) or (value is None and optional)) or isinstance(value, bool) and wanted is int:
+        right = isinstance(value, wanted) or (value is None and optional)
+        if (strict and not right) or (isinstance(value, bool) and wanted is int):
             raise InvalidRequest(f"cannot be {value!r:.60}", field=f"{where}.{name}")
         if isinstance(value, int) and not -MAX_NUMBER <= value <= MAX_NUMBER:
             raise InvalidRequest("is too large a number", field=f"{where}.{name}")

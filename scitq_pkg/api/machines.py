@@ -37,7 +37,8 @@ def _spec(asked: dict, place: dict, number: int) -> dict:
     kept = {key: asked[key] for key in ("batch", "prefetch", "permanent")}
     where = {key: place[key] for key in ("provider", "region", "flavor", "price", "currency")}
     wish = {key: asked[key] for key in ("provider", "region", "flavor", "concurrency")}
-    return {**kept, **where, "concurrency": asked["concurrency"] or place["cpus"] or 1, "name": _name(asked, number), "wish": wish}
+    slots = asked["concurrency"] or place["cpus"] or 1
+    return {**kept, **where, "concurrency": slots, "name": _name(asked, number), "wish": wish}
 
 
 def _name(asked: dict, number: int) -> str | None:

@@ -115,7 +115,9 @@ class Execution(Thing):
     cpu_seconds = fields.Float(allow_none=True)
     peak_memory_bytes = fields.Integer(allow_none=True)
     transfers = fields.List(fields.Dict(), metadata={"description": "what was moved: what, uri, files, bytes, seconds"})
-    reused_id = fields.Integer(allow_none=True, metadata={"description": "the execution whose outputs it took instead of running"})
+    reused_id = fields.Integer(
+        allow_none=True, metadata={"description": "the execution whose outputs it took instead of running"}
+    )  # fmt: skip
     assigned_at = Moment()
     accepted_at = Moment()
     started_at = Moment()
@@ -289,7 +291,9 @@ class ServerInfo(Shape):
     version = fields.String(required=True)
     database = fields.String(required=True)
     database_bytes = fields.Integer(metadata={"description": "its size on disk"})
-    decides = fields.Boolean(required=True, metadata={"description": "of several servers on one database one gives out the tasks"})
+    decides = fields.Boolean(
+        required=True, metadata={"description": "of several servers on one database one gives out the tasks"}
+    )  # fmt: skip
     id = fields.String(required=True)
     time_at = fields.DateTime(required=True)
     counts = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True, metadata=_COUNTS)
@@ -299,7 +303,9 @@ class ServerInfo(Shape):
 class FeedEvent(Shape):
     id = fields.String(required=True)
     event = fields.String(required=True, metadata={"description": "snapshot or changes"})
-    data = fields.Dict(required=True, metadata={"description": "version, batches, workers, jobs; of changes also batches_gone..."})
+    data = fields.Dict(
+        required=True, metadata={"description": "version, batches, workers, jobs; of changes also batches_gone..."}
+    )  # fmt: skip
 
 
 class Changes(Shape):
@@ -469,13 +475,17 @@ class OtherVersion(Shape):
     names = fields.List(fields.String(), required=True, metadata={"description": "of the first 20"})
 
 
+def _several(shape: type[Shape], about: str) -> fields.List:
+    return fields.List(fields.Nested(shape), required=True, metadata={"description": about})
+
+
 class Attention(Shape):
-    failures = fields.List(fields.Nested(FailedGroup), required=True, metadata={"description": "of the newest 2,000"})
-    batches = fields.List(fields.Nested(Stuck), required=True, metadata={"description": "whose tasks wait, and nothing will start"})
-    workers = fields.List(fields.Nested(Silent), required=True, metadata={"description": "offline, or not able to work"})
-    disks = fields.List(fields.Nested(FullDisk), required=True, metadata={"description": "with hardly any room"})
-    versions = fields.List(fields.Nested(OtherVersion), required=True)
-    jobs = fields.List(fields.Nested(TroubledJob), required=True, metadata={"description": "deployments and others that failed, or try again"})
-    machines = fields.List(fields.Nested(UnknownMachine), required=True, metadata={"description": "ours by their tag, that nobody asked for"})
-    budgets = fields.List(fields.Nested(Spent), required=True, metadata={"description": "of batches, that are spent"})
-    providers = fields.List(fields.Nested(TroubledProvider), required=True, metadata={"description": "that cannot be used now"})
+    failures = _several(FailedGroup, "of the newest 2,000")
+    batches = _several(Stuck, "whose tasks wait, and nothing will start")
+    workers = _several(Silent, "offline, or not able to work")
+    disks = _several(FullDisk, "with hardly any room")
+    versions = _several(OtherVersion, "of workers, that are not the server's")
+    jobs = _several(TroubledJob, "deployments and others that failed, or try again")
+    machines = _several(UnknownMachine, "ours by their tag, that nobody asked for")
+    budgets = _several(Spent, "of batches, that are spent")
+    providers = _several(TroubledProvider, "that cannot be used now")

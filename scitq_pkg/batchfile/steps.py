@@ -176,7 +176,8 @@ class _Step:
             for name in gather.by:
                 if name not in keys:
                     raise gather.value.wrong(
-                        f"the rows of '{gather.step}' are not told apart by '{name}'{nearest(name, keys)}: {', '.join(keys) or 'it has no rows'}"
+                        f"the rows of '{gather.step}' are not told apart by '{name}'{nearest(name, keys)}: "
+                        f"{', '.join(keys) or 'it has no rows'}"
                     )
         if "each" in self.template.keys:
             raise first.value.wrong("a step that gathers `by` columns has a row for each of their values: leave `each` out")
@@ -222,7 +223,8 @@ class _Step:
             uri = task["output"].rstrip("/") + "/"
             if uri in uris:
                 raise gather.value.wrong(
-                    f"tasks of the step '{gather.step}' have the same output {uri}: put a column into it, so that each has its own"
+                    f"tasks of the step '{gather.step}' have the same output {uri}: "
+                    "put a column into it, so that each has its own"
                 )
             names[task["name"]] = None
             uris[uri] = _input(uri, only, other.folders[number])

@@ -197,12 +197,14 @@ def _zsh_function(node: Node) -> str:
 
 
 def _zsh_parent(node: Node, specs: list[str]) -> str:
+    specs = [*specs, _zsh_quoted("1: :->word"), _zsh_quoted("*:: :->rest")]
     known = [_zsh_quoted(f"{child.path[-1]}:{child.about}") for child in node.children]
     calls = "".join(f"        {child.path[-1]}) {_zsh_name(child)} ;;\n" for child in node.children)
     return (
         f"{_zsh_name(node)}() {{\n    local curcontext=$curcontext context state line\n    typeset -A opt_args\n"
-        f"    _arguments -C -s -S -A '-*' : {_joined([*specs, _zsh_quoted('1: :->word'), _zsh_quoted('*:: :->rest')])} && return\n"
-        f"    case $state in\n    word)\n        local -a known=({_joined(known)})\n        _describe -t commands word known\n        ;;\n"
+        f"    _arguments -C -s -S -A '-*' : {_joined(specs)} && return\n"
+        f"    case $state in\n    word)\n        local -a known=({_joined(known)})\n"
+        "        _describe -t commands word known\n        ;;\n"
         f"    rest)\n        case $line[1] in\n{calls}        esac\n        ;;\n    esac\n}}"
     )
 

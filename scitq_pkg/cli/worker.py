@@ -9,6 +9,8 @@ from ..errors import InvalidRequest
 from .options import token_of
 from .parser import Parser, number
 
+_SLOTS = number(0, 100_000)
+
 
 def main(arguments: list[str]) -> int:
     """Runs a worker until it is stopped; the exit code."""
@@ -51,20 +53,25 @@ def _parser() -> Parser:
     )
     add = parser.add_argument
     add("server", nargs="?", metavar="SERVER", help="host, host:port or URL (default: $SCITQ_SERVER, else this machine)")
-    add("concurrency", nargs="?", type=number(0, 100_000), metavar="CONCURRENCY", help="how many tasks at once (default: one a processor)")
+    add("concurrency", nargs="?", type=_SLOTS, metavar="CONCURRENCY", help="how many tasks at once (default: one a processor)")
     add("-b", "--batch", help="the batch it works for (default: Default)")
-    add("-p", "--prefetch", type=number(0, 100_000), default=0, metavar="N", help="tasks held ready beyond those that run (default: 0)")
+    add("-p", "--prefetch", type=_SLOTS, default=0, metavar="N", help="tasks held ready beyond those that run (default: 0)")
     add("-n", "--name", help="its name, unique on the server (default: the host's)")
     add("--scratch", metavar="DIR", help="where its directory is (default: /scratch if writable, else the user's cache)")
     add("--permanent", action=argparse.BooleanOptionalAction, default=None, help="whether its machine is kept when idle")
     add("--flavor", metavar="NAME", help="what kind of machine it is, for recruiters (any word; default: none)")
     add("--provider", metavar="NAME", help="whose machine it is, for recruiters")
     add("--region", metavar="NAME", help="where it is, for recruiters")
-    add("--engine", metavar="E", help="docker, podman or apptainer, or the path of one (default: $SCITQ_CONTAINER_ENGINE, else the first that is there)")
+    add(
+        "--engine", metavar="E",
+        help="docker, podman or apptainer, or the path of one (default: $SCITQ_CONTAINER_ENGINE, else the first that is there)",
+    )  # fmt: skip
     add("-t", "--token", help="the token to show (better: $SCITQ_TOKEN or --token-file; others can see words of a command)")
     add("--token-file", metavar="FILE", help="a file that holds the token")
-    add("--refuse", action="append", default=[], metavar="GLOB", help="URIs that are not fetched or sent, or a network: 169.254.0.0/16 (repeatable)")
-    add("--only", action="append", default=[], metavar="GLOB", help="the only URIs, or networks, that are fetched or sent (repeatable)")
+    refused = "URIs that are not fetched or sent, or a network: 169.254.0.0/16 (repeatable)"
+    add("--refuse", action="append", default=[], metavar="GLOB", help=refused)
+    allowed = "the only URIs, or networks, that are fetched or sent (repeatable)"
+    add("--only", action="append", default=[], metavar="GLOB", help=allowed)
     add("--stop-with-parent", action="store_true", help="end, and end all commands, when standard input closes")
     add("-v", "--verbose", action="store_true", help="show where an unexpected error came from")
     return parser

@@ -98,7 +98,10 @@ class OpenStack:
         if len(failed) == len(answers):
             raise failed[0]
         for name, answer in zip(names, answers):
-            yield from [Machine("", name, SILENT, message=f"region {name}: {answer}")] if isinstance(answer, Exception) else answer
+            if isinstance(answer, Exception):
+                yield Machine("", name, SILENT, message=f"region {name}: {answer}")
+            else:
+                yield from answer
 
     def delete(self, machine: Machine) -> None:
         region = self._connected(machine.region)  # one that is configured no more, too

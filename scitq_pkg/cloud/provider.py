@@ -18,7 +18,7 @@ STOPPED = "stopped"  # there, and paid for, but its worker will not come back by
 EVICTED = "evicted"  # taken away, or about to be, by the provider
 BROKEN = "broken"  # the provider failed to make it: to be deleted
 DELETING = "deleting"
-SILENT = "silent"  # no machine but a part of the provider that did not answer: of what is there nothing is known now (see `Provider.list`)
+SILENT = "silent"  # no machine but a part of the provider that did not answer: nothing is known of it now (see `Provider.list`)
 QUEUED = "queued"  # key of `Machine.extra`: why a machine that is made waits for its turn, which may take days
 MACHINE_STATES = (CREATING, UP, STOPPED, EVICTED, BROKEN, DELETING, SILENT)
 

@@ -54,7 +54,8 @@ POLL_SECONDS = 0.2
 NOTICE_SECONDS = 60  # before the time limit the worker is told to end
 FILES = "files"
 _KEYS = {
-    "kind": str, "directory": str, "flavors": dict, "options": list, "scratch": str, "python": str, "maximum": (int, 1), "url": str,
+    "kind": str, "directory": str, "flavors": dict, "options": list, "scratch": str, "python": str, "maximum": (int, 1),
+    "url": str,
     "currency": str,
 }  # fmt: skip
 _FLAVOR_KEYS = {

@@ -337,7 +337,8 @@ def own_url(config: Mapping, provider: str) -> str | None:
 def worker_words(start: Start, url: str) -> list[str]:
     """The words of the worker's command that hold no secret and no path."""
     return [
-        "worker", url, str(start.concurrency), "--name", start.worker, f"--batch={start.batch}", "--prefetch", str(start.prefetch),
+        "worker", url, str(start.concurrency), "--name", start.worker, f"--batch={start.batch}",
+        "--prefetch", str(start.prefetch),
     ]  # fmt: skip
 
 

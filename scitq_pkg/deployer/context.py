@@ -74,7 +74,8 @@ class Context:
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.clouds.deployment.concurrency, self.clouds.per_provider)
-        self.orders = Gate(self.clouds.deployment.concurrency, self.clouds.per_provider)  # whose people wait: no job holds them up
+        # Whose people wait: no job holds them up.
+        self.orders = Gate(self.clouds.deployment.concurrency, self.clouds.per_provider)
         self._resting: dict[tuple, float] = {}
         self._silent: dict[str, Sequence[Mapping]] = {}
         self._lock = threading.Lock()

@@ -249,7 +249,9 @@ def _names(uri: Uri) -> tuple[str, str]:
     if not container or not path:
         raise InvalidRequest(f"{uri}: it names no blob: azure://container/path")
     if "\\" in path or {".", ".."} & set(uri.place.split("/")):
-        raise InvalidRequest(f"{uri}: no blob can have a name with a \\, or with . or .. between its slashes: rename it, or leave it out")
+        raise InvalidRequest(
+            f"{uri}: no blob can have a name with a \\, or with . or .. between its slashes: rename it, or leave it out"
+        )
     return container, path
 
 

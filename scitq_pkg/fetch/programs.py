@@ -30,7 +30,8 @@ def program(name: str, how: str) -> str:
 
 
 def run(
-    words: list[str], came: Callable[[], int], meter: Meter, stall_seconds: float | None = STALL_SECONDS, told: str = "", **options
+    words: list[str], came: Callable[[], int], meter: Meter, stall_seconds: float | None = STALL_SECONDS, told: str = "",
+    **options,
 ) -> None:  # fmt: skip
     """Runs a program to its end. `came()` says how many bytes are there: the meter counts them, and silence ends the program
     (None: it looks after that itself). It reads the line `told`.

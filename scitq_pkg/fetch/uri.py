@@ -15,7 +15,8 @@ from ..uris import shown
 
 ACTIONS = ("gunzip", "untar", "unzip", "mv:FOLDER", "only:GLOB")
 _URI = re.compile(r"([A-Za-z0-9][A-Za-z0-9+. _-]*)((?:@[A-Za-z0-9_]+)*)://(.*)", re.DOTALL)
-_PATH = re.compile(r"(.*?)((?:\|(?:gunzip|untar|unzip|mv:[^|]+|only:[^|]+))*)", re.DOTALL)  # of a plain path only what is one is an action
+# Of a plain path only what is one is an action.
+_PATH = re.compile(r"(.*?)((?:\|(?:gunzip|untar|unzip|mv:[^|]+|only:[^|]+))*)", re.DOTALL)
 _QUOTED = ("ftp", "http", "https")
 _CONTROL = re.compile("[\0-\x1f\x7f]")
 

@@ -105,7 +105,8 @@ def _failures(facts: Facts) -> str:
     rows = [(amount(group["count"]), text(_end(group)), code(group["last_line"] or ""), _ids(group)) for group in groups]
     heads = ("tasks", "end", "last line", "ids")
     failed = facts.counts.get(FAILED, 0)
-    few = note(f"{amount(failed)} task{'' if failed == 1 else 's'} failed. Those that ended alike with the same last line are one group.") if groups else ""
+    told = f"{amount(failed)} task{'' if failed == 1 else 's'} failed."
+    few = note(f"{told} Those that ended alike with the same last line are one group.") if groups else ""
     return section("failures", "Failures", few, table(heads, rows, (0,), wide=2))
 
 

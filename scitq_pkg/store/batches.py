@@ -120,7 +120,8 @@ def delete(tx: Transaction, name: str, who: str) -> None:
     from . import recruiters, tasks  # which use this module
 
     batch_id = row(tx, name)["id"]
-    tx.column(f"SELECT id FROM batch WHERE id = ?{tx.for_update}", (batch_id,))  # what other servers put into it is there, or waits
+    # What other servers put into it is there now, or waits.
+    tx.column(f"SELECT id FROM batch WHERE id = ?{tx.for_update}", (batch_id,))
     tasks.remove(tx, tx.column("SELECT id FROM task WHERE batch_id = ?", (batch_id,)))
     tx.run("DELETE FROM recruiter WHERE batch_id = ?", (batch_id,))
     tx.run("DELETE FROM notifier WHERE batch_id = ?", (batch_id,))

@@ -26,10 +26,11 @@ _THERE = "('planned', 'creating', 'booting', 'up', 'evicted', 'deleting')"
 _PLACE = ("provider", "region", "flavor", "price", "currency")
 _HOURS = "SUM((COALESCE(stint.ended_at, ?) - stint.started_at) / 3600.0)"
 _SELECT = (
-    "SELECT machine.id, machine.name, machine.provider, machine.region, machine.flavor, machine.state, machine.unknown, provider_id, "
-    "address, worker_id, worker.name AS worker, batch.name AS batch, price, currency, message, asked_by, machine.created_at, "
-    "asked_at, up_at, gone_at, seen_at, (SELECT MAX(id) FROM job WHERE machine_id = machine.id AND job.state IN ('pending', "
-    f"'running')) AS job, (SELECT {_HOURS} FROM stint WHERE machine_id = machine.id) AS hours "
+    "SELECT machine.id, machine.name, machine.provider, machine.region, machine.flavor, machine.state, machine.unknown, "
+    "provider_id, address, worker_id, worker.name AS worker, batch.name AS batch, price, currency, message, asked_by, "
+    "machine.created_at, asked_at, up_at, gone_at, seen_at, "
+    "(SELECT MAX(id) FROM job WHERE machine_id = machine.id AND job.state IN ('pending', 'running')) AS job, "
+    f"(SELECT {_HOURS} FROM stint WHERE machine_id = machine.id) AS hours "
     "FROM machine LEFT JOIN worker ON worker.id = machine.worker_id LEFT JOIN batch ON batch.id = worker.batch_id WHERE 1 = 1"
 )
 
@@ -195,7 +196,8 @@ def forgettable(tx: Transaction) -> list[int]:
     part of.
     """
     return tx.column(
-        "SELECT id FROM machine WHERE state = 'gone' AND gone_at < ? AND NOT EXISTS (SELECT 1 FROM job WHERE machine_id = machine.id) "
+        "SELECT id FROM machine WHERE state = 'gone' AND gone_at < ? "
+        "AND NOT EXISTS (SELECT 1 FROM job WHERE machine_id = machine.id) "
         "AND NOT EXISTS (SELECT 1 FROM stint JOIN batch ON batch.id = stint.batch_id WHERE stint.machine_id = machine.id) "
         "ORDER BY id LIMIT ?", (tx.now - jobs.KEPT_SECONDS, jobs.FORGOTTEN_AT_ONCE),
     )  # fmt: skip

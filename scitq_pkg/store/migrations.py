@@ -39,7 +39,8 @@ def _recruiters(tx) -> None:
 _CLOUD_TABLES = (  # `FLAG` and `REAL` are written as the database writes them
     "machine (id INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, provider TEXT NOT NULL, region TEXT NOT NULL, flavor TEXT, "
     "wish TEXT, state TEXT NOT NULL, provider_id TEXT, address TEXT, worker_id INTEGER, price REAL, currency TEXT, message TEXT, "
-    "asked_by TEXT NOT NULL, created_at REAL NOT NULL, asked_at REAL, up_at REAL, gone_at REAL, seen_at REAL, unknown FLAG NOT NULL)",
+    "asked_by TEXT NOT NULL, created_at REAL NOT NULL, asked_at REAL, up_at REAL, gone_at REAL, seen_at REAL, "
+    "unknown FLAG NOT NULL)",
     "stint (id INTEGER NOT NULL PRIMARY KEY, machine_id INTEGER NOT NULL, batch_id INTEGER NOT NULL, started_at REAL NOT NULL, "
     "ended_at REAL)",
     "job (id INTEGER NOT NULL PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, provider TEXT NOT NULL, machine_id INTEGER, "

@@ -206,9 +206,9 @@ def answer(tx: Transaction, worker_id: int, request: SyncRequest) -> SyncAnswer:
         batch=worker["batch"], draining=bool(worker["draining"]), upgrade=worker["upgrade"],
     )  # fmt: skip
     live = tx.all(
-        f"SELECT id, state, desired, stdout_size, stderr_size FROM execution WHERE worker_id = ? AND state IN {LIVE_SQL} ORDER BY id",
-        (worker_id,),
-    )
+        "SELECT id, state, desired, stdout_size, stderr_size FROM execution "
+        f"WHERE worker_id = ? AND state IN {LIVE_SQL} ORDER BY id", (worker_id,),
+    )  # fmt: skip
     listed = {report.id: report for report in request.executions}
     specs = _specs(tx, [row["id"] for row in live if row["id"] not in listed])
     told.orders = [Order(row["id"], row["desired"], specs.get(row["id"])) for row in live]
@@ -280,9 +280,9 @@ def finish(tx: Transaction, ended: list[tuple[dict, Report]]) -> None:
             if state == SUCCEEDED:
                 succeeded.append(task["id"])
     tx.many(
-        "UPDATE execution SET state = ?, exit_code = ?, signal = ?, reason = ?, pid = COALESCE(?, pid), started_at = ?, ended_at = ?, "
-        "finished_at = ?, cpu_seconds = ?, peak_memory_bytes = ?, read_bytes = ?, written_bytes = ?, last_output = ?, suspended = ? "
-        f"WHERE id = ? AND state IN {LIVE_SQL}", executions,
+        "UPDATE execution SET state = ?, exit_code = ?, signal = ?, reason = ?, pid = COALESCE(?, pid), started_at = ?, "
+        "ended_at = ?, finished_at = ?, cpu_seconds = ?, peak_memory_bytes = ?, read_bytes = ?, written_bytes = ?, "
+        f"last_output = ?, suspended = ? WHERE id = ? AND state IN {LIVE_SQL}", executions,
     )  # fmt: skip
     _keep_data(tx, ended)
     tx.many("UPDATE task SET state = ?, state_at = ?, failures = ?, losses = ? WHERE id = ?", moved)
@@ -391,8 +391,9 @@ def _hold_requirements(tx: Transaction, task_ids: list[int]) -> None:
 def _hold_back(tx: Transaction, task_ids: list[int]) -> None:
     """Pending tasks wait again if something that they need was queued again since they were released."""
     tx.many(
-        "UPDATE task SET state = 'waiting', state_at = ? WHERE id = ? AND state = 'pending' AND EXISTS (SELECT 1 FROM requirement "
-        "JOIN task AS needed ON needed.id = required_id WHERE task_id = task.id AND needed.state <> 'succeeded')",
+        "UPDATE task SET state = 'waiting', state_at = ? WHERE id = ? AND state = 'pending' AND EXISTS "
+        "(SELECT 1 FROM requirement JOIN task AS needed ON needed.id = required_id "
+        "WHERE task_id = task.id AND needed.state <> 'succeeded')",
         [(tx.now, task_id) for task_id in task_ids],
     )
 
@@ -420,9 +421,9 @@ def order(tx: Transaction, execution_ids: list[int], desired: str, who: str) -> 
     for start in range(0, len(execution_ids), 500):
         part = execution_ids[start : start + 500]
         rows = tx.all(
-            f"SELECT id, worker_id, desired FROM execution WHERE id IN ({marks(part)}) AND state IN {LIVE_SQL} ORDER BY id{tx.for_update}",
-            part,
-        )
+            f"SELECT id, worker_id, desired FROM execution WHERE id IN ({marks(part)}) AND state IN {LIVE_SQL} "
+            f"ORDER BY id{tx.for_update}", part,
+        )  # fmt: skip
         rows = [row for row in rows if _may_replace(row["desired"], desired)]
         tx.many("UPDATE execution SET desired = ?, asked_by = ? WHERE id = ?", [(desired, who, row["id"]) for row in rows])
         for row in rows:
@@ -457,7 +458,8 @@ def workers_with_load(tx: Transaction) -> list[dict]:
     started: `held`, and `strange` for another batch than the worker's present one."""
     workers = tx.all(
         "SELECT worker.id, worker.batch_id, home_batch_id, home_concurrency, home_prefetch, concurrency, prefetch, draining, "
-        "offline, problem, batch.stopped, 0 AS busy, 0 AS held, 0 AS strange FROM worker JOIN batch ON batch.id = worker.batch_id WHERE deleted_at IS NULL ORDER BY worker.id"
+        "offline, problem, batch.stopped, 0 AS busy, 0 AS held, 0 AS strange FROM worker "
+        "JOIN batch ON batch.id = worker.batch_id WHERE deleted_at IS NULL ORDER BY worker.id"
     )
     by_id = {worker["id"]: worker for worker in workers}
     for load in tx.all(
@@ -485,9 +487,10 @@ def not_started(tx: Transaction) -> list[dict]:
 
 def next_pending(tx: Transaction, batch_id: int, count: int) -> list[dict]:
     """The tasks of a batch to start next: highest priority first, then oldest."""
+    locking = " FOR UPDATE OF task SKIP LOCKED" if tx.postgresql else ""
     return tx.all(
-        "SELECT task.*, batch.name AS batch FROM task JOIN batch ON batch.id = task.batch_id WHERE batch_id = ? AND state = 'pending' "
-        "ORDER BY priority DESC, task.id LIMIT ?" + (" FOR UPDATE OF task SKIP LOCKED" if tx.postgresql else ""), (batch_id, count),
+        "SELECT task.*, batch.name AS batch FROM task JOIN batch ON batch.id = task.batch_id "
+        f"WHERE batch_id = ? AND state = 'pending' ORDER BY priority DESC, task.id LIMIT ?{locking}", (batch_id, count),
     )  # fmt: skip
 
 
@@ -506,14 +509,13 @@ def claim(tx: Transaction, claims: list[tuple[dict, int]]) -> None:
     for execution_id, (task, worker_id) in zip(ids, claims):
         attempt = task["attempts"] + 1
         spec = {"id": execution_id, "task_id": task["id"], "attempt": attempt, "task": _task_of_spec(task)}
-        rows.append(
-            (execution_id, task["id"], worker_id, task["batch_id"], attempt, ASSIGNED, RUN, False, json.dumps(spec, separators=(",", ":")), tx.now, 0, 0)
-        )
+        told = json.dumps(spec, separators=(",", ":"))
+        rows.append((execution_id, task["id"], worker_id, task["batch_id"], attempt, ASSIGNED, RUN, False, told, tx.now, 0, 0))
         tasks.append((tx.now, execution_id, attempt, task["id"]))
         tx.touch(worker_id)
     tx.many(
-        "INSERT INTO execution (id, task_id, worker_id, batch_id, attempt, state, desired, suspended, spec, assigned_at, stdout_size, "
-        "stderr_size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows,
+        "INSERT INTO execution (id, task_id, worker_id, batch_id, attempt, state, desired, suspended, spec, assigned_at, "
+        "stdout_size, stderr_size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows,
     )  # fmt: skip
     tx.many("UPDATE task SET state = 'assigned', state_at = ?, execution_id = ?, attempts = ? WHERE id = ?", tasks)
 

@@ -130,8 +130,8 @@ def machines(tx: Transaction, worker_ids: list[int] | None, measured: bool) -> l
         return []
     which = "" if worker_ids is None else f" AND id IN ({marks(worker_ids)})"
     rows = tx.all(
-        f"SELECT id, name, batch_id, flavor, provider, region, cpus, memory_bytes, unfit, {'stats' if measured else 'NULL AS stats'} "
-        f"FROM worker WHERE deleted_at IS NULL{which} ORDER BY id", worker_ids or (),
+        "SELECT id, name, batch_id, flavor, provider, region, cpus, memory_bytes, unfit, "
+        f"{'stats' if measured else 'NULL AS stats'} FROM worker WHERE deleted_at IS NULL{which} ORDER BY id", worker_ids or (),
     )  # fmt: skip
     kinds: dict[tuple, int] = {}
     for row in rows:

@@ -77,4 +77,6 @@ def has_any(tx: Transaction, worker_id: int) -> bool:
 
 def revoke_of_worker(tx: Transaction, worker_id: int, but: int | None = None) -> None:
     """End every token of a worker, except for one."""
-    tx.run("UPDATE token SET revoked_at = ? WHERE worker_id = ? AND revoked_at IS NULL AND id <> ?", (tx.now, worker_id, but or 0))
+    tx.run(
+        "UPDATE token SET revoked_at = ? WHERE worker_id = ? AND revoked_at IS NULL AND id <> ?", (tx.now, worker_id, but or 0)
+    )

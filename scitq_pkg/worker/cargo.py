@@ -97,7 +97,7 @@ class Cargo:
         except (TransferFailed, ValueError) as error:
             one.fetch_failed(str(error))
         except (asyncio.TimeoutError, OSError) as error:
-            by_us = isinstance(error, asyncio.TimeoutError) and getattr(error, "errno", None) is None  # a disk may time out too
+            by_us = isinstance(error, asyncio.TimeoutError) and getattr(error, "errno", None) is None  # a disk may, too
             if by_us and seconds is not None:
                 one.fetch_failed(f"its inputs and resources took longer than {seconds:g} s (download_timeout)")
             else:

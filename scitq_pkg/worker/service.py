@@ -30,7 +30,8 @@ LOOK_SECONDS = 1.0  # between looks at the output of what runs
 MEASURE_SECONDS = 10.0
 LAST_WORDS_SECONDS = 3.0
 KILL_SECONDS = 4.0  # for commands that are killed because the worker ends
-BECOMING = "becoming"  # in the worker's file, while it goes on as another one file that has not registered yet: its sum, how often
+# In the worker's file, while it goes on as another one file that has not registered yet: its sum, how often.
+BECOMING = "becoming"
 BECOMES_TIMES = 2  # somebody may have killed the first
 
 

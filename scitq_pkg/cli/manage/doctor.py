@@ -246,7 +246,8 @@ def _clouds(told: dict) -> Iterator[Finding]:
     if failed := [f"{job['id']} ({job['kind']})" for job in told["jobs"]]:
         yield Finding("jobs", WARN, f"failed or tried again: {_some(failed)}", "scitq manage job log ID tells more")
     if spent := [batch["name"] for batch in told["budgets"]]:
-        yield Finding("budgets", WARN, f"spent, so that nothing is deployed: {_some(spent)}", "scitq manage batch update --budget")
+        told = f"spent, so that nothing is deployed: {_some(spent)}"
+        yield Finding("budgets", WARN, told, "scitq manage batch update --budget")
 
 
 def _some(names: list[str]) -> str:

@@ -30,8 +30,8 @@ def _create(server: Server, arguments) -> int:
     made = server.token_create(arguments.name, arguments.role)
     print(made["token"], flush=True)
     print(
-        f"scitq: token {made['id']} of {tables.safe(made['name'])} ({made['role']}), shown this once: keep it in a file that only its "
-        f"owner reads and give --token-file FILE, or set SCITQ_TOKEN; with SCITQ_SERVER={server.url}",
+        f"scitq: token {made['id']} of {tables.safe(made['name'])} ({made['role']}), shown this once: keep it in a file "
+        f"that only its owner reads and give --token-file FILE, or set SCITQ_TOKEN; with SCITQ_SERVER={server.url}",
         file=sys.stderr,
     )
     return 0
