@@ -44,10 +44,10 @@ def test_everything_is_read(tmp_path):
         ("providers: {hto: {kind: opnstack}}", "providers.hto.kind: .*did you mean 'openstack'"),
         ("providers: {auto: {kind: local}}", "cannot be the name"), ("providers: {'a b': {kind: local}}", "cannot be the name"),
         ("providers: {here: {kind: local, maximun: 3}}", "providers.here.maximun: .*did you mean 'maximum'"),
-        ("providers: {here: {kind: local, maximum: many}}", "providers.here.maximum: a whole number of 1 or more is needed, not 'many'"),
+        ("providers: {here: {kind: local, maximum: many}}", "here.maximum: a whole number of 1 or more is needed, not 'many'"),
         ("providers: {here: {kind: local, scratch: [a]}}", "providers.here.scratch: a text is needed"),
         ("providers: {here: {kind: [local]}}", "providers.here.kind: there is no kind of provider"),
-        ("providers: {lab: {kind: slurm, flavors: {s: {gpus: -1}}}}", "providers.lab.flavors.s.gpus: a whole number that is not negative"),
+        ("providers: {lab: {kind: slurm, flavors: {s: {gpus: -1}}}}", "lab.flavors.s.gpus: a whole number that is not neg"),
         ("providers: {here: {kind: local, price: -1}}", "providers.here.price: "),
         ("deployment: {concurency: 3}", "deployment.concurency: .*did you mean 'concurrency'.*there are concurrency, retry"),
         ("deployment: {concurrency: 0}", "deployment.concurrency: wants a whole number"),
@@ -72,6 +72,13 @@ def test_machines_of_a_cloud_cannot_reach_a_loopback(tmp_path):
     with pytest.raises(InvalidRequest, match="--url"):
         found.address("ovh", "http://127.0.0.1:5000")
     assert found.address("here", "http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+    for url, told in (("{}", False), ("{url: 'http://127.0.0.1:5000'}", True)):  # nodes of a cluster, unless a way is named
+        cluster = clouds(tmp_path, f"providers: {{slurm: {url}}}")
+        if told:
+            cluster.address("slurm", "http://127.0.0.1:5000")
+        else:
+            with pytest.raises(InvalidRequest, match="machines of slurm cannot reach"):
+                cluster.address("slurm", "http://127.0.0.1:5000")
     assert found.address("ovh", "https://lab.example:5000") == "https://lab.example:5000"
     assert list(found.regions("ovh")) == ["GRA11", "SBG5"] and found.regions("here") == []
 

@@ -166,7 +166,7 @@ def test_what_was_to_go_and_comes_late_goes(house):
 
 @pytest.mark.parametrize("left", ["replanned", "relaunched", "forgotten"])
 def test_what_was_left_behind_and_comes_late_goes(house, left):
-    """Its deployment went on elsewhere, or anew, when its provider said that nothing of it was there. One that a person forgot is shown."""
+    """Its deployment went on elsewhere, or anew, when nothing of it was there. One that a person forgot is shown."""
     made = machine(house, "creating")
     if left == "replanned":
         house.write(machines.replan, made["machine"], "full", {"provider": "azure", "region": "west", "flavor": "spot"})

@@ -411,7 +411,8 @@ def test_what_ended_long_ago_is_forgotten_and_what_costs_are_made_of_is_not(hous
     house.write(batches.delete, "c", WHO)
     assert forget_old(house, monkeypatch) == (0, 0), "it is not old yet"
     for table, column in (("machine", "gone_at"), ("job", "finished_at")):
-        house.write(lambda tx, table=table, column=column: tx.run(f"UPDATE {table} SET {column} = {column} - ?", (91 * 86400.0,)))
+        aged = f"UPDATE {table} SET {column} = {column} - 91 * 86400.0"
+        house.write(lambda tx, aged=aged: tx.run(aged))
     assert forget_old(house, monkeypatch) == (3, 2)
     assert {row["id"] for row in house.rows("machine")} == {served["machine"], there["machine"]}
     assert [row["id"] for row in house.rows("job")] == [there["job"]] and house.rows("joblog") == []
@@ -436,6 +437,23 @@ def test_a_provider_has_what_it_told_last(house):
     assert [(row["provider"], row["name"], row["planned"]) for row in found] == [("q", "f", 0), ("p", "f", 1), ("p", "g", 0)]
     house.write(flavors.replace, "p", rows[1:], WHO)
     assert [row["name"] for row in house.read(flavors.find, "p")] == ["g"] and house.read(flavors.counts) == {"p": 1, "q": 1}
+
+
+def test_providers_that_are_configured_another_way_are_told_and_others_forgotten(house):
+    assert set(house.write(providers.configured, {"p": "1", "q": "1"})) == {"p", "q"}
+    house.write(providers.trouble, "p", "no answer")
+    house.write(providers.trouble, "q", "no answer")
+    assert house.write(providers.configured, {"p": "1", "q": "1"}) == []
+    assert house.write(providers.configured, {"q": "2"}) == ["q"]
+    assert house.read(providers.all_of).keys() == {"q"}
+
+
+def test_flavors_that_were_asked_for_again_since_are_no_trouble(house):
+    for provider in ("p", "q", "p"):
+        house.write(jobs.add, "flavors", provider, WHO)
+        (taken,) = house.write(jobs.take, "me", 9)
+        house.write(jobs.finish, taken["id"], "me", "failed", "no answer")
+    assert [row["provider"] for row in house.read(jobs.troubled, 9)] == ["p", "q"]
 
 
 def test_trouble_lasts_until_the_provider_answers(house):

@@ -5,6 +5,7 @@ The SDK itself asks again after 429 (as long as `Retry-After` says) and after fa
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -25,6 +26,8 @@ _TRIES = 4  # of the SDK, after the first
 _NO_ROOM = re.compile(
     r"quota|Allocat.*Fail|AllocationFailed|Overconstrained|SkuNotAvailable|LimitReached|LimitExceeded|NotAvailableForSubscription"
 )
+_ATTEMPT = re.compile(r"\w+Credential: ")
+_ABSENT = re.compile(r"unavailable|not found|not installed|could not be found|requires the|No accounts were")
 _WRONG = (400, 401, 403, 404)
 
 
@@ -107,6 +110,7 @@ class Subscription:
             return SimpleNamespace(get_token=lambda *_scopes, **_more: _access_token(token))
         from azure.identity import DefaultAzureCredential
 
+        logging.getLogger("azure.identity").setLevel(logging.CRITICAL)  # what it warns of at length is told as an error
         return DefaultAzureCredential()
 
     @cached_property
@@ -126,7 +130,7 @@ class Subscription:
             return error
         from azure.core.exceptions import ClientAuthenticationError
 
-        code, said, status = code_of(error), _said(error), getattr(error, "status_code", None)
+        code, said, status = code_of(error), _without_attempts(_said(error), error), getattr(error, "status_code", None)
         who = f"provider {self._provider}: {what}: {said}"
         if isinstance(error, ClientAuthenticationError) or status == 401:
             return CloudRefused(f"{who}: set {VARIABLES}")
@@ -155,6 +159,15 @@ def _said(error: Exception) -> str:
     text = " ".join(str(message).split())[:400] or type(error).__name__
     code = code_of(error)
     return f"{code}: {text}" if code and not text.startswith(f"({code})") else text
+
+
+def _without_attempts(said: str, error: Exception) -> str:
+    """Of credentials that were looked for in ten places, what those say that were there, if any were."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    if "Attempted credentials:" not in lines:
+        return said
+    told = [line for line in lines if _ATTEMPT.match(line) and not _ABSENT.search(line)]
+    return "; ".join(told)[:400] or "no credentials"
 
 
 def _access_token(token: str):

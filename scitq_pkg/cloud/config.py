@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -13,7 +15,7 @@ from ..errors import InvalidRequest, nearest
 from ..settings import Settings
 from . import keys, kind_of, provider
 
-LOCAL = "local"
+LOCAL, SLURM = "local", "slurm"
 AUTO = "auto"
 BOOTED = ("openstack", "azure")  # kinds whose machines have to reach the server over a network
 _NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,29}")
@@ -48,6 +50,13 @@ class Clouds:
         others = len(self.providers) - 1
         return max(1, (self.deployment.concurrency - 1) // others) if others else self.deployment.concurrency
 
+    def sums(self) -> dict[str, str]:
+        """Of each provider a sum of what is said of it."""
+        return {
+            name: hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:16]
+            for name, config in self.providers.items()
+        }  # fmt: skip
+
     def kind(self, name: str) -> str:
         return self.providers[name]["kind"]
 
@@ -75,7 +84,8 @@ class Clouds:
     def address(self, name: str, own: str) -> str:
         """The URL by which machines of a provider reach this server, which serves `own`. Raises InvalidRequest if they cannot."""
         url = self.url or own
-        if self.kind(name) in BOOTED and is_loopback(split_url(url)[1]):
+        elsewhere = self.kind(name) in BOOTED or (self.kind(name) == SLURM and self.providers[name].get("url") is None)
+        if elsewhere and is_loopback(split_url(url)[1]):
             raise InvalidRequest(
                 f"machines of {name} cannot reach this server at {url}: start it at an address of its network (--host), "
                 "and say with --url by which address they find it",

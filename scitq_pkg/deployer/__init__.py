@@ -89,7 +89,7 @@ class Deployer:
         context = self.context
         if not self._led:
             context.lead()
-            context.store.write(lambda tx: jobs.orphans(tx, context.owner))
+            context.store.write(self._begin)
             self._led = True
         now = time.monotonic()
         self._works = {job_id: work for job_id, work in self._works.items() if work.thread.is_alive()}
@@ -99,6 +99,13 @@ class Deployer:
                 step(sight, now)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others must go on
                 log.warning("the deployer goes on after: %s", error)
+
+    def _begin(self, tx: Transaction) -> None:
+        jobs.orphans(tx, self.context.owner)
+        clouds = self.context.clouds
+        for provider in providers.configured(tx, clouds.sums()):  # its prices or regions may be others
+            if provider not in clouds.implied:
+                jobs.add(tx, "flavors", provider, WHO)
 
     def _let_go(self) -> None:
         for work in list(self._works.values()):

@@ -59,7 +59,7 @@ class Cataloguing(Work):
             self.flush()
             self._fail(error)
             return
-        self.tell(f"{len(found)} flavors")
+        self.tell(f"{len(found)} flavor{'s' * (len(found) != 1)}")
         self.flush()
         self.context.write(lambda tx: self._keep(tx, found))
 

@@ -166,8 +166,8 @@ class _Spell:
 
 
 class Restless:
-    """Workers that idle now and then and run nothing in between: one that is unfit every other minute never idles for long, and is
-    paid for all the same. By a monotonic clock.
+    """Workers that idle now and then and run nothing in between: one that is unfit every other minute never idles for long,
+    and is paid for all the same. By a monotonic clock.
     """
 
     def __init__(self, seconds: float):

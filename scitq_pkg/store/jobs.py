@@ -26,8 +26,8 @@ FORGOTTEN_AT_ONCE = 100  # so many are removed by one write, each with up to KEP
 _SELECT = (
     "SELECT job.id, job.kind, job.state, job.provider, job.machine_id AS machine, machine.name AS machine_name, job.worker_id, "
     "worker.name AS worker, batch.name AS batch, machine.region, machine.flavor, job.attempt, job.retry, job.progress, job.step, "
-    "job.message, job.canceled_by, job.asked_by, job.not_before AS not_before_at, job.created_at, job.started_at, job.finished_at "
-    "FROM job LEFT JOIN machine ON machine.id = job.machine_id LEFT JOIN worker ON worker.id = job.worker_id "
+    "job.message, job.canceled_by, job.asked_by, job.not_before AS not_before_at, job.created_at, job.started_at, "
+    "job.finished_at FROM job LEFT JOIN machine ON machine.id = job.machine_id LEFT JOIN worker ON worker.id = job.worker_id "
     "LEFT JOIN batch ON batch.id = worker.batch_id WHERE 1 = 1"
 )
 
@@ -64,9 +64,11 @@ def find(tx: Transaction, chosen: dict, limit: int, after: int | None, descendin
 
 
 def troubled(tx: Transaction, limit: int) -> list[dict]:
-    """The newest jobs that failed, or wait because an attempt has."""
+    """The newest jobs that failed, or wait because an attempt has; of those that ask a provider for its flavors its last."""
     return tx.all(
         f"{_SELECT} AND (job.state = 'failed' OR (job.state IN ('pending', 'running') AND job.message IS NOT NULL)) "
+        "AND NOT (job.kind = 'flavors' AND EXISTS (SELECT 1 FROM job AS later WHERE later.machine_id IS NULL "
+        "AND later.kind = 'flavors' AND later.provider = job.provider AND later.id > job.id)) "
         "ORDER BY job.id DESC LIMIT ?", (limit,),
     )  # fmt: skip
 
@@ -123,8 +125,8 @@ def cancel(tx: Transaction, job_id: int, who: str) -> None:
 def requeue(tx: Transaction, job_id: int, machine_id: int | None, worker_id: int | None) -> None:
     """A job that failed or was canceled waits again, as new, for this machine."""
     tx.run(
-        "UPDATE job SET state = 'pending', attempt = 0, progress = 0, step = NULL, message = NULL, owner = NULL, not_before = NULL, "
-        "canceled_by = NULL, machine_id = ?, worker_id = ?, started_at = NULL, finished_at = NULL "
+        "UPDATE job SET state = 'pending', attempt = 0, progress = 0, step = NULL, message = NULL, owner = NULL, "
+        "not_before = NULL, canceled_by = NULL, machine_id = ?, worker_id = ?, started_at = NULL, finished_at = NULL "
         "WHERE id = ? AND state IN ('failed', 'canceled')", (machine_id, worker_id, job_id),
     )  # fmt: skip
     tx.wake()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .schema import Provider
+import json
+from collections.abc import Mapping
+
+from .schema import Provider, Setting
 from .transaction import Transaction
 
 
@@ -15,6 +18,20 @@ def trouble(tx: Transaction, name: str, why: str) -> None:
     """It cannot be used now. The time is when that began."""
     since = tx.value("SELECT trouble_at FROM provider WHERE name = ?", (name,))
     _put(tx, name, {"trouble": why[:2000], "trouble_at": since or tx.now})
+
+
+def configured(tx: Transaction, sums: Mapping[str, str]) -> list[str]:
+    """These are the providers from now on, each with a sum of its configuration: those whose sum is another than before, or new.
+
+    What is known of others is forgotten: nobody asks them any more.
+    """
+    before = json.loads(tx.value("SELECT value FROM setting WHERE name = 'providers'") or "{}")
+    if before != sums:
+        tx.run("DELETE FROM setting WHERE name = 'providers'")
+        tx.insert(Setting, {"name": "providers", "value": json.dumps(dict(sums))})
+    for name in all_of(tx).keys() - sums.keys():
+        tx.run("DELETE FROM provider WHERE name = ?", (name,))
+    return [name for name, found in sums.items() if before.get(name) != found]
 
 
 def _put(tx: Transaction, name: str, columns: dict) -> None:

@@ -21,7 +21,7 @@ class Counter(Model):
 
 
 class Setting(Model):
-    """What this database is: `schema` (version), `server_id`."""
+    """What this database is: `schema` (version), `server_id`; `providers`: those configured last, name -> a sum, as JSON."""
 
     name = TextField(primary_key=True)
     value = TextField()
@@ -340,7 +340,8 @@ class Request(Model):
 
 CLOUD = (Machine, Stint, Job, JobLog, Flavor, Provider)
 TABLES = (
-    Counter, Setting, Batch, Worker, Recruiter, *CLOUD, Notifier, Message, Task, Requirement, Execution, Output, Token, Event, Request,
+    Counter, Setting, Batch, Worker, Recruiter, *CLOUD, Notifier, Message, Task, Requirement, Execution, Output, Token, Event,
+    Request,
 )  # fmt: skip
 
 CACHE_INDEX = "CREATE INDEX execution_cache ON execution (cache_key) WHERE cache_key IS NOT NULL"
@@ -358,7 +359,8 @@ NOTIFIER_INDEXES = (
     "CREATE INDEX message_open ON message (next_at) WHERE sent_at IS NULL AND given_up_at IS NULL",
     "CREATE INDEX message_notifier ON message (notifier_id)",
 )
-LIVE_SQL = "('assigned', 'accepted', 'running', 'uploading')"  # states in which a worker holds an execution: written so, the index of them serves
+# States in which a worker holds an execution: written so, the index of them serves.
+LIVE_SQL = "('assigned', 'accepted', 'running', 'uploading')"
 INDEXES = (
     CACHE_INDEX,
     RECRUITER_INDEX,

@@ -15,9 +15,10 @@ from .transaction import Transaction
 
 _OF_MACHINE = (  # most workers have none: nothing is looked for then
     "machine_id AS machine, machine.state AS machine_state, machine.price, machine.currency, "
-    "CASE WHEN machine_id IS NULL THEN NULL ELSE (SELECT SUM((COALESCE(stint.ended_at, ?) - stint.started_at) / 3600.0) FROM stint "
-    "WHERE stint.machine_id = worker.machine_id) END AS hours, CASE WHEN machine_id IS NULL THEN NULL ELSE (SELECT MAX(job.id) "
-    "FROM job WHERE job.machine_id = worker.machine_id AND job.state IN ('pending', 'running')) END AS job, "
+    "CASE WHEN machine_id IS NULL THEN NULL ELSE (SELECT SUM((COALESCE(stint.ended_at, ?) - stint.started_at) / 3600.0) "
+    "FROM stint WHERE stint.machine_id = worker.machine_id) END AS hours, "
+    "CASE WHEN machine_id IS NULL THEN NULL ELSE (SELECT MAX(job.id) FROM job WHERE job.machine_id = worker.machine_id "
+    "AND job.state IN ('pending', 'running')) END AS job, "
 )
 _SELECT = (
     "SELECT worker.id, worker.name, hostname, batch.name AS batch, concurrency, prefetch, permanent, draining, offline, problem, "
@@ -201,7 +202,7 @@ def check_free(tx: Transaction, name: str, worker_id: int | None = None) -> None
     """Raises Conflict if a worker other than this one has the name."""
     other = tx.value("SELECT id FROM worker WHERE name = ? AND deleted_at IS NULL", (name,))
     if other not in (None, worker_id):
-        raise Conflict(f"worker {other} has this name", field="name")
+        raise Conflict(f"worker {other} has this name: give another one", field="name")
 
 
 def upgrade(tx: Transaction, worker_id: int, sha256: str, who: str) -> dict:

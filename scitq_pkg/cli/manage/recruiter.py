@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from ...errors import InvalidRequest
+import sys
+
+from ...errors import InvalidRequest, nearest
 from ...lib import RESET, Server
 from ...protocol import DEFAULT_BATCH
+from ...protofilter import AUTO, is_protofilter
 from ..parser import OneOf, Parser, number
 from . import selection, tables
 from .tables import Column
@@ -108,8 +111,26 @@ def _update(server: Server, arguments) -> int:
 
 
 def _show(server: Server, recruiter_id: int, arguments) -> int:
-    tables.write([server.client.get(f"/recruiters/{recruiter_id}")], COLUMNS, arguments)
+    recruiter = server.client.get(f"/recruiters/{recruiter_id}")
+    tables.write([recruiter], COLUMNS, arguments)
+    if recruiter["provider"] is not None and (why := _deploys_nothing(server, recruiter)):
+        so = "until that changes it deploys nothing, and only takes workers that are there"
+        print(f"scitq: {tables.safe(why)}; {so}", file=sys.stderr)
     return 0
+
+
+def _deploys_nothing(server: Server, recruiter: dict) -> str | None:
+    """Why one that has a provider can deploy nothing there now."""
+    try:
+        known = server.flavors(provider=recruiter["provider"])
+    except InvalidRequest as error:
+        return error.message
+    for name, column in (("region", "region"), ("flavor", "name")):
+        there, wanted = {row[column] for row in known}, recruiter[name]
+        if there and wanted not in (None, AUTO, *there) and not is_protofilter(wanted):
+            return f"no {name} {wanted!r:.80} of provider {recruiter['provider']} is known{nearest(wanted, there)}"
+    found = server.flavors(recruiter["flavor"], provider=recruiter["provider"], region=recruiter["region"])
+    return None if found else "no provider has room for what it looks for (`scitq manage flavor list`)"
 
 
 def _delete_options(parser: Parser) -> None:
