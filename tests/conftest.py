@@ -1,14 +1,23 @@
-"""For all tests: the quick ones first; the databases; the black-box environment of `env.py`."""
+"""For all tests: their order; the databases; the black-box environment of `env.py`."""
 
 import collections
 import contextlib
 import os
+import signal
 
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background, and then by all that tests interrupt
+SLOW_SECONDS = 5.0  # of a slow test that does not say more
+
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """The quick ones first; then the slow ones, files that take long before others, so that processes end together."""
+    took = collections.Counter()
+    for item in items:
+        if slow := item.get_closest_marker("slow"):
+            took[item.path] += slow.kwargs.get("seconds", SLOW_SECONDS)
+    items.sort(key=lambda item: (1, -took[item.path]) if item.get_closest_marker("slow") else (0, 0))
 
 
 @pytest.hookimpl(optionalhook=True)

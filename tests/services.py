@@ -130,7 +130,7 @@ class Ftp:
 
 
 def wait_for_port(port: int, process: subprocess.Popen) -> None:
-    """Returns when something listens there; fails when the process has ended."""
+    """Returns when something listens there; fails when the process has ended, or ends it: nobody else will."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, f"{process.args} ended with {process.returncode}"
@@ -138,4 +138,6 @@ def wait_for_port(port: int, process: subprocess.Popen) -> None:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.02)
+    process.kill()
+    process.wait()
     raise AssertionError(f"nothing listens on {port}")

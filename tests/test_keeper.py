@@ -235,7 +235,7 @@ def test_the_next_worker_takes_over(keeper):
 
 
 def test_one_keeper_a_directory(keeper):
-    second = subprocess.run([*PROGRAM, "keeper", str(keeper.directory)], timeout=10)
+    second = subprocess.run([*PROGRAM, "keeper", str(keeper.directory)], timeout=60)
     assert second.returncode == 0
     keeper.run(1, "true")
     keeper.ended(1)

@@ -427,7 +427,7 @@ def whole(tmp_path_factory):
     return target
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=17)
 def test_two_builds_have_the_same_bytes(whole, tmp_path):
     again = tmp_path / "again.pyz"
     env = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "TMPDIR": str(tmp_path)}

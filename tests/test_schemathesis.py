@@ -20,7 +20,7 @@ from scitq.protocol import Report
 from scitq.transport import Connection
 from scitq.wire import SYNC_CONTENT_TYPE
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=35)
 
 ANSWERS_WITHIN_SECONDS = 10.0
 LONGEST_WAIT_SECONDS = 0.05  # for which a long poll is asked here

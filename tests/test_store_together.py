@@ -228,7 +228,7 @@ def test_the_locks_of_a_server_that_went_dark_are_not_kept_for_hours(house):
 
 def test_transactions_that_block_each_other_are_done_again(house, other):
     one, two = house.add("a", "b")
-    both, tried = threading.Barrier(2, timeout=10), []
+    both, tried = threading.Barrier(2, timeout=60), []
 
     def crosswise(tx, first, second):
         tx.run("UPDATE task SET priority = priority + 1 WHERE id = ?", (first,))

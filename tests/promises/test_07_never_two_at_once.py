@@ -273,7 +273,7 @@ class Clients(threading.Thread):
         assert not self.is_alive() and not self.troubles, self.troubles
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=17)
 @pytest.mark.parametrize("kills_keepers", [False, True])
 def test_soak(tmp_path, request, kills_keepers):
     """On SQLite no keeper is killed, so nothing may be lost at all; on PostgreSQL keepers are killed too."""

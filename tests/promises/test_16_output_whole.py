@@ -43,7 +43,7 @@ def check_both_ends(found: bytes, everything: bytes) -> None:
     assert len(pieces[0]) >= HALF and everything[-HALF:].endswith(pieces[-1][-HALF:])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=13)
 def test_at_the_cap_all_is_kept_and_beyond_it_both_ends(env):
     """One stream is exactly as long as the cap, the other longer; read while they grow, and afterwards."""
     env.server()

@@ -19,7 +19,7 @@ def gated(env: Env, name: str, words: str) -> dict:
     return {"command": command, "shell": "sh", "env": {"LD_PRELOAD": ""}}
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=16)
 def test_a_day_without_the_server(env):
     """Time goes faster for the worker while the server is away; all its clocks agree that it was a day."""
     clock = Clock(env.directory, monotonic=True)

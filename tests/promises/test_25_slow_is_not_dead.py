@@ -32,7 +32,7 @@ def wait_lost(env: Env, task: int) -> float:
     return time.monotonic()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=16)
 @pytest.mark.parametrize("how", ["stopped", "restarted"])
 def test_time_without_the_server_counts_for_nobody(env, how):
     """One worker is well, one silent for as long as the server and a moment more, one is dead; only the last is lost, in time."""
