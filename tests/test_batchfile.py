@@ -9,14 +9,14 @@ from dataclasses import fields
 
 import jsonschema
 import pytest
-
-from scitq import batchfile
 from scitq.errors import Conflict, InvalidRequest
 from scitq.lib import Server
 from scitq.protocol import TaskSpec
 from scitq.reconcile import Declared, Plan
 from scitq.substitution import MODIFIERS, read_table, substitute
 from scitq.yamlvalues import Value
+
+from scitq import batchfile
 
 
 def commands(file) -> list[str]:

@@ -107,6 +107,28 @@ def test_last_lines_cannot_move_the_cursor(lab, batch, crew):
     assert r"a\x1b[2Jb" in manage(lab, "report", batch).stdout
 
 
+# --- export ---------------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_makes_the_batch_again(lab, batch, tmp_path):
+    first, second = lab.create(
+        {"name": "a", "command": "cat <<'é'\n{item} ${X}\né", "shell": "sh", "batch": batch, "env": {"X": "1"}, "retry": 2},
+        {"name": "b", "command": "true", "batch": batch, "require": ["#0"], "priority": -1},
+    )
+    text = manage(lab, "export", batch).stdout
+    path = tmp_path / "again.yaml"
+    assert manage(lab, "export", "-n", batch, "-o", str(path)).stdout == f"{path}\n" and path.read_text() == text
+    assert lab.cli("launch", "-f", str(path), code=0).stdout.split() == [str(first), str(second)], "all of it is there"
+    other = [int(word) for word in lab.cli("launch", "-f", str(path), "-b", f"{batch}-2", code=0).stdout.split()]
+    for old, new in zip((first, second), map(lab.task, other), strict=True):
+        assert {
+            key: lab.task(old)[key] for key in ("name", "command", "shell", "env", "retry", "priority", "state")
+        }.items() <= new.items()
+    assert lab.task(other[1])["require"] == [other[0]]
+    told = manage(lab, "export", batch, "-o", f"{tmp_path}/no/where", code=2).stderr
+    assert told.endswith("cannot be written: No such file or directory\n") and told.count("\n") == 1
+
+
 # --- stop and go ----------------------------------------------------------------------------------------------------------
 
 
@@ -178,7 +200,7 @@ def test_no_is_no(lab, batch):
 # --- what is wrong ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["get", "stop", "go", "delete", "report"])
+@pytest.mark.parametrize("verb", ["get", "stop", "go", "delete", "report", "export"])
 def test_an_unknown_name_is_told_with_the_nearest(lab, verb):
     lab.create({"command": "true", "batch": "reads"})
     told = manage(lab, verb, "raeds", *(["--yes"] if verb == "delete" else []), code=3).stderr

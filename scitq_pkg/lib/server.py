@@ -374,6 +374,10 @@ class Server(Clouds):
         """Durations, failures by exit code and last line, peak memory."""
         return self._shown(self.client.get(_batch_path(batch) + "/report"))
 
+    def batch_file(self, batch: str) -> str:
+        """The text of a batch file that makes a batch again: its tasks, its recruiters, and who is told of it by mail."""
+        return self.client.get_answer(_batch_path(batch) + "/file").body.decode()
+
     # --- the rest ---------------------------------------------------------------------------------------------------
 
     def info(self):

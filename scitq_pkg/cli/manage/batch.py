@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
+from ...durable import write_whole
 from ...errors import InvalidRequest, NotFound, nearest
-from ...lib.objects import ranges
 from ...lib import RESET, Server
+from ...lib.objects import ranges
 from ...protocol import LIVE, RUNNING
 from ..parser import OneOf, Parser
 from . import selection, tables
@@ -222,6 +224,30 @@ def _ids(ids: list[int], count: int) -> str:
     return ranges(ids) + (f" and {count - len(ids)} more" if count > len(ids) else "")
 
 
+# --- export -----------------------------------------------------------------------------------------------------------------
+
+
+def _export_options(parser: Parser) -> None:
+    _names(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help="where it is written (default: stdout)")
+
+
+def _export(server: Server, arguments) -> int:
+    found = _chosen(server, arguments)
+    if len(found) > 1:
+        raise InvalidRequest("a batch file is of one batch: name one")
+    text = server.batch_file(found[0]["name"])
+    if arguments.output is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        write_whole(arguments.output, text.encode())
+    except OSError as error:
+        raise InvalidRequest(f"{arguments.output} cannot be written: {error.strerror}", field="-o") from None
+    print(arguments.output)
+    return 0
+
+
 VERBS = (
     Verb("batch", "list", "the batches, with their tasks by state", _list_options, _list),
     Verb("batch", "get", "batches by name", _get_options, _get),
@@ -230,4 +256,5 @@ VERBS = (
     Verb("batch", "update", "change what batches may cost", _update_options, _update),
     Verb("batch", "delete", "delete batches with all their tasks and output", _delete_options, _delete),
     Verb("batch", "report", "durations, memory, and failures by exit code and last line", _report_options, _report),
+    Verb("batch", "export", "a batch file that makes a batch again", _export_options, _export),
 )

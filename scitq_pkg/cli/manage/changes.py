@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from ...errors import InvalidRequest, nearest
 from ...escapes import colored
-from ...lib.objects import LONGEST_QUERY
 from ...lib import RESET, Server
+from ...lib.objects import LONGEST_QUERY
 from ...protocol import RUNNING
 from ...uris import uris
 from ..options import duration, pair, whole_number
