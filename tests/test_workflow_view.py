@@ -163,5 +163,6 @@ def test_debugging_runs_what_is_chosen_and_nothing_else(lab, debug, batch, tmp_p
     (tmp_path / "exit").write_text("0")
     shown = debug("y\nc\nx\n")  # mended; the rest as usual
     assert "one/1: succeeded" in shown and "two/2: echo second" in shown and "3 tasks: 3 succeeded" in shown
+    assert f"workflow {batch}: 3 tasks: 1 queued, 2 as they were" in shown
     assert queued(lab, batch) == {"3": 1, "1": 3, "2": 1}
     assert "3 of 3 steps are done" in debug("")

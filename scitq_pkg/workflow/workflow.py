@@ -65,6 +65,7 @@ class Workflow(Declaration):
                 return self._end(self._watch())
             self.debug = False
             self._ids.clear()  # what failed there is queued again
+            self._untold.clear()  # it was seen there
         self.submit()
         watch = self._watch()
         try:
