@@ -14,7 +14,7 @@ def safe(text: str) -> str:
 
 
 def obeyed(stream: TextIO | None) -> bool:
-    """Whether somebody looks at what is written there, through a terminal that obeys escapes (`TERM=dumb` is one that does not)."""
+    """Whether somebody looks at what is written there, through a terminal that obeys escapes (one of `TERM=dumb` does not)."""
     return stream is not None and not stream.closed and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 

@@ -190,7 +190,10 @@ class Value:
         }
 
     def pairs(self) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """A mapping of names to the nodes of key and value, in its order. Raises InvalidRequest for a name that is given twice."""
+        """A mapping of names to the nodes of key and value, in its order.
+
+        Raises InvalidRequest for a name that is given twice.
+        """
         if not isinstance(self.node, yaml.MappingNode):
             raise self.wrong(f"`{self.key}` must be a mapping of names to values, not {kind_of(self.node)}")
         found: dict[str, tuple[yaml.Node, yaml.Node]] = {}

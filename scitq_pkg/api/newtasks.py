@@ -40,7 +40,10 @@ def accept(plain: object) -> list[dict]:
 
 
 def newest_known(plain: object) -> int | None:
-    """The newest task that the sender of `{"tasks": [...]}` knows, if no newer one may have a name of these. Raises InvalidRequest."""
+    """The newest task that the sender of `{"tasks": [...]}` knows, if no newer one may have a name of these.
+
+    Raises InvalidRequest.
+    """
     if not isinstance(plain, dict) or "newest_known" not in plain or "tasks" not in plain:
         return None
     return load(_SCHEMA_OF_MANY, {"command": "x", "newest_known": plain["newest_known"]})["newest_known"]

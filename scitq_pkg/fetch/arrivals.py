@@ -1,4 +1,7 @@
-"""Small files that have come: brought to the disk many at once, then given their names. To wait for each alone costs more than fetching it."""
+"""Small files that have come: brought to the disk many at once, then given their names.
+
+To wait for each alone costs more than fetching it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ THREADS = 4  # that settle: a disk writes what several wait for at once as fast 
 
 
 class Arrivals:
-    """Takes files while the block runs; at its end all that were taken are settled. The first error is raised by the next call, or the end."""
+    """Takes files while the block runs; at its end all that were taken are settled.
+
+    The first error is raised by the next call, or the end.
+    """
 
     def __init__(self):
         self._waiting: list[tuple[int, Callable[[], None]]] = []
@@ -35,7 +41,7 @@ class Arrivals:
             raise self._error
 
     def add(self, descriptor: int, settle: Callable[[], None]) -> None:
-        """One more: `settle` brings the file of the descriptor to the disk and names it, and is called whatever happens to others."""
+        """One more: `settle` brings the descriptor's file to the disk and names it, and is called whatever happens to others."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < MOST)
             self._waiting.append((descriptor, settle))

@@ -1,7 +1,7 @@
 """A large file on its way here: its parts come side by side, each written where it belongs.
 
-Beside those who fetch, one thread brings what has come to the disk and remembers which parts are whole, and one sums the file from its
-beginning on, so that nobody has to wait for the disk or for the sum of a whole file at the end.
+Beside those who fetch, one thread brings what has come to the disk and remembers which parts are whole, and one sums the file
+from its beginning on, so that nobody has to wait for the disk or for the sum of a whole file at the end.
 """
 
 from __future__ import annotations

@@ -282,8 +282,8 @@ def sending(path: Path, name: str) -> Iterator[str]:
 class _Held:
     """The file to write to, which nobody else writes to: `part`, or one beside it where another process is at that.
 
-    It is held until `close`, or until a block fails: what has come is left for the next try then, if there is any and it is known by
-    its name.
+    It is held until `close`, or until a block fails: what has come is left for the next try then, if there is any and it is
+    known by its name.
     """
 
     def __init__(self, part: Path):

@@ -54,7 +54,10 @@ def filters(arguments) -> dict:
 
 
 def listed(server: Server, path: str, arguments, **more) -> Iterator[dict]:
-    """The rows of a list that pass the filters. A batch that does not exist is told of: it would look like one with nothing in it."""
+    """The rows of a list that pass the filters.
+
+    A batch that does not exist is told of: it would look like one with nothing in it.
+    """
     rows = tables.rows_of(server, path, arguments, **filters(arguments), **more)
     first = next(rows, None)
     if first is not None:
