@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from scitq import batchfile
 from scitq.bio import archives, genetics
-from scitq.cli import COMMANDS, fetch, launch, manage, run, server, worker
+from scitq.cli import COMMANDS, completion, fetch, launch, manage, options, run, server, worker
 from scitq.cloud.config import FIRST_BOOT, Deployment
 from scitq.protocol import EXECUTION_STATES, TASK_STATES, WORKER_STATES
 from scitq.settings import NESTED, Settings, option
@@ -108,3 +110,43 @@ def test_the_readme_has_the_command_that_ci_calls():
 def test_every_page_is_in_the_readme():
     text = (ROOT / "README.md").read_text()
     assert {page.name for page in DOCS.glob("*.md") if f"docs/{page.name}" not in text} == set()
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """The words after each `scitq` in the shell blocks of a page."""
+    found = []
+    for line in "\n".join(re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.S | re.M)).splitlines():
+        split = shlex.shlex(line, posix=True, punctuation_chars="|&;<>()")
+        split.whitespace_split = True
+        words = list(split)
+        places = [place for place, word in enumerate(words) if word == "scitq"]
+        found += [list(itertools.takewhile(lambda word: not set(word) <= set("|&;<>()"), words[place + 1 :])) for place in places]
+    return found
+
+
+def read(command: str, *words: str) -> None:
+    """Reads words as their command does. Raises what it raises."""
+    if command == "launch":
+        options.parse(list(words), launch.OPTIONS)
+    elif command == "manage":
+        _, (noun, *rest) = options.parse(list(words), manage.OPTIONS)
+        verbs = {verb.name: verb for verb in manage.verbs_of(noun)}
+        verbs[rest[0]].parser.parse_args(rest[1:]) if rest[0] in verbs else verbs[""].parser.parse_args(rest)
+    elif command == "fetch":
+        fetch.parsers()[words[0]].parse_args(words[1:])
+    else:
+        parser = {"run": run, "server": server, "worker": worker, "completion": completion}[command]._parser()
+        parser.parse_args(itertools.takewhile(lambda word: word != "--", words))
+
+
+LINES = [(page, words) for page in PAGES for words in command_lines(page)]
+
+
+@pytest.mark.parametrize(("page", "words"), LINES, ids=lambda value: value.name if isinstance(value, Path) else " ".join(value)[:60])
+def test_command_lines_that_are_shown_are_understood(page, words):
+    words = [*words, "7"] if words[-1] == "-i" else words  # xargs gives it
+    read(*words)
+
+
+def test_command_lines_were_found():
+    assert len(LINES) > 40 and {"launch", "manage", "fetch", "run", "server", "worker"} <= {words[0] for _, words in LINES}
