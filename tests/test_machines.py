@@ -454,6 +454,8 @@ def test_flavors_that_were_asked_for_again_since_are_no_trouble(house):
         (taken,) = house.write(jobs.take, "me", 9)
         house.write(jobs.finish, taken["id"], "me", "failed", "no answer")
     assert [row["provider"] for row in house.read(jobs.troubled, 9)] == ["p", "q"]
+    house.write(jobs.forget_others, {"p": {}})
+    assert [row["provider"] for row in house.read(jobs.troubled, 9)] == ["p"]
 
 
 def test_trouble_lasts_until_the_provider_answers(house):

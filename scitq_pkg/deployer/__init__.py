@@ -103,6 +103,7 @@ class Deployer:
     def _begin(self, tx: Transaction) -> None:
         jobs.orphans(tx, self.context.owner)
         clouds = self.context.clouds
+        jobs.forget_others(tx, clouds.providers)
         for provider in providers.configured(tx, clouds.sums()):  # its prices or regions may be others
             if provider not in clouds.implied:
                 jobs.add(tx, "flavors", provider, WHO)

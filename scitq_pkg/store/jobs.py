@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ..errors import Conflict
 from ..protocol import JOB_KINDS, JOB_STATES
@@ -106,6 +106,12 @@ def forget_old(tx: Transaction) -> int:
     )
     _forget(tx, old)
     return len(old)
+
+
+def forget_others(tx: Transaction, providers: Collection[str]) -> None:
+    """Jobs that have asked other providers than these for their flavors: nobody can try again what failed there."""
+    asked = tx.all("SELECT id, provider FROM job WHERE machine_id IS NULL AND state IN ('succeeded', 'failed', 'canceled')")
+    _forget(tx, [row["id"] for row in asked if row["provider"] not in providers])
 
 
 def cancel(tx: Transaction, job_id: int, who: str) -> None:

@@ -239,7 +239,7 @@ def _batches(batches: list[dict], workers: list[dict]) -> Iterator[Finding]:
 def _clouds(told: dict) -> Iterator[Finding]:
     """What is wrong with providers and their machines; nothing where there is nothing to say."""
     for provider in told["providers"]:
-        yield Finding("providers", WARN, f"{provider['name']} cannot be used", tables.safe(provider["trouble"]))
+        yield Finding("providers", WARN, f"{provider['name']} is in trouble", tables.safe(provider["trouble"]))
     if strange := [machine["name"] for machine in told["machines"]]:
         todo = "look at scitq manage machine list --unknown, and delete them there"
         yield Finding("machines", WARN, f"nobody asked for {_some(strange)}, which cost", todo)
