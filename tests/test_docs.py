@@ -142,7 +142,7 @@ def read(command: str, *words: str) -> None:
 LINES = [(page, words) for page in PAGES for words in command_lines(page)]
 
 
-@pytest.mark.parametrize(("page", "words"), LINES, ids=lambda value: value.name if isinstance(value, Path) else " ".join(value)[:60])
+@pytest.mark.parametrize(("page", "words"), LINES, ids=[f"{page.name}: {' '.join(words):.60}" for page, words in LINES])
 def test_command_lines_that_are_shown_are_understood(page, words):
     words = [*words, "7"] if words[-1] == "-i" else words  # xargs gives it
     read(*words)
