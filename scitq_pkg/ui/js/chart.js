@@ -4,6 +4,8 @@ import { el, svg } from "./dom.js";
 import { bytes, count, duration } from "./format.js";
 
 const MANY_LANES = 40; // of a timeline: more are drawn lower
+const NUMBER_PX = 28; // of a bar from which on its number has room
+const LABEL_PX = 90; // that a label on an axis needs
 
 /**
  * A line of values, the newest at the right. null: not known.
@@ -35,20 +37,27 @@ export function histogram(bins, { unit = "s", label = "", width = 640 } = {}) {
   const most = Math.max(1, ...bins.map((bin) => bin.count));
   const step = width / Math.max(1, bins.length);
   const bars = bins.map((bin, index) => {
-    const tall = bin.count ? Math.max(2, (bin.count / most) * (height - 8)) : 0;
+    const tall = bin.count ? Math.max(2, (bin.count / most) * (height - 16)) : 0;
     const title = svg("title", null, `${amount(bin.from, unit)} to ${amount(bin.to, unit)}: ${count(bin.count)}`);
-    return svg("rect", { class: "hist-bar", x: index * step + 1, y: height - tall, width: Math.max(1, step - 2), height: tall, rx: 1 }, title);
+    const bar = svg("rect", { class: "hist-bar", x: index * step + 1, y: height - tall, width: Math.max(1, step - 2), height: tall, rx: 1 }, title);
+    const number = bin.count && step >= NUMBER_PX ? svg("text", { class: "tick", x: (index + 0.5) * step, y: height - tall - 4, "text-anchor": "middle" }, count(bin.count)) : null;
+    return [bar, number];
   });
   const axis = svg("line", { class: "axis", x1: 0, x2: width, y1: height, y2: height });
-  const ends = bins.length
-    ? [
-        svg("text", { class: "tick", x: 0, y: height + foot - 4 }, amount(bins[0].from, unit)),
-        svg("text", { class: "tick", x: width, y: height + foot - 4, "text-anchor": "end" }, amount(bins.at(-1).to, unit)),
-      ]
-    : [];
-  const drawing = svg("svg", { class: "histogram", viewBox: `0 0 ${width} ${height + foot}`, role: "img", "aria-label": label }, ...bars, axis, ...ends);
+  const drawing = svg("svg", { class: "histogram", viewBox: `0 0 ${width} ${height + foot}`, role: "img", "aria-label": label }, ...bars, axis, ...edgeLabels(bins, step, height + foot - 4, unit));
   const rows = () => bins.map((bin) => [`${amount(bin.from, unit)} – ${amount(bin.to, unit)}`, count(bin.count)]);
   return figure(drawing, label, ["from – to", "count"], rows);
+}
+
+/** The edges of bins, as many as there is room for: bins need not be of the same width. */
+function edgeLabels(bins, step, y, unit) {
+  if (!bins.length) return [];
+  const edges = [...bins.map((bin) => bin.from), bins.at(-1).to];
+  const every = Math.ceil(LABEL_PX / step);
+  const last = edges.length - 1;
+  const isShown = (index) => index === 0 || index === last || (index % every === 0 && (last - index) * step >= 1.2 * LABEL_PX);
+  const anchor = (index) => (index === 0 ? "start" : index === last ? "end" : "middle");
+  return edges.map((edge, index) => isShown(index) && svg("text", { class: "tick", x: index * step, y, "text-anchor": anchor(index) }, amount(edge, unit)));
 }
 
 /**
