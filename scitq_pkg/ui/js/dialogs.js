@@ -31,7 +31,7 @@ export async function form({ title, body, fields, verb, danger = false, preview 
   return ask({ title, content, verb, danger, values, work, changed: preview ? refresher(shown, preview, values) : null, wide: Boolean(preview) || controls.length > MANY });
 }
 
-/** Says something in the corner for some seconds, and until somebody is there again. `kind`: "ok", "info", "failed"; `undo`: what takes it back. */
+/** Says something at the bottom for some seconds, and until somebody is there again. `kind`: "ok", "info", "failed"; `undo`: what takes it back. */
 export function toast(text, { kind = "ok", undo = null } = {}) {
   const end = () => node.remove();
   const buttons = [
@@ -42,7 +42,7 @@ export function toast(text, { kind = "ok", undo = null } = {}) {
   const seen = () => (node.matches(":hover, :focus-within") ? later() : end());
   const ripe = () => ["pointermove", "keydown"].forEach((sign) => addEventListener(sign, seen, { once: true }));
   const later = () => setTimeout(ripe, kind === "failed" ? SHOWN_FAILED : SHOWN);
-  corner(kind === "failed" ? "assertive" : "polite").append(node);
+  toasts(kind === "failed" ? "assertive" : "polite").append(node);
   later();
 }
 
@@ -130,7 +130,7 @@ function valueOf(field, input) {
 }
 
 /** Where toasts stand; above a dialog that is open. */
-function corner(how) {
+function toasts(how) {
   const node = document.querySelector(`.toasts[aria-live=${how}]`) ?? el("div", { class: "toasts", "aria-live": how });
   const dialog = document.querySelector("dialog[open]");
   (dialog ?? document.body).append(node);
