@@ -125,7 +125,8 @@ def test_relatives_of_json_values_become_them():
     [
         ("command", b"x", "command"), ("name", {"n"}, "name"), ("env", {"A": b"1"}, "env.A"), ("env", {1: "x"}, "env"),
         ("input", b"s3://a", "input"), ("input", ["a", None], "input"), ("resource", 5, "resource"), ("output", b"o", "output"),
-        ("run_timeout", float("nan"), "run_timeout"), ("run_timeout", datetime.timedelta(1), "run_timeout"), ("retry", object(), "retry"),
+        ("run_timeout", float("nan"), "run_timeout"), ("run_timeout", datetime.timedelta(1), "run_timeout"),
+        ("retry", object(), "retry"),
     ],
 )  # fmt: skip
 def test_an_option_that_json_cannot_say_is_named(server, option, value, field):
@@ -133,6 +134,11 @@ def test_an_option_that_json_cannot_say_is_named(server, option, value, field):
         with pytest.raises(errors.InvalidRequest, match="wants") as raised:
             call(**{"command": "x", option: value})
         assert raised.value.field == field and "\n" not in str(raised.value)
+
+
+def test_what_the_server_refuses_of_one_task_is_named_alone(server):
+    with pytest.raises(errors.InvalidRequest, match="^retry: wants a number from 0"):
+        server.task_create("x", retry=-1)
 
 
 def test_so_is_one_of_any_other_request(server):
@@ -400,7 +406,7 @@ def test_join_many(server):
     assert server.join(tasks, progress=False) == {"succeeded": 300}
 
 
-# --- when the server goes away ------------------------------------------------------------------------------------------
+# --- when the server goes away ----------------------------------------------------------------------------------------
 
 
 def test_a_server_that_was_never_there():

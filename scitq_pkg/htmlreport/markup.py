@@ -58,6 +58,8 @@ def amount(count: int) -> str:
 
 def span(seconds: float | None) -> str:
     """A length of time; a dash if there is none."""
+    if seconds is not None and 0 < seconds < 0.95:
+        return f"{max(1, round(1000 * seconds))}ms"
     return "–" if seconds is None else short_duration(seconds)
 
 

@@ -164,7 +164,12 @@ def _lanes(facts: Facts, over: tuple[float, float]) -> list[tuple[str, list[floa
 
 
 def _durations(facts: Facts) -> str:
-    bins = [(span(one["from"]), f"{span(one['from'])} to {span(one['to'])}", one["count"]) for one in facts.report["histogram"]]
+    starts = [span(one["from"]) for one in facts.report["histogram"]]
+    ticks = ["" if start == before else start for start, before in zip(starts, ["", *starts])]
+    bins = [
+        (tick, f"{start} to {span(one['to'])}", one["count"])
+        for tick, start, one in zip(ticks, starts, facts.report["histogram"], strict=True)
+    ]
     told = facts.report["durations"]
     if not bins or not told["count"]:
         return ""

@@ -94,7 +94,7 @@ class Server(Clouds):
         """
         options = dict(locals())
         del options["self"]
-        return self.task_get(self.tasks_create([options])[0])
+        return self.task_get(self.client.send("POST", "/tasks", task_spec(options))["ids"][0])
 
     def tasks_create(self, tasks: Iterable[dict]) -> list[int]:
         """Queues many tasks in one transaction, all or none; their ids, in order.
