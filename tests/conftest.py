@@ -151,7 +151,10 @@ def chromium():
 
 @pytest.fixture
 def tabs(chromium):
-    """Makes tabs (`browser.Tab`) on the UI of an environment: `tabs(env, dark=True)`. At the end all must have gone well in them."""
+    """Makes tabs (`browser.Tab`) on the UI of an environment: `tabs(env, dark=True)`.
+
+    At the end all must have gone well in them.
+    """
     from browser import Tab
 
     made = []
@@ -167,7 +170,10 @@ def tabs(chromium):
 
 @pytest.fixture(scope="module")
 def kept_tabs(chromium):
-    """The tab of an environment, signed in, the same for all tests of a file: `with kept_tabs(env) as tab`. All must have gone well."""
+    """The tab of an environment, signed in, the same for all tests of a file: `with kept_tabs(env) as tab`.
+
+    All must have gone well.
+    """
     from browser import Tab
 
     made = {}
@@ -187,7 +193,10 @@ def kept_tabs(chromium):
 
 @pytest.fixture
 def tab(kept_tabs, lab):
-    """A tab that is signed in at the server of `lab`. Who changes its cookies, its storage or what it may load takes `own_tab`."""
+    """A tab that is signed in at the server of `lab`.
+
+    Who changes its cookies, its storage or what it may load takes `own_tab`.
+    """
     with kept_tabs(lab) as kept:
         yield kept
 

@@ -16,7 +16,8 @@ from scitq.transport import Answer, Connection
 
 # What needs no token. Whatever is not written here wants one: a new route too.
 OPEN = {
-    "/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/<name>", "/login", "/logout", "/", "/ui", "/ui/", "/ui/<name:path>",
+    "/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/<name>", "/login", "/logout", "/", "/ui", "/ui/",
+    "/ui/<name:path>",
 }  # fmt: skip
 GUARDED = [route for route in TABLE if route.path not in OPEN]
 EVERY = [f"{route.method} {route.path}" for route in TABLE]
@@ -78,8 +79,11 @@ class Doors:
         content = json.dumps(body or {}).encode() if route.writes else None
         with Connection(self.server.url, token) as connection:
             return connection.request(
-                route.method, self.path(route, number), content,
-                query={**QUERIES.get(f"{route.method} {route.path}", {}), **(query or {})}, headers={**sent, **(headers or {})},
+                route.method,
+                self.path(route, number),
+                content,
+                query={**QUERIES.get(f"{route.method} {route.path}", {}), **(query or {})},
+                headers={**sent, **(headers or {})},
             )
 
     def get(self, path: str, token: str | None = None, **headers) -> Answer:

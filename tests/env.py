@@ -133,7 +133,13 @@ class ServerProcess(Process):
     """
 
     def __init__(
-        self, env: Env, name: str, options: Iterable[str], database: str | None, data: Path, variables: dict[str, str] | None = None
+        self,
+        env: Env,
+        name: str,
+        options: Iterable[str],
+        database: str | None,
+        data: Path,
+        variables: dict[str, str] | None = None,
     ):
         self.data, self.url = data, ""
         more = ["--database", database] if database else []
@@ -219,8 +225,10 @@ class Env:
         self.processes.append(process)
         if ready:
             self.until(
-                lambda: f"worker {name} (id" in process.output()  # it has also written down who it is
-                and any(w["name"] == name and w["state"] == "online" for w in self.items("/workers")),
+                lambda: (
+                    f"worker {name} (id" in process.output()  # it has also written down who it is
+                    and any(w["name"] == name and w["state"] == "online" for w in self.items("/workers"))
+                ),
                 what=f"{name} is online",
             )
         return process
@@ -442,7 +450,8 @@ def _state_of(entry: Path) -> str:
 
 
 def stands_still(pid: int) -> bool:
-    """Whether a process is stopped, or waits in vfork() for a child that is: such a parent sleeps on and is never seen stopped."""
+    """Whether a process is stopped, or waits in vfork() for a child that is: such a parent sleeps on and is never seen stopped.
+    """
     with contextlib.suppress(OSError):  # it has just ended
         if _state_of(Path(f"/proc/{pid}")) != "D":
             return _is_stopped(pid)

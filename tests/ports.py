@@ -1,4 +1,6 @@
-"""Ports of loopback for servers of tests: none that the kernel lends to a client, and none twice, so that a server finds its own again."""
+"""Ports of loopback for servers of tests: none that the kernel lends to a client, and none twice, so that a server finds its own
+again.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ class Session:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 110, 0, 0))
         self.settings = termios.tcgetattr(theirs)
         self.process = subprocess.Popen(
-            words, env={**env.variables, "TERM": "xterm", **(variables or {})}, cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs,
+            words, env={**env.variables, "TERM": "xterm", **(variables or {})}, cwd=cwd, stdin=theirs, stdout=theirs,
+            stderr=theirs,
             start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
         self._theirs = theirs  # open here too: how it is left is looked at
@@ -57,7 +58,9 @@ class Session:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while text.encode() not in self.seen[since:]:
             assert time.monotonic() < deadline, f"{text!r} is not shown\n{self.seen[since:].decode(errors='replace')}"
-            assert self._read(0.2) or self.process.poll() is None or self._read(0), f"it ended\n{self.seen.decode(errors='replace')}"
+            assert self._read(0.2) or self.process.poll() is None or self._read(0), (
+                f"it ended\n{self.seen.decode(errors='replace')}"
+            )
         return len(self.seen)
 
     def press(self, keys: str) -> int:

@@ -22,7 +22,7 @@ def env(served):
     return served
 
 
-# --- lists and filters ------------------------------------------------------------------------------------------------------
+# --- lists and filters ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_what_is_not_there_is_a_404(env, path):
     assert refused(env, "GET", path, status=404)["code"] == "not_found"
 
 
-# --- executions and output --------------------------------------------------------------------------------------------------
+# --- executions and output --------------------------------------------------------------------------------------------
 
 
 def test_output_comes_back_byte_for_byte(env, batch):
@@ -189,7 +189,7 @@ def test_the_attempts_of_a_task(env, batch):
     assert env.state(task) == "failed" and env.api("GET", f"/executions/{found[0]['id']}") == found[0]
 
 
-# --- batches, workers, events, the server -----------------------------------------------------------------------------------
+# --- batches, workers, events, the server -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", "a/b", "ü", "100%", "q?x#y", "<script>", "..", "'; DROP TABLE task; --"])
@@ -307,7 +307,12 @@ def test_every_change_is_one_event_and_a_dry_run_none(env, batch):
 
 def test_the_server_says_what_it_is(env):
     info = env.api("GET", "/server")
-    assert info["database"] == ("postgresql" if env.database else "sqlite") and info["decides"] and info["time_at"].endswith("Z") and info["you"]["role"] == "admin"
+    assert (
+        info["database"] == ("postgresql" if env.database else "sqlite")
+        and info["decides"]
+        and info["time_at"].endswith("Z")
+        and info["you"]["role"] == "admin"
+    )
     assert info["database_bytes"] > 50_000
 
 
@@ -325,7 +330,7 @@ def test_a_backup_is_a_whole_database(env, tmp_path):
     other.close()
 
 
-# --- the document -----------------------------------------------------------------------------------------------------------
+# --- the document -----------------------------------------------------------------------------------------------------
 
 
 def test_every_route_is_described(env):

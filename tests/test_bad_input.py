@@ -55,7 +55,7 @@ def refused(desk):
     return run
 
 
-# --- words that are not known -------------------------------------------------------------------------------------------------
+# --- words that are not known -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("line", "told"), [
@@ -99,7 +99,7 @@ def test_a_change_of_many_wants_a_yes(desk, refused):
     assert "--yes" in done.stderr and picture(desk) == before
 
 
-# --- servers ------------------------------------------------------------------------------------------------------------------
+# --- servers ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("line", ["launch -s {} true", "manage -t 1 -s {} task list", "launch -s {} --wait true"])
@@ -179,7 +179,7 @@ def test_what_a_role_may_not(desk, refused):
     refused(4, "manage", "token", "create", "x", variables={"SCITQ_TOKEN": user}, told=("admin",))
 
 
-# --- files ----------------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 ABC = "abcdefghijklmnopqrstuvwxyz"
 FILES = {
@@ -195,7 +195,9 @@ FILES = {
     "a NUL in a name": ('batch: b\ntasks:\n  - {name: "a\\0b", command: "true"}\n', "control character", "name"),
     "a name of 100 kB": ("batch: b\ntasks:\n  - {name: " + "n" * 100_000 + ", command: 'true'}\n", "name", ""),
     "code": ("batch: !!python/object/apply:os.system ['touch /nobody']\n", ":1:", "tag"),
-    "all names of all": ("a: &a [x]\n" + "".join(f"{n}: &{n} [{'*' + p}, {'*' + p}]\n" for p, n in itertools.pairwise(ABC)), "", ""),
+    "all names of all": (
+        "a: &a [x]\n" + "".join(f"{n}: &{n} [{'*' + p}, {'*' + p}]\n" for p, n in itertools.pairwise(ABC)), "", "",
+    ),
 }  # fmt: skip
 
 
@@ -241,7 +243,7 @@ def test_values_that_are_none(refused, option, value):
     refused(2, "launch", option, value, "true")
 
 
-# --- a server's own start ------------------------------------------------------------------------------------------------------
+# --- a server's own start ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("code", "options", "told"), [
@@ -289,7 +291,7 @@ def test_a_schema_newer_than_the_program(env):
     assert env.state(task) == "pending"
 
 
-# --- workers, commands, output ------------------------------------------------------------------------------------------------
+# --- workers, commands, output ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scratch", ["file/below", "/proc/no/such", "/dev/null"])

@@ -209,7 +209,7 @@ def test_ten_thousand_rows_are_read_in_seconds(load, tmp_path):
     assert file.tasks[-1]["require"] == ["a-9999"]
 
 
-# --- what is wrong, and where -------------------------------------------------------------------------------------------
+# --- what is wrong, and where -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,8 @@ def test_ten_thousand_rows_are_read_in_seconds(load, tmp_path):
         (f"command: x\nname: '{{item}}'\neach: [{'n' * 1001}]\n", r"b.yaml:2: `name` is longer than 1000 characters$"),
         ("command: x\nworkdir: out\n", r"b.yaml:2: `workdir` must be an absolute path: only `scitq run`"),
         ("command: x\noutput: ''\n", r"b.yaml:2: `output` holds an empty URI$"),
-        ("command: x\nrecruit: {maximum_workers: 99999999999}\n", r"b.yaml:2: `maximum_workers` must be 2,147,483,647 or less, not 99999999999$"),
+        ("command: x\nrecruit: {maximum_workers: 99999999999}\n",
+         r"b.yaml:2: `maximum_workers` must be 2,147,483,647 or less, not 99999999999$"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_its_line(load, text, message):
@@ -303,13 +304,17 @@ def test_what_windows_writes_is_read_as_well(load, tmp_path):
     assert commands(batchfile.load(str(tmp_path / "c.yaml"))) == ["echo 1\necho b\n"]
 
 
-# --- the schema ---------------------------------------------------------------------------------------------------------
+# --- the schema -------------------------------------------------------------------------------------------------------
 
 
 def test_the_schema_names_every_option_and_every_kind_is_read():
     keys = batchfile.schema()["$defs"]["task"]["properties"]
     assert set(keys) == {f.name for f in fields(TaskSpec)} - {"batch"} | {"each", "matrix", "needs"}
-    assert all(callable(getattr(Value, described["$ref"].rpartition("/")[2])) for name, described in keys.items() if name not in ("each", "matrix"))
+    assert all(
+        callable(getattr(Value, described["$ref"].rpartition("/")[2]))
+        for name, described in keys.items()
+        if name not in ("each", "matrix")
+    )
 
 
 @pytest.mark.parametrize(
@@ -328,7 +333,7 @@ def test_the_schema_tells_good_from_bad(document, good):
     assert validator.is_valid(json.loads(json.dumps(document))) is good
 
 
-# --- a server brought in line -------------------------------------------------------------------------------------------
+# --- a server brought in line -----------------------------------------------------------------------------------------
 
 CHAIN = """
 batch: x

@@ -78,7 +78,8 @@ def test_what_is_set_wrongly(load, given, message):
         ("params: {n: {choices: [a], default: b}}\n", r"b.yaml:1: the default of 'n' must be one of a, not 'b'"),
         ("params:\n  a: 1\n  n: {type: itn}\n", r"b.yaml:3: no parameter is of the type 'itn' \(did you mean 'int'\?\)"),
         ("params: {n: {typ: int}}\n", r"b.yaml:1: unknown key 'typ' \(did you mean 'type'\?\)"),
-        ("params:\n  n: {help: how many}\n", r"b.yaml:2: the parameter 'n' \(how many\) has no default: give it, as --set n=\.\.\.$"),
+        ("params:\n  n: {help: how many}\n",
+         r"b.yaml:2: the parameter 'n' \(how many\) has no default: give it, as --set n=\.\.\.$"),
         ("params:\n  n:\n", r"b.yaml:2: the parameter 'n' has no default"),
         ("params: {name: x}\n", r"b.yaml:1: a parameter cannot be named 'name': \{name\} is built in"),
         ("params: {a b: x}\n", r"b.yaml:1: 'a b' cannot name a parameter"),
@@ -86,7 +87,8 @@ def test_what_is_set_wrongly(load, given, message):
         ("params: {item: x}\neach: [1]\n", r"b.yaml:2: 'item' is a column here and a parameter at line 1: rename one$"),
         ("params: {k: x}\nmatrix: {k: [1]}\n", r"b.yaml:2: 'k' is a column here and a parameter at line 1"),
         ("params: {sheet: x}\neach: {csv: '{shet}'}\n", r"b.yaml:2: there is no \{shet\} \(did you mean \{sheet\}\?\)$"),
-        ("params: {project: x}\nbatch: '{projct}'\n", r"b.yaml:2: `batch`: there is no \{projct\} \(did you mean \{project\}\?\)$"),
+        ("params: {project: x}\nbatch: '{projct}'\n",
+         r"b.yaml:2: `batch`: there is no \{projct\} \(did you mean \{project\}\?\)$"),
     ],
 )  # fmt: skip
 def test_parameters_that_are_wrong(load, text, message):

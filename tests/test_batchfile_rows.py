@@ -71,7 +71,10 @@ def archive(tmp_path, monkeypatch):
 
 
 def test_samples_of_an_archive(archive, load):
-    text = f"each: {{samples: {PROJECT}, layout: paired}}\ninput: '{{uri}}'\nname: '{{sample_accession}}'\ncommand: x {{read_count}}\n"
+    text = (
+        f"each: {{samples: {PROJECT}, layout: paired}}\n"
+        "input: '{uri}'\nname: '{sample_accession}'\ncommand: x {read_count}\n"
+    )
     tasks = load(text).tasks
     assert [task["name"] for task in tasks] == ["SAMEA0000002", "SAMEA0000010"]
     assert tasks[0]["input"] == ["run+fastq://ERR0000003", "run+fastq://ERR0000004"] and tasks[0]["command"] == "x 7000"
@@ -108,7 +111,10 @@ def test_where_and_limit(load):
 
 
 def test_rows_that_agree_become_one(load):
-    text = "each: {csv: s.csv, group: patient, limit: 2}\nname: 'g-{patient}'\ncommand: x {tissue} {reads:q} {reads:stem}\ninput: ['{reads}', c]\n"
+    text = (
+        "each: {csv: s.csv, group: patient, limit: 2}\n"
+        "name: 'g-{patient}'\ncommand: x {tissue} {reads:q} {reads:stem}\ninput: ['{reads}', c]\n"
+    )
     with pytest.raises(InvalidRequest, match=r"b.yaml:1: row 4 has nothing in the column 'reads' \(patient p3, tissue skin\)$"):
         load(text)
     file = load(text.replace("limit", "where: {patient: [p1, p2]}, limit"))
@@ -206,7 +212,7 @@ def test_matrices_that_are_wrong(load, matrix, message):
         load(f"command: x\neach: [a]\nmatrix: {matrix}\n")
 
 
-# --- names that are none of ours ----------------------------------------------------------------------------------------
+# --- names that are none of ours --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def needs(file) -> dict[str, list]:
 MAKE = "each: s.csv\nsteps:\n- {step: make, command: 'm {sample}', output: 's3://o/{sample}'}\n"
 
 
-# --- rows and names -----------------------------------------------------------------------------------------------------
+# --- rows and names ---------------------------------------------------------------------------------------------------
 
 
 def test_the_same_row_and_all_rows(load):
@@ -108,7 +108,7 @@ def test_values_of_another_step(load):
     assert file.tasks[-1]["command"] == "a s3://o/A s3://o/B s3://o/C" == "a " + " ".join(file.tasks[-1]["input"])
 
 
-# --- gather -------------------------------------------------------------------------------------------------------------
+# --- gather -----------------------------------------------------------------------------------------------------------
 
 
 def test_outputs_of_all_rows(load):
@@ -146,7 +146,7 @@ steps:
     assert [uri.partition("|mv:")[2] for uri in file.tasks[-1]["input"]] == ["a_b", "a_b_2", "_c"]
 
 
-# --- canaries -----------------------------------------------------------------------------------------------------------
+# --- canaries ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_first_tasks_go_first(load):
@@ -178,7 +178,10 @@ def test_a_canary_that_comes_or_goes_does_nothing_anew(env, apply):
 
 
 def test_a_canary_that_fails_is_mended_alone(env, apply):
-    text = "canary: 1\neach: [a, b]\nbatch: x\nsteps:\n- {step: make, shell: true, command: 'CHECK {item}'}\n- {step: use, command: 'true', needs: make}\n"
+    text = (
+        "canary: 1\neach: [a, b]\nbatch: x\nsteps:\n"
+        "- {step: make, shell: true, command: 'CHECK {item}'}\n- {step: use, command: 'true', needs: make}\n"
+    )
     env.worker(2, batch="x")
     ids = apply(text.replace("CHECK", "exit 3; :")).ids
     env.wait_state(ids["make:a"], "failed")
@@ -193,7 +196,7 @@ def test_a_canary_that_fails_is_mended_alone(env, apply):
     assert env.task(ids["make:b"])["attempts"] == 2
 
 
-# --- what is wrong --------------------------------------------------------------------------------------------------------
+# --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -206,25 +209,38 @@ def test_a_canary_that_fails_is_mended_alone(env, apply):
         ("- {step: a, comand: x}\n", r"b.yaml:2: unknown key 'comand' \(did you mean 'command'\?\)"),
         ("- x\n", r"b.yaml:2: a step must be a mapping of keys"),
         ("- {step: a, command: x, each: [1, 2], name: n}\n", r"b.yaml:2: two tasks are named 'a:n': put a column into the name"),
-        ("- {step: make, command: x}\n- {step: b, command: x, needs: mke}\n", r"b.yaml:3: no step is named 'mke' \(did you mean 'make'\?\)"),
-        ("- {step: a, command: x, gather: a}\n", r"b.yaml:2: `gather` must be a mapping of keys such as `from: ...`, not the text 'a'"),
+        ("- {step: make, command: x}\n- {step: b, command: x, needs: mke}\n",
+         r"b.yaml:3: no step is named 'mke' \(did you mean 'make'\?\)"),
+        ("- {step: a, command: x, gather: a}\n",
+         r"b.yaml:2: `gather` must be a mapping of keys such as `from: ...`, not the text 'a'"),
         ("- {step: a, command: x, needs: 'a*'}\n", r"b.yaml:2: no step is named 'a\*'.*: `needs` takes `step` or `step.\*`"),
-        ("- {step: a, command: x, needs: b}\n- {step: b, command: x, gather: {from: a}, output: s3://o}\n", r"b.yaml:3: the step 'a' has no `output`"),
-        ("- {step: a, command: x, needs: b}\n- {step: b, command: '{a.name}'}\n", r"b.yaml: steps need each other in a circle: (a needs b needs a|b needs a needs b)$"),
+        ("- {step: a, command: x, needs: b}\n- {step: b, command: x, gather: {from: a}, output: s3://o}\n",
+         r"b.yaml:3: the step 'a' has no `output`"),
+        ("- {step: a, command: x, needs: b}\n- {step: b, command: '{a.name}'}\n",
+         r"b.yaml: steps need each other in a circle: (a needs b needs a|b needs a needs b)$"),
         ("- {step: a, command: x, needs: a}\n", r"b.yaml: steps need each other in a circle: a needs a$"),
-        ("- {step: a, each: [{i: 1}], command: x}\n- {step: b, each: [{i: 2}], command: x, needs: a}\n", r"b.yaml:3: the step 'b' has a row \(i 2\) that the step 'a' has not"),
-        ("- {step: make, command: x}\n- {step: b, command: '{make.output}'}\n", r"b.yaml:3: \{make.output\}: the step 'make' has no `output`"),
-        ("- {step: make, command: x}\n- {step: b, command: '{make.outptu}'}\n", r"b.yaml:3: there is no \{make.outptu\} \(did you mean 'output'\?\)"),
-        ("- {step: make, command: x}\n- {step: b, command: '{mkae.name}'}\n", r"b.yaml:3: there is no \{mkae.name\}: no step is named 'mkae' \(did you mean 'make'\?\)"),
-        ("- {step: a, command: x, output: o}\n- {step: b, command: x, gather: {form: a}}\n", r"b.yaml:3: unknown key 'form' \(did you mean 'from'\?\)"),
-        ("- {step: a, command: x}\n- {step: b, command: x, gather: {only: x}}\n", r"b.yaml:3: `gather` does not say from which step"),
+        ("- {step: a, each: [{i: 1}], command: x}\n- {step: b, each: [{i: 2}], command: x, needs: a}\n",
+         r"b.yaml:3: the step 'b' has a row \(i 2\) that the step 'a' has not"),
+        ("- {step: make, command: x}\n- {step: b, command: '{make.output}'}\n",
+         r"b.yaml:3: \{make.output\}: the step 'make' has no `output`"),
+        ("- {step: make, command: x}\n- {step: b, command: '{make.outptu}'}\n",
+         r"b.yaml:3: there is no \{make.outptu\} \(did you mean 'output'\?\)"),
+        ("- {step: make, command: x}\n- {step: b, command: '{mkae.name}'}\n",
+         r"b.yaml:3: there is no \{mkae.name\}: no step is named 'mkae' \(did you mean 'make'\?\)"),
+        ("- {step: a, command: x, output: o}\n- {step: b, command: x, gather: {form: a}}\n",
+         r"b.yaml:3: unknown key 'form' \(did you mean 'from'\?\)"),
+        ("- {step: a, command: x}\n- {step: b, command: x, gather: {only: x}}\n",
+         r"b.yaml:3: `gather` does not say from which step"),
         ("- {step: a, command: x}\n- {step: b, command: x, gather: {from: c}}\n", r"b.yaml:3: no step is named 'c'"),
-        ("- {step: a, command: x, output: 's3://o', each: [1, 2]}\n- {step: b, command: x, gather: {from: a}}\n", r"b.yaml:3: tasks of the step 'a' have the same output s3://o/"),
+        ("- {step: a, command: x, output: 's3://o', each: [1, 2]}\n- {step: b, command: x, gather: {from: a}}\n",
+         r"b.yaml:3: tasks of the step 'a' have the same output s3://o/"),
         ("- {step: a, command: x, output: 's3://o/{item}', each: [1, 2]}\n- {step: b, command: x, gather: {from: a, by: itme}}\n",
          r"b.yaml:3: the rows of 'a' are not told apart by 'itme' \(did you mean 'item'\?\)"),
-        ("- {step: a, command: x, output: 's3://o/{item}', each: [1, 2]}\n- {step: b, command: x, each: [1], gather: {from: a, by: item}}\n",
+        ("- {step: a, command: x, output: 's3://o/{item}', each: [1, 2]}\n"
+         "- {step: b, command: x, each: [1], gather: {from: a, by: item}}\n",
          r"b.yaml:3: a step that gathers `by` columns has a row for each of their values"),
-        ("- {step: a, command: x, each: [{sample: 1}]}\n- {step: b, each: [{sample: 1}], command: '{smaple}'}\n", r"b.yaml:3: `command`: there is no \{smaple\}"),
+        ("- {step: a, command: x, each: [{sample: 1}]}\n- {step: b, each: [{sample: 1}], command: '{smaple}'}\n",
+         r"b.yaml:3: `command`: there is no \{smaple\}"),
         (" []\n", r"b.yaml:2: `steps` is empty: give at least one"),
         ("- {step: a, command: x}\ntasks: [x]\n", r"b.yaml:\d: a file has either `tasks` or `steps`"),
         ("- {step: a, command: x}\nretry: 1\n", r"b.yaml:3: beside `steps`, 'retry' belongs under `defaults`"),
@@ -247,8 +263,10 @@ def test_a_canary_goes_with_steps(load):
 @pytest.mark.parametrize(
     "document, good",
     [
-        ({"steps": [{"step": "a", "command": "x"}, {"step": "b", "command": "y", "needs": "a", "gather": {"from": "a", "by": "p"}}],
-          "canary": {"a": 1}, "params": {"n": 1, "m": {"type": "int", "choices": [1, 2]}}, "matrix": {"k": [1], "include": [{"j": 2}]},
+        ({"steps": [{"step": "a", "command": "x"},
+                    {"step": "b", "command": "y", "needs": "a", "gather": {"from": "a", "by": "p"}}],
+          "canary": {"a": 1}, "params": {"n": 1, "m": {"type": "int", "choices": [1, 2]}},
+          "matrix": {"k": [1], "include": [{"j": 2}]},
           "each": {"csv": "s.csv", "where": {"a": ["b", "c"]}, "limit": 3}}, True),
         ({"steps": [{"command": "x"}]}, False),
         ({"steps": [{"step": "a", "comand": "x"}]}, False),

@@ -1,4 +1,5 @@
-"""Machines of providers from outside: the API, `Server` and the command line, on a server with real workers of its own machine."""
+"""Machines of providers from outside: the API, `Server` and the command line, on a server with real workers of its own machine.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def news(env: Env, after: str | None = None) -> tuple[dict, str]:
     return {row["id"]: row for event in told["events"] for row in event["data"]["jobs"]}, told["next"]
 
 
-# --- the way of a worker ------------------------------------------------------------------------------------------------------
+# --- the way of a worker ----------------------------------------------------------------------------------------------
 
 
 def test_a_worker_is_deployed_works_and_is_destroyed(cloud, batch):
@@ -108,7 +109,7 @@ def test_a_machine_is_forgotten_without_its_provider(cloud, server, batch):
     assert relaunched["machine"] > made["machine"] and server.job_wait(made["job"])["state"] == "failed"
 
 
-# --- sent twice -----------------------------------------------------------------------------------------------------------------
+# --- sent twice -------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_request_twice_is_one_deployment(cloud, batch):
@@ -119,7 +120,7 @@ def test_the_same_request_twice_is_one_deployment(cloud, batch):
     assert len(cloud.items("/jobs", batch=batch)) == 1
 
 
-# --- bad input ------------------------------------------------------------------------------------------------------------------
+# --- bad input --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,14 +149,15 @@ def test_what_is_wrong_is_told_before_anything_is_made(cloud, wrong, field, told
 @pytest.mark.parametrize(
     "words",
     [
-        ("job", "get", "999999"), ("job", "log", "999999"), ("machine", "delete", "999999", "--yes"), ("job", "cancel", "999999", "--yes"),
+        ("job", "get", "999999"), ("job", "log", "999999"), ("machine", "delete", "999999", "--yes"),
+        ("job", "cancel", "999999", "--yes"),
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_told(cloud, words):
     assert f"no {words[0]} 999999" in manage(cloud, *words, code=3).stderr
 
 
-# --- flavors, budgets -------------------------------------------------------------------------------------------------------------
+# --- flavors, budgets -------------------------------------------------------------------------------------------------
 
 
 def test_flavors_are_listed_and_asked_for(cloud, server):

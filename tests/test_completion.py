@@ -69,7 +69,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", "TERM": "dumb"}
 
 
-# --- each shell's own way of asking -------------------------------------------------------------------------------------------
+# --- each shell's own way of asking -----------------------------------------------------------------------------------
 
 
 def bash(folder: Path, lines: list[str]) -> list[list[str]]:
@@ -91,7 +91,8 @@ def bash(folder: Path, lines: list[str]) -> list[list[str]]:
 def fish(folder: Path, lines: list[str]) -> list[list[str]]:
     asked = [f"source {folder / 'fish'}", *(f"complete -C {shlex.quote(line)}; echo END" for line in lines)]
     told = subprocess.run(
-        ["fish", "--no-config", "-c", "\n".join(asked)], capture_output=True, text=True, cwd=folder / "work", env=environment(folder)
+        ["fish", "--no-config", "-c", "\n".join(asked)], capture_output=True, text=True, cwd=folder / "work",
+        env=environment(folder)
     )  # fmt: skip
     assert told.stderr == ""
     return [[line.split("\t")[0].rstrip("/") for line in part.splitlines()] for part in told.stdout.split("END\n")[:-1]]
@@ -121,7 +122,8 @@ def zsh(folder: Path, lines: list[str]) -> list[list[str]]:
     (folder / "zsh.start").write_text(_ZSH % {"script": folder / "zsh", "out": out})
     master, slave = pty.openpty()
     process = subprocess.Popen(
-        ["zsh", "-f", "-i"], stdin=slave, stdout=slave, stderr=slave, cwd=folder / "work", env=environment(folder), start_new_session=True
+        ["zsh", "-f", "-i"], stdin=slave, stdout=slave, stderr=slave, cwd=folder / "work", env=environment(folder),
+        start_new_session=True
     )  # fmt: skip
     os.close(slave)
     try:
@@ -148,7 +150,7 @@ def read_until(master: int, done, seconds: float = 60.0) -> None:
             seen += os.read(master, 65536)
 
 
-# --- what they offer ------------------------------------------------------------------------------------------------------------
+# --- what they offer --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shell", [bash, zsh, fish], ids=SHELLS)

@@ -44,7 +44,9 @@ def scitq(tmp_path):
     env.pop("SCITQ_DEBUG", None)
 
     def run(*words, stdout=subprocess.PIPE):
-        return subprocess.run([sys.executable, "-c", start, *words], env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=30)
+        return subprocess.run(
+            [sys.executable, "-c", start, *words], env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=30
+        )
 
     return run
 
@@ -184,5 +186,3 @@ def test_called_by_the_name_of_a_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/scitq-lanch", "true"])
     assert cli.main() == 2
     assert "unknown command 'lanch'" in capsys.readouterr().err
-
-

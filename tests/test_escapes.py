@@ -23,7 +23,12 @@ def test_control_characters_are_shown():
 
 @pytest.mark.parametrize(
     ("variables", "told"),
-    [({}, (True, True)), ({"NO_COLOR": "1"}, (True, False)), ({"NO_COLOR": ""}, (True, True)), ({"TERM": "dumb"}, (False, False))],
+    [
+        ({}, (True, True)),
+        ({"NO_COLOR": "1"}, (True, False)),
+        ({"NO_COLOR": ""}, (True, True)),
+        ({"TERM": "dumb"}, (False, False)),
+    ],
 )
 def test_escapes_are_for_terminals_that_obey_them(terminal, monkeypatch, tmp_path, variables, told):
     for name, value in ({"TERM": "xterm", "NO_COLOR": ""} | variables).items():

@@ -200,7 +200,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-# --- what every scheme must do ------------------------------------------------------------------------------------------------
+# --- what every scheme must do ----------------------------------------------------------------------------------------
 
 
 def quoted(place, name: str) -> str:
@@ -341,7 +341,7 @@ def test_copies_within_a_place(place):
     assert place.get_raw("c/d") == place.get_raw("e/b") == b"inner"
 
 
-# --- what is broken off -----------------------------------------------------------------------------------------------------
+# --- what is broken off -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -399,7 +399,9 @@ def test_a_replaced_source_is_fetched_anew(web, tmp_path):
 def test_a_record_of_parts_is_not_believed_without_them(web, tmp_path):
     """It is what one leaves that is killed when the file has just got its name; then somebody removes that."""
     entry = info(web.url + "big")
-    (tmp_path / f".x.scitq-{transfer._key(entry)}.parts").write_text("".join(f"{start}\n" for start in range(0, entry.size, PART_BYTES)))
+    (tmp_path / f".x.scitq-{transfer._key(entry)}.parts").write_text(
+        "".join(f"{start}\n" for start in range(0, entry.size, PART_BYTES))
+    )
     get(web.url + "big", tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == (web.root / "big").read_bytes() and names_in(tmp_path) == ["x"]
 
@@ -483,7 +485,7 @@ def _until(condition, seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-# --- the command line -----------------------------------------------------------------------------------------------------------
+# --- the command line -------------------------------------------------------------------------------------------------
 
 
 def run(*words, cwd=None):
@@ -552,7 +554,7 @@ def test_it_works_without_a_server_and_imports_no_heavy_parts(tmp_path):
         assert f" {heavy}\n" not in done.stderr
 
 
-# --- URIs -----------------------------------------------------------------------------------------------------------------------
+# --- URIs -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

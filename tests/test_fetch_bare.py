@@ -1,4 +1,5 @@
-"""What `s3://` does by itself rather than through botocore: the signature, the connection; and files that are settled together."""
+"""What `s3://` does by itself rather than through botocore: the signature, the connection; and files that are settled together.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def written(text: str) -> dict[str, dict]:
     return {file["path"]: file for file in yaml.safe_load(text)["write_files"]}
 
 
-# --- the document -----------------------------------------------------------------------------------------------------------
+# --- the document -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_document_that_no_provider_takes_is_not_made(tmp_path):
         environment_file({"A": "two\nlines"})
 
 
-# --- scratch ----------------------------------------------------------------------------------------------------------------
+# --- scratch ----------------------------------------------------------------------------------------------------------
 
 
 class Disks:
@@ -136,7 +136,8 @@ class Disks:
             path.chmod(0o755)
 
     def add(
-        self, name: str, gigabytes: int = 5, content: bytes = b"", at: int = 0, kind: str = "disk", mounted: str = "", parts: int = 0
+        self, name: str, gigabytes: int = 5, content: bytes = b"", at: int = 0, kind: str = "disk", mounted: str = "",
+        parts: int = 0
     ) -> None:  # fmt: skip
         disk = self.folder / name
         with open(disk, "wb") as file:
@@ -201,7 +202,7 @@ def test_a_disk_that_may_hold_anything_is_never_touched(disks, why):
     assert [line.split()[-1] for line in disks.run()] == ["vdb", "mounted"]
 
 
-# --- the one file -----------------------------------------------------------------------------------------------------------
+# --- the one file -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +327,7 @@ def test_the_certificate_of_the_server_is_checked(site, tmp_path, monkeypatch):
         assert fetch.process.wait(START_SECONDS) == 0, fetch.log.read_text()
 
 
-# --- all of it --------------------------------------------------------------------------------------------------------------
+# --- all of it --------------------------------------------------------------------------------------------------------
 
 
 class Machine:

@@ -16,14 +16,37 @@ from scitq.protocol import Report
 
 NAME = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 HOSTILE = f"{NAME}\x1b[31m\u202e"
-NEVER = {"script", "iframe", "object", "embed", "link", "base", "form", "img", "image", "a", "use", "foreignobject", "animate",
-"set"}
+NEVER = {
+    "script",
+    "iframe",
+    "object",
+    "embed",
+    "link",
+    "base",
+    "form",
+    "img",
+    "image",
+    "a",
+    "use",
+    "foreignobject",
+    "animate",
+    "set",
+}
 POINTING = {"src", "href", "xlink:href", "action", "srcset", "data", "background", "poster", "formaction"}
 
 
 @pytest.mark.parametrize(
     "seconds, words",
-    [(0, "0s"), (0.1, "0.1s"), (1.23456, "1.23s"), (90, "1m30s"), (119.7, "2m"), (7199, "2h"), (129_600, "1d12h"), (172_799, "2d")],
+    [
+        (0, "0s"),
+        (0.1, "0.1s"),
+        (1.23456, "1.23s"),
+        (90, "1m30s"),
+        (119.7, "2m"),
+        (7199, "2h"),
+        (129_600, "1d12h"),
+        (172_799, "2d"),
+    ],
 )
 def test_lengths_of_time_have_no_sixty_seconds(seconds, words):
     assert clock(seconds) == words
@@ -59,7 +82,7 @@ def attempt(start, end, **more) -> Attempt:
     return replace(Attempt(1, 1, "n", "", "w", 1, "succeeded", "succeeded", start, end, None, None), **more)
 
 
-# --- numbers -----------------------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -95,7 +118,7 @@ def test_how_attempts_end_in_words():
     assert "<" not in text(HOSTILE) and "\\x1b" in text(HOSTILE) and len(text("x" * 9999)) < 500
 
 
-# --- from outside ---------------------------------------------------------------------------------------------------------------
+# --- from outside -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +130,9 @@ def told(tmp_path_factory):
     env.server()
     batch = f"b/{NAME}"
     hands = Hands(env, "w", batch, concurrency=6, cpus=12, memory_bytes=64 * 10**9)
-    specs = [{"command": "true", "batch": batch, "name": f"{NAME}{step}:{n}",
-    "retry": int(n == 0)} for step in "ab" for n in range(3)]
+    specs = [
+        {"command": "true", "batch": batch, "name": f"{NAME}{step}:{n}", "retry": int(n == 0)} for step in "ab" for n in range(3)
+    ]
     ids = env.create(*specs)
     hands.sync()
     for number, task in enumerate(ids):

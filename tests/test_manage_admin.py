@@ -41,7 +41,7 @@ def events(env: Env, *words: str) -> list[dict]:
     return json.loads(manage(env, "event", "list", "-o", "json", *words).stdout)
 
 
-# --- events -----------------------------------------------------------------------------------------------------------------
+# --- events -----------------------------------------------------------------------------------------------------------
 
 
 def test_events_tell_who_did_what_the_newest_last(desk):
@@ -77,7 +77,8 @@ def test_a_time_is_of_the_zone_that_tables_show(desk):
     newest = f"{shown[1]}T{shown[2]}"
     assert newest.endswith("+05:00")
     for typed in (newest[:-6], newest, manage(desk, "event", "list", "--limit", "1", "-o", "csv", "-H").stdout.split(",")[1]):
-        assert manage(desk, "event", "list", "--since", typed, "-o", "ids", variables=here).stdout.split()[-1:] == shown[:1], typed
+        since = manage(desk, "event", "list", "--since", typed, "-o", "ids", variables=here)
+        assert since.stdout.split()[-1:] == shown[:1], typed
     behind = {"TZ": "XYZ+5"}
     assert manage(desk, "event", "list", "--since", newest[:-6], "-o", "ids", variables=behind).stdout == ""
     assert manage(desk, "task", "list", "--since", newest[:-6], "-o", "ids", variables=behind).stdout == ""
@@ -107,7 +108,7 @@ def test_events_are_followed(desk):
     assert "jsonl" in manage(desk, "event", "list", "--follow", "-o", "json", code=2).stderr
 
 
-# --- tokens -----------------------------------------------------------------------------------------------------------------
+# --- tokens -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_token_is_made_used_listed_and_revoked(desk):
@@ -141,7 +142,7 @@ def test_the_last_administrator_stays(desk):
     assert "did you mean 'admin'?" in manage(desk, "token", "create", "x", "--role", "admn", code=2).stderr
 
 
-# --- the database -----------------------------------------------------------------------------------------------------------
+# --- the database -----------------------------------------------------------------------------------------------------
 
 
 def test_a_backup_is_told_checked_and_served(desk):
@@ -227,7 +228,7 @@ def test_check_finds_damage(desk, old):
     assert "there is no database" in manage(desk, "db", "check", str(old) + "x", code=3).stderr
 
 
-# --- the doctor -------------------------------------------------------------------------------------------------------------
+# --- the doctor -------------------------------------------------------------------------------------------------------
 
 
 def checked(env: Env, *words: str, code: int = 0, **options) -> dict[str, list[tuple[str, str]]]:

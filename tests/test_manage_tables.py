@@ -38,7 +38,7 @@ def shown(capsys):
     return run
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def test_columns_are_aligned(shown):
@@ -86,7 +86,7 @@ def test_one_thing_is_an_object_and_several_are_a_list(capsys):
         assert json.loads(capsys.readouterr().out) == found
 
 
-# --- for programs -----------------------------------------------------------------------------------------------------------
+# --- for programs -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -110,13 +110,14 @@ def test_no_column_of_a_csv_is_there_twice(columns):
     assert len(keys) == len(set(keys))
 
 
-# --- cells ------------------------------------------------------------------------------------------------------------------
+# --- cells ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("row", "text"),
     [
-        ({"exit_code": 0}, "exit 0"), ({"exit_code": 3, "signal": None}, "exit 3"), ({"signal": 9}, "SIGKILL"), ({"signal": 999}, "signal 999"),
+        ({"exit_code": 0}, "exit 0"), ({"exit_code": 3, "signal": None}, "exit 3"), ({"signal": 9}, "SIGKILL"),
+        ({"signal": 999}, "signal 999"),
         ({"reason": "no such command", "exit_code": 127}, "no such command"), ({"exit_code": None}, ""), ({}, ""),
     ],
 )  # fmt: skip
@@ -152,7 +153,7 @@ def test_values_without_a_text_of_their_own():
     ]
 
 
-# --- on a terminal, and where letters are missing ---------------------------------------------------------------------------
+# --- on a terminal, and where letters are missing ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ def manage(lab, *words, code=0, **options):
     return lab.cli("manage", *words, code=code, **options)
 
 
-# --- lists --------------------------------------------------------------------------------------------------------------------
+# --- lists ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_table_has_its_ids_first(lab, seeds):
@@ -146,7 +146,7 @@ def _read_until(descriptor: int, word: bytes, seconds: float = 60.0) -> bytes:
     return found
 
 
-# --- one task, its output ----------------------------------------------------------------------------------------------------
+# --- one task, its output ---------------------------------------------------------------------------------------------
 
 
 def test_everything_about_a_task(lab, seeds):
@@ -249,7 +249,7 @@ def test_no_output_yet_is_told(lab):
     assert done.stdout == "" and f"task {task} has no output yet: it is pending" in done.stderr
 
 
-# --- changes ------------------------------------------------------------------------------------------------------------------
+# --- changes ----------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_changed_unless_it_was_agreed_to(lab, seeds):
@@ -309,7 +309,8 @@ def test_of_a_script_the_lines_that_change_are_shown(lab):
     (task,) = lab.create({"command": script, "shell": "sh", "batch": "scripts"})
     look = manage(lab, "task", "edit", task, "--sub", "s/old/new/g", "-t").stdout
     assert look == (
-        f"task {task}\n  first\n- old one\n+ new one\n  middle\n  ...\n  way\n- old two\n+ new two\n  last\nwould edit task {task}\n"
+        f"task {task}\n  first\n- old one\n+ new one\n  middle\n  ...\n"
+        f"  way\n- old two\n+ new two\n  last\nwould edit task {task}\n"
     )
 
 
@@ -445,7 +446,7 @@ def test_a_wrong_token_is_told(lab, tmp_path):
     assert "cannot be read" in lab.cli("manage", "--token-file", str(tmp_path / "none"), "task", "list", code=2).stderr
 
 
-# --- below ----------------------------------------------------------------------------------------------------------------
+# --- below ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,9 @@ IMPORT_NATIVE = "import scitq, psutil, psycopg2; psutil.virtual_memory(); print(
 def built(tmp_path_factory):
     """The one file, for this Python and machine only."""
     target = tmp_path_factory.mktemp("built") / "scitq.pyz"
-    subprocess.run([sys.executable, ROOT / "build_zipapp.py", "--fast", "--output", target], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, ROOT / "build_zipapp.py", "--fast", "--output", target], check=True, stdout=subprocess.DEVNULL
+    )
     return target
 
 
@@ -94,7 +96,11 @@ def python(*words, env, executable=sys.executable, check=True, cwd="/", **more):
 def pythons():
     """Every CPython that is here, one a minor version."""
     found = {}
-    for path in [sys.executable, *glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3")), *glob.glob("/usr/bin/python3.*")]:
+    for path in [
+        sys.executable,
+        *glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3")),
+        *glob.glob("/usr/bin/python3.*"),
+    ]:
         match = re.fullmatch(r"3\.(\d+)", _version(path))
         if match and int(match[1]) >= 10:
             found.setdefault(match[0], path)
@@ -146,7 +152,11 @@ def test_an_install_has_the_commands(installed, tmp_path):
 
 
 def test_an_install_has_every_file(installed):
-    files = {path.relative_to(ROOT / "scitq_pkg") for path in (ROOT / "scitq_pkg").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    files = {
+        path.relative_to(ROOT / "scitq_pkg")
+        for path in (ROOT / "scitq_pkg").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
     assert {path for path in files if not (installed / "scitq" / path).exists()} == set()
 
 
@@ -157,7 +167,9 @@ def test_the_lock_has_every_dependency_with_its_hashes():
     locked = build_zipapp.read_lock(build_zipapp.LOCK.read_text())
     assert {re.match(r"[a-z0-9-]+", requirement)[0] for requirement in asked} <= set(locked)
     assert all("--hash=sha256:" in block for block in locked.values())
-    assert {re.match(r"[a-z0-9-]+", name)[0] for name in locked} == set(re.findall(r"^([a-z0-9-]+)==", build_zipapp.LOCK.read_text(), re.MULTILINE))
+    assert {re.match(r"[a-z0-9-]+", name)[0] for name in locked} == set(
+        re.findall(r"^([a-z0-9-]+)==", build_zipapp.LOCK.read_text(), re.MULTILINE)
+    )
 
 
 # -- the one file --
@@ -188,7 +200,9 @@ def test_runs_read_only_and_without_home(alone, tmp_path_factory):
         os.chown(temporary, NOBODY, NOBODY)
         folder.chmod(0o555)
         env = {"PYTHONPATH": str(file), "TMPDIR": str(temporary), "PATH": "/usr/bin:/bin"}
-        done = python("-c", "import scitq, psutil; print(psutil.__file__)", executable="/usr/bin/python3", env=env, cwd=folder, user=NOBODY)
+        done = python(
+            "-c", "import scitq, psutil; print(psutil.__file__)", executable="/usr/bin/python3", env=env, cwd=folder, user=NOBODY
+        )
         assert done.stdout.startswith(str(temporary / f"scitq-{NOBODY}"))
         assert (temporary / f"scitq-{NOBODY}").stat().st_mode & 0o777 == 0o700
     finally:
@@ -203,7 +217,10 @@ def test_native_parts_come_out_of_the_file(alone, tmp_path):
 
 def test_four_at_once_the_first_time(alone, tmp_path):
     env = clean(tmp_path, PYTHONPATH=str(alone))
-    running = [subprocess.Popen([sys.executable, "-S", "-c", IMPORT_NATIVE], env=env, cwd="/", stdout=subprocess.DEVNULL) for _ in range(4)]
+    running = [
+        subprocess.Popen([sys.executable, "-S", "-c", IMPORT_NATIVE], env=env, cwd="/", stdout=subprocess.DEVNULL)
+        for _ in range(4)
+    ]
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]
     assert sorted(path.name.partition("-")[0] for path in (tmp_path / "cache" / "layers").iterdir()) == ["psutil", "psycopg2"]
 
@@ -284,14 +301,29 @@ def test_another_python_is_told_what_the_file_has(other, alone, tmp_path):
 
 
 def test_the_documentation_page_has_its_files(shape, tmp_path):
-    script = "from scitq.layers import documentation_file as get; print(len(get('swagger-ui.css')), len(get('swagger-ui-bundle.js')))"
+    script = (
+        "from scitq.layers import documentation_file as get; print(len(get('swagger-ui.css')), len(get('swagger-ui-bundle.js')))"
+    )
     css, js = python("-c", script, env=clean(tmp_path, PYTHONPATH=str(shape))).stdout.split()
     assert int(css) > 100_000 and int(js) > 1_000_000
 
 
 def test_licences_are_in_the_file(built):
     names = zipfile.ZipFile(built).namelist()
-    for name in ("bottle", "peewee", "waitress", "marshmallow", "apispec", "packaging", "pyyaml", "rcssmin", "requests", "rjsmin", "urllib3", "certifi"):
+    for name in (
+        "bottle",
+        "peewee",
+        "waitress",
+        "marshmallow",
+        "apispec",
+        "packaging",
+        "pyyaml",
+        "rcssmin",
+        "requests",
+        "rjsmin",
+        "urllib3",
+        "certifi",
+    ):
         assert any(re.match(rf"{name}-[\d.]+\.dist-info/METADATA", entry) for entry in names), name
     for layer, words in build_zipapp.SELDOM.items():
         with zipfile.ZipFile(built) as archive, archive.open(f"_layers/{layer}-any.zip") as inner:
@@ -301,7 +333,9 @@ def test_licences_are_in_the_file(built):
 
 
 def test_old_pythons_get_one_line(alone, tmp_path):
-    old = glob.glob(os.path.expanduser("~/.pyenv/versions/3.9*/bin/python")) + glob.glob(os.path.expanduser("~/.pyenv/versions/2.7*/bin/python"))
+    old = glob.glob(os.path.expanduser("~/.pyenv/versions/3.9*/bin/python")) + glob.glob(
+        os.path.expanduser("~/.pyenv/versions/2.7*/bin/python")
+    )
     if not old:
         pytest.skip("no Python older than 3.10 here")
     for executable in old:
@@ -376,7 +410,9 @@ def test_a_copy_in_use_is_not_removed(keeper, alone, tmp_path):
 def test_four_long_lived_at_once_make_one_copy(alone, tmp_path):
     script = "from scitq.program import settle; settle(['--version'])"
     env = clean(tmp_path, PYTHONPATH=str(alone))
-    running = [subprocess.Popen([sys.executable, "-c", script], env=env, cwd="/", stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", script], env=env, cwd="/", stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
     assert [process.communicate(timeout=60)[0][:6] for process in running] == ["scitq "] * 4
     (folder,) = (tmp_path / "cache" / "copies").iterdir()
     assert [path.name for path in folder.iterdir()] == ["scitq.pyz"]
@@ -395,11 +431,26 @@ def test_a_cache_without_room_is_left_as_it_was(alone, tmp_path):
 
 # -- what the launch path loads --
 
-HEAVY = {"asyncio", "azure", "boto3", "botocore", "bottle", "concurrent.futures", "importlib.metadata", "logging", "marshmallow", "multiprocessing", "peewee", "psutil"}
+HEAVY = {
+    "asyncio",
+    "azure",
+    "boto3",
+    "botocore",
+    "bottle",
+    "concurrent.futures",
+    "importlib.metadata",
+    "logging",
+    "marshmallow",
+    "multiprocessing",
+    "peewee",
+    "psutil",
+}
 HEAVY |= {"psycopg2", "requests", "sqlite3", "subprocess", "tempfile", "unittest", "waitress", "yaml"}
 
 
-@pytest.mark.parametrize("words", [["--version"], ["-h"], ["launch", "--help"], ["launch", "-s", "127.0.0.1:1", "true"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--version"], ["-h"], ["launch", "--help"], ["launch", "-s", "127.0.0.1:1", "true"]], ids=" ".join
+)
 def test_launch_loads_next_to_nothing(words, alone, tmp_path):
     script = f"""
         import sys
@@ -431,7 +482,9 @@ def whole(tmp_path_factory):
 def test_two_builds_have_the_same_bytes(whole, tmp_path):
     again = tmp_path / "again.pyz"
     env = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "TMPDIR": str(tmp_path)}
-    subprocess.run([sys.executable, ROOT / "build_zipapp.py", "--output", again], check=True, stdout=subprocess.DEVNULL, env=env, umask=0o077)
+    subprocess.run(
+        [sys.executable, ROOT / "build_zipapp.py", "--output", again], check=True, stdout=subprocess.DEVNULL, env=env, umask=0o077
+    )
     assert again.read_bytes() == whole.read_bytes()
 
 

@@ -35,7 +35,9 @@ class Queue:
 
     def needing(self, *required: int) -> int:
         task_id = self.task(state="waiting")
-        self.store.write(lambda tx: tx.many("INSERT INTO requirement (task_id, required_id) VALUES (?, ?)", [(task_id, r) for r in required]))
+        self.store.write(
+            lambda tx: tx.many("INSERT INTO requirement (task_id, required_id) VALUES (?, ?)", [(task_id, r) for r in required])
+        )
         return task_id
 
     def worker(self, **columns) -> int:
@@ -85,7 +87,9 @@ def q(database_url, tmp_path):
 
 
 def ended(execution_id: int, state="succeeded", **more) -> Report:
-    return Report(execution_id, state, **{"exit_code": 0 if state == "succeeded" else 1, "stdout_size": 0, "stderr_size": 0, **more})
+    return Report(
+        execution_id, state, **{"exit_code": 0 if state == "succeeded" else 1, "stdout_size": 0, "stderr_size": 0, **more}
+    )
 
 
 def test_a_tasks_whole_way(q):
@@ -387,7 +391,9 @@ def test_a_prefetched_task_goes_to_a_worker_that_idles(q):
     q.task(), q.task()
     first, second = q.sync(busy).orders
     idle = q.worker()
-    orders = {order.id: order.desired for order in q.sync(busy, Report(first.id, "running"), Report(second.id, "accepted")).orders}
+    orders = {
+        order.id: order.desired for order in q.sync(busy, Report(first.id, "running"), Report(second.id, "accepted")).orders
+    }
     assert orders == {first.id: "run", second.id: "return"}
     q.sync(busy, Report(first.id, "running"), ended(second.id, "lost", reason="given back"))
     assert len(q.sync(idle).orders) == 1
@@ -404,7 +410,7 @@ def test_priority_then_age_decides(q):
     assert order_of_start == [urgent, old, new]
 
 
-# --- output ----------------------------------------------------------------------------------------------------------------
+# --- output -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -417,7 +423,10 @@ def small_cap(monkeypatch):
 
 def _stored(q, execution_id):
     return q.store.read(
-        lambda tx: [(r["start"], bytes(r["data"])) for r in tx.all("SELECT * FROM output WHERE execution_id = ? ORDER BY start", (execution_id,))]
+        lambda tx: [
+            (r["start"], bytes(r["data"]))
+            for r in tx.all("SELECT * FROM output WHERE execution_id = ? ORDER BY start", (execution_id,))
+        ]
     )
 
 

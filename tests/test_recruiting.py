@@ -17,7 +17,7 @@ from scitq import explain
 
 WHO = "ann"
 
-# --- protofilters -----------------------------------------------------------------------------------------------------------
+# --- protofilters -----------------------------------------------------------------------------------------------------
 
 
 def test_a_protofilter_is_conditions_that_must_all_hold():
@@ -51,8 +51,10 @@ def test_each_comparison(condition, passing, refused):
     [
         ("auto:cpuu>=8", 6, "did you mean 'cpu'"), ("auto:cpu>=8:", 13, "there are cpu, ram"), ("auto:", 6, "there are cpu"),
         ("auto:cpu>=8:ram~30", 16, "ram is compared with ==, !="), ("auto:cpu>=eight", 11, "wants a number"),
-        ("auto:ram>=1.2.3", 11, "wants a number"), ("auto:region==a b", 14, "wants letters"), ("auto:tags>G", 10, "tags is compared"),
-        ("auto:cpu>=__import__('os')", 11, "wants a number"), ("auto:cpu", 9, "cpu is compared"), ("auto:region==", 14, "wants letters"),
+        ("auto:ram>=1.2.3", 11, "wants a number"), ("auto:region==a b", 14, "wants letters"),
+        ("auto:tags>G", 10, "tags is compared"),
+        ("auto:cpu>=__import__('os')", 11, "wants a number"), ("auto:cpu", 9, "cpu is compared"),
+        ("auto:region==", 14, "wants letters"),
     ],
 )  # fmt: skip
 def test_a_malformed_one_is_refused_with_the_place(text, place, told):
@@ -89,12 +91,21 @@ def test_like_takes_no_time_that_hurts():
     assert not is_like("a" * 1000, "%a" * 400 + "b")
 
 
-# --- decisions ----------------------------------------------------------------------------------------------------------------
+# --- decisions --------------------------------------------------------------------------------------------------------
 
 
 def rule(id=1, batch_id=1, rank=1, **other):
     none = dict.fromkeys(("flavor", "provider", "region", "minimum_tasks", "maximum_workers", "concurrency"))
-    return {"id": id, "batch_id": batch_id, "batch": f"b{batch_id}", "rank": rank, "tasks_per_worker": 1, "prefetch": 0, **none, **other}
+    return {
+        "id": id,
+        "batch_id": batch_id,
+        "batch": f"b{batch_id}",
+        "rank": rank,
+        "tasks_per_worker": 1,
+        "prefetch": 0,
+        **none,
+        **other,
+    }
 
 
 def machine(id=1, batch_id=9, flavor=None, provider=None, region=None, **known):
@@ -130,7 +141,11 @@ def test_a_machine_of_no_flavor_is_for_those_who_ask_for_none():
 
 
 def test_only_who_has_nothing_to_do_idles():
-    busy = [worker(busy=1), worker(concurrency=0), *(worker(**{why: True}) for why in ("draining", "offline", "problem", "stopped"))]
+    busy = [
+        worker(busy=1),
+        worker(concurrency=0),
+        *(worker(**{why: True}) for why in ("draining", "offline", "problem", "stopped")),
+    ]
     assert idle(busy, set()) == [] and idle([worker(7)], {7}) == []
     assert [w["id"] for w in idle([worker(7), worker(8, batch_id=2)], set())] == [7, 8]
     keeper = worker(1, concurrency=1, busy=3, held=2)
@@ -147,7 +162,8 @@ def test_batches_take_turns_and_lower_ranks_go_first():
 
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(0, 9), st.none() | st.integers(0, 6)), max_size=6),
-    st.dictionaries(st.integers(1, 3), st.integers(0, 12)), st.dictionaries(st.integers(1, 3), st.integers(0, 4)), st.integers(0, 12),
+    st.dictionaries(st.integers(1, 3), st.integers(0, 12)), st.dictionaries(st.integers(1, 3), st.integers(0, 4)),
+    st.integers(0, 12),
 )  # fmt: skip
 def test_choices_keep_every_limit(sizes, pending, present, count):
     rules = [
@@ -185,7 +201,7 @@ def test_one_that_idles_goes_home_after_a_while():
     assert homesick.due([2], 125.0) == [2] and homesick.due([], 200.0) == []
 
 
-# --- in a store -----------------------------------------------------------------------------------------------------------------
+# --- in a store -------------------------------------------------------------------------------------------------------
 
 
 def put(house, batch="b", **more):
@@ -210,7 +226,9 @@ def test_an_idle_worker_is_taken_and_given_a_task_at_once(house):
     tasks = house.add(*({"command": "x", "batch": "b"} for _ in range(4)))
     assert place(house, worker_id) == ("b", 2, 1) and house.states(*tasks) == ["assigned"] * 3 + ["pending"]
     assert house.rung and worker_id in house.rung[0], "it is told at once"
-    assert told(house, "worker.recruit") == [([worker_id], {"batch": "b", "rank": 1, "concurrency": 2, "prefetch": 1, "from": ["Default"]})]
+    assert told(house, "worker.recruit") == [
+        ([worker_id], {"batch": "b", "rank": 1, "concurrency": 2, "prefetch": 1, "from": ["Default"]})
+    ]
     answer = house.sync(worker_id)
     assert (answer.batch, answer.concurrency, answer.prefetch, len(answer.orders)) == ("b", 2, 1, 3)
 
@@ -367,7 +385,9 @@ def test_one_bad_recruiter_stops_no_other(house):
 
 
 def test_disks_and_gpus_are_those_of_the_statistics(house):
-    stats = '{"disks": {"/": {"total": 9e12}, "/scratch": {"total": 5e11, "free": 1}}, "gpus": [{"index": 0, "memory_total": 24e9}]}'
+    stats = (
+        '{"disks": {"/": {"total": 9e12}, "/scratch": {"total": 5e11, "free": 1}}, "gpus": [{"index": 0, "memory_total": 24e9}]}'
+    )
     ids = [house.worker(name, flavor="x") for name in ("none", "odd", "gpu")]
     for worker_id, text in zip(ids, (None, '{"disks": [], "gpus": 3}', stats)):
         house.write(lambda tx, w=worker_id, t=text: tx.run("UPDATE worker SET stats = ? WHERE id = ?", (t, w)))
@@ -407,15 +427,19 @@ def test_a_pending_task_says_what_its_recruiters_are_about(house):
     sentence = house.read(explain.explain, task)["sentence"]
     assert sentence == (
         "It waits for a worker: recruiter 1 of batch b looks for a worker of flavor auto:cpu>=64, provider ovh, and none idles; "
-        "it deploys one as soon as a provider has room: `scitq manage flavor list` shows what they have; recruiter 2 of batch b takes no worker for less than 9 pending tasks."
+        "it deploys one as soon as a provider has room: `scitq manage flavor list` shows what they have; "
+        "recruiter 2 of batch b takes no worker for less than 9 pending tasks."
     )
     house.worker(batch="b")
     (task,) = house.add({"command": "x", "batch": "b"})
     sentence = house.read(explain.explain, task)["sentence"]
-    assert "All 1 slots of batch b are busy; it is the next. Recruiter 1 of batch b takes a worker for every pending task, " in sentence
+    assert (
+        "All 1 slots of batch b are busy; it is the next. Recruiter 1 of batch b takes a worker for every pending task, "
+        in sentence
+    )
 
 
-# --- whatever happens -----------------------------------------------------------------------------------------------------------
+# --- whatever happens -------------------------------------------------------------------------------------------------
 
 SIDES = ("a", "b", "c")
 
@@ -455,7 +479,9 @@ class Walk:
 
     def end(self) -> None:
         if row := self.held("running"):
-            self.say(Report(row["id"], "succeeded", exit_code=0, started_ago=1.0, ended_ago=0.1, stdout_size=0, stderr_size=0), row)
+            self.say(
+                Report(row["id"], "succeeded", exit_code=0, started_ago=1.0, ended_ago=0.1, stdout_size=0, stderr_size=0), row
+            )
 
     def put(self) -> None:
         chance = self.random
@@ -472,7 +498,9 @@ class Walk:
             self.house.write(self.random.choice((batches.stop, batches.go, batches.go)), self.random.choice(rows)["name"], WHO)
 
     def change(self) -> None:
-        changes = self.random.choice(({"draining": True}, {"draining": False}, {"batch": "a"}, {"permanent": False}, {"permanent": True}))
+        changes = self.random.choice(
+            ({"draining": True}, {"draining": False}, {"batch": "a"}, {"permanent": False}, {"permanent": True})
+        )
         self.house.write(workers.update, self.random.choice(self.workers), changes, WHO)
 
     def rest(self) -> None:

@@ -49,7 +49,9 @@ def test_closed_workers_have_no_room():
 
 
 def test_batches_have_their_own_room():
-    found = rooms([worker(1, batch_id=1, concurrency=2), worker(2, batch_id=2, concurrency=3, busy=1), worker(3, batch_id=2, busy=1)])
+    found = rooms(
+        [worker(1, batch_id=1, concurrency=2), worker(2, batch_id=2, concurrency=3, busy=1), worker(3, batch_id=2, busy=1)]
+    )
     assert {batch: count for batch, (_, count) in found.items()} == {1: 2, 2: 2}
 
 

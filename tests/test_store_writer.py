@@ -87,9 +87,7 @@ def test_a_change_is_there_for_the_next_and_for_the_decider_before_the_commit(st
     while not store.leads:
         version = store.changes.wait(version, 10)
     seen.clear()
-    _, second = together(
-        store, lambda tx: (note("a")(tx), tx.wake()), lambda tx: tx.column("SELECT name FROM batch ORDER BY id")
-    )
+    _, second = together(store, lambda tx: (note("a")(tx), tx.wake()), lambda tx: tx.column("SELECT name FROM batch ORDER BY id"))
     assert second == ["Default", "a"] and seen == [2], "it looks once for all of the group"
     store.write(note("b"))
     assert seen == [2], "and only when something woke it"
@@ -158,9 +156,7 @@ def test_readers_write_nothing(store):
 def test_more_readers_than_there_is_room_for_are_told_to_come_again(store, monkeypatch):
     monkeypatch.setattr(store.database._readers, "_wait_timeout", 0.01)
     inside, free = threading.Barrier(READERS + 1), threading.Event()
-    threads = [
-        threading.Thread(target=store.read, args=(lambda tx: (inside.wait(60), free.wait(60)),)) for _ in range(READERS)
-    ]
+    threads = [threading.Thread(target=store.read, args=(lambda tx: (inside.wait(60), free.wait(60)),)) for _ in range(READERS)]
     for thread in threads:
         thread.start()
     inside.wait(60)
@@ -183,7 +179,7 @@ def test_news_is_waited_for(store):
     assert quiet is None and store.changes.version == version + 1, "what concerns no task wakes nobody"
 
 
-# --- a database that fails ----------------------------------------------------------------------------------------------------
+# --- a database that fails --------------------------------------------------------------------------------------------
 
 
 def big(name: str, megabytes: int):
@@ -235,7 +231,8 @@ def test_a_lost_connection_is_opened_again(postgres, tmp_path, caplog):
 
     def end_all() -> None:
         killer.cursor().execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
 
     def die(tx):

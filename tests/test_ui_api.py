@@ -128,7 +128,8 @@ def test_the_row_of_a_worker_has_what_pages_draw(week):
     row = live_row(week.env, "workers", f"w-{week.batch}", lambda row: row["stats"])
     assert row["stats"] == {
         "load1": 1.5, "cpu_percent": 40.0, "memory_used": 600, "memory_total": 1000, "disk_used": 999 * 10**9,
-        "disk_total": 10**12, "received": 7, "sent": 8, "gpus": [{"name": "A", "percent": 50, "memory_used": None, "memory_total": None}],
+        "disk_total": 10**12, "received": 7, "sent": 8,
+        "gpus": [{"name": "A", "percent": 50, "memory_used": None, "memory_total": None}],
     }  # fmt: skip
     assert row["state"] == "online" and row["running"] == 1
 

@@ -1,4 +1,6 @@
-"""The web UI's pages of machines in a real browser: deployed, followed, destroyed, by jobs on this machine; budgets, recruiters, notifiers."""
+"""The web UI's pages of machines in a real browser: deployed, followed, destroyed, by jobs on this machine; budgets, recruiters,
+notifiers.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ def until(site: Site, path: str, **wanted) -> dict:
     return site.env.until(look, what=f"{path} says {wanted}")
 
 
-# --- from the order to the end ---------------------------------------------------------------------------------------------
+# --- from the order to the end ----------------------------------------------------------------------------------------
 
 
 def test_a_worker_is_deployed_followed_canceled_and_tried_anew(tab, site, batch):
@@ -121,7 +123,8 @@ def test_what_needs_attention_leads_to_jobs_and_machines(tab, site):
     site.change(f"UPDATE machine SET state = 'gone', gone_at = 1 WHERE id = {lost['machine']}")  # an older database, say
     now = time.time()
     site.change(
-        "INSERT INTO job (id, kind, state, provider, attempt, retry, progress, message, asked_by, created_at, started_at, finished_at) "
+        "INSERT INTO job "
+        "(id, kind, state, provider, attempt, retry, progress, message, asked_by, created_at, started_at, finished_at) "
         f"VALUES (900, 'deploy', 'failed', 'there', 3, 2, 40, '{HOSTILE}', '{HOSTILE}', {now}, {now}, {now})"
     )
     site.change(f"INSERT INTO joblog (job_id, seq, at, line) VALUES (900, 1, {now}, '{HOSTILE}')")
@@ -171,7 +174,7 @@ def test_a_worker_of_another_version_is_upgraded(tab, site, batch):
     expect(line.get_by_role("button", name="Upgrade")).to_have_count(0)
 
 
-# --- of a batch ------------------------------------------------------------------------------------------------------------
+# --- of a batch -------------------------------------------------------------------------------------------------------
 
 
 def test_the_budget_of_a_batch(tab, site, batch):
@@ -263,7 +266,9 @@ def test_notifiers_are_made_and_deleted(tab, site, batch):
         assert "geheim" not in page.content()
         add("ann@example.org")
         agree(page, "Add")
-        site.env.api("POST", "/notifiers", {"batch": batch, "mail": "eve@example.org", "done": False, "failures": 0, "origin": HOSTILE})
+        site.env.api(
+            "POST", "/notifiers", {"batch": batch, "mail": "eve@example.org", "done": False, "failures": 0, "origin": HOSTILE}
+        )
         expect(row_of(table, "eve@example.org")).to_contain_text("of <img src=x")
         expect(table.get_by_text("none yet")).to_have_count(3)
         hands.end(task)

@@ -60,7 +60,8 @@ def test_modules_run_after_those_that_they_need():
 
 @pytest.mark.parametrize(
     "line, said",
-    [("export let a = 1;", "a.js: export let"), ("export default 1;", "a.js: export default"), ('import x from "./b.js";', "a.js: import x"),
+    [("export let a = 1;", "a.js: export let"), ("export default 1;", "a.js: export default"),
+     ('import x from "./b.js";', "a.js: import x"),
      ('import { x } from "./a.js";', "a.js imports itself"), ('import("./b.js");', "a.js: import")],
 )  # fmt: skip
 def test_what_cannot_be_put_into_one_is_refused(line, said):

@@ -18,7 +18,10 @@ RED, BOLD = "ansi-red", "ansi-bold"
 
 @pytest.fixture(scope="module")
 def run(chromium, lab):
-    """Runs a function of a module of the UI in the browser; the module comes as its first argument. Pages get all modules as one script."""
+    """Runs a function of a module of the UI in the browser; the module comes as its first argument.
+
+    Pages get all modules as one script.
+    """
     tab = Tab(chromium, lab)
     tab.context.route("**/ui/js/*.js", lambda route: route.fulfill(path=FOLDER / route.request.url.rpartition("/")[2]))
     page = tab.visit()
@@ -69,7 +72,8 @@ HOSTILE = {  # as the browser makes them
     "one line of 10 MB": "'x'.repeat(10_000_000)",
     "a progress bar that never ends": "Array.from({ length: 100_000 }, (_, number) => `\\r${number} %`).join('')",
     "openings that never close": "'\\x1b['.repeat(300_000) + '\\x1b]'.repeat(300_000)",
-    "a colour for every character, overwritten": "('\\x1b[31ma\\x1b[32mb'.repeat(10_000) + '\\r').repeat(3) + '\\x1b[33mc\\b'.repeat(30_000)",
+    "a colour for every character, overwritten": "('\\x1b[31ma\\x1b[32mb'.repeat(10_000) + '\\r').repeat(3) "
+    "+ '\\x1b[33mc\\b'.repeat(30_000)",
     "far to the right, again and again": "'\\x1b[99999Cx\\r'.repeat(20_000)",
 }
 MEASURE = """({ Terminal }) => [%s].map((text) => {
@@ -149,7 +153,7 @@ def test_what_cannot_be_seen_is_told(run):
     assert told == ["invoice\\u{202e}gpj.exe", "rm\\u{a0}-r\\u{200b} x\n", "سلام é"]
 
 
-# --- in the page --------------------------------------------------------------------------------------------------------------
+# --- in the page ------------------------------------------------------------------------------------------------------
 
 
 def test_earlier_output_is_loaded(tab, lab):

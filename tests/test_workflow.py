@@ -47,7 +47,7 @@ def chain(wf: Workflow, names: str = "ab", command: str = "echo {}") -> None:
     wf.step("sum", "echo sum", required_tasks=used.gather())
 
 
-# --- declared and sent ----------------------------------------------------------------------------------------------------
+# --- declared and sent ------------------------------------------------------------------------------------------------
 
 
 def test_a_plain_worker_serves_all_steps(lab, make, batch, tmp_path, capfd):
@@ -204,7 +204,7 @@ def test_a_killed_script_leaves_its_tasks_and_finds_them(lab, batch, tmp_path):
     assert {row["attempts"] for row in tasks(lab, batch).values()} == {1} and len(tasks(lab, batch)) == 2
 
 
-# --- recruiters -----------------------------------------------------------------------------------------------------------
+# --- recruiters -------------------------------------------------------------------------------------------------------
 
 
 def recruiters(lab, batch: str) -> dict[str, dict]:
@@ -244,7 +244,7 @@ def test_recruiters_of_its_batches(lab, make, batch):
     assert recruiters(lab, batch) == {}
 
 
-# --- afterwards -----------------------------------------------------------------------------------------------------------
+# --- afterwards -------------------------------------------------------------------------------------------------------
 
 
 def test_clean_saves_logs_and_keeps_what_failed(lab, make, batch, tmp_path):
@@ -293,7 +293,7 @@ def test_paused_and_taken_up_again(lab, make, batch):
         lab.client.batch_get(wf.batches[0])
 
 
-# --- what is wrong --------------------------------------------------------------------------------------------------------
+# --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
 def test_scripts():
@@ -316,14 +316,16 @@ def test_a_script_is_a_command(server):
 @pytest.mark.parametrize(
     "declare, message",
     [
-        (lambda wf: [wf.step("a", "x", name="n") for _ in "12"], r"batch 'a' has two steps named 'n': give each a name of its own"),
+        (lambda wf: [wf.step("a", "x", name="n") for _ in "12"],
+         r"batch 'a' has two steps named 'n': give each a name of its own"),
         (lambda wf: wf.step("a", " "), r"command: must be a text that is not empty, or a shell_code"),
         (lambda wf: wf.step("", "x"), r"a batch needs a name, a text that is not empty, not ''"),
         (lambda wf: wf.step("a", "x", name=7), r"a step needs a name, a text that is not empty, not 7"),
         (lambda wf: wf.step("a", "x", required_tasks="b"), r"'b' has no id"),
         (lambda wf: wf.step("a", "x", concurrency=0), r"concurrency: must be a whole number from 1 on, not 0"),
         (lambda wf: wf.step("a", "x", flavor="auto:cpus>=8"), r"cpus"),
-        (lambda wf: [wf.step("a", "x"), wf.step("a", "x", concurrency=2)], r"batch 'a' has concurrency=None since its first step, and this one says 2"),
+        (lambda wf: [wf.step("a", "x"), wf.step("a", "x", concurrency=2)],
+         r"batch 'a' has concurrency=None since its first step, and this one says 2"),
         (lambda wf: wf.step("a", "x", provider="p", maximum_workers=1), r"batch 'a' has a provider and no flavor"),
         (lambda wf: wf.step("a", "x", provider="p", flavor="f"), r"batch 'a' has a provider and no limit"),
         (lambda wf: wf.step("a", "x", rel_output="o"), r"rel_output: the workflow has no base_storage"),
@@ -370,7 +372,7 @@ def test_a_step_tells_what_it_has_not(make):
         _ = make().step("a", "x").stat
 
 
-# --- what is shown to people ----------------------------------------------------------------------------------------------
+# --- what is shown to people ------------------------------------------------------------------------------------------
 
 
 def run_script(lab, path: Path, cwd: Path) -> str:

@@ -68,7 +68,7 @@ def set_offline(env: Env, worker_id: int) -> None:
         connection.cursor().execute(statement)
 
 
-# --- waiting -----------------------------------------------------------------------------------------------------------
+# --- waiting ----------------------------------------------------------------------------------------------------------
 
 
 def test_it_waits_for_others(work, batch):
@@ -92,7 +92,7 @@ def test_what_it_waits_for_has_ended_badly(work, batch):
     work.wait_state(task)
 
 
-# --- pending -----------------------------------------------------------------------------------------------------------
+# --- pending ----------------------------------------------------------------------------------------------------------
 
 
 def test_its_batch_is_stopped(work, batch):
@@ -158,7 +158,12 @@ def test_all_slots_are_busy(work, batch):
 def test_its_recruiters_find_nobody(work, batch):
     task = one(work, batch)
     here = {"region": batch}
-    for rule in ({"flavor": "rare", **here}, {"rank": 2, **here}, {"rank": 3, "minimum_tasks": 5}, {"rank": 4, "maximum_workers": 0}):
+    for rule in (
+        {"flavor": "rare", **here},
+        {"rank": 2, **here},
+        {"rank": 3, "minimum_tasks": 5},
+        {"rank": 4, "maximum_workers": 0},
+    ):
         work.api("POST", "/recruiters", {"batch": batch, **rule})
     assert why(work, task) == (
         f"It waits for a worker: recruiter 1 of batch {batch} looks for a worker of flavor rare, region {batch}, and none idles; "
@@ -183,7 +188,7 @@ def flag(env: Env, batch: str) -> dict:
     return {"SCITQ_TEST_FLAG": str(env.directory / batch)}
 
 
-# --- held by a worker ----------------------------------------------------------------------------------------------------
+# --- held by a worker -------------------------------------------------------------------------------------------------
 
 
 def test_a_worker_was_given_it(work, batch):
@@ -196,7 +201,9 @@ def test_a_worker_was_given_it(work, batch):
     assert why(work, task) == f"Worker {batch} holds it, and starts it when a slot is free."
     hands.sync(Report(execution, "running", started_ago=1.0))
     set_offline(work, hands.row["id"])
-    assert re.fullmatch(rf"Its command runs on worker {batch} for [\d.hms]+. The worker is silent for [\d.hms]+.", why(work, task))
+    assert re.fullmatch(
+        rf"Its command runs on worker {batch} for [\d.hms]+. The worker is silent for [\d.hms]+.", why(work, task)
+    )
     hands.sync(Report(execution, "uploading", started_ago=1.0, ended_ago=0.1))
     assert why(work, task) == f"Its command ended, its outputs are being uploaded on worker {batch}."
     hands.end(task)
@@ -225,7 +232,7 @@ def test_it_is_being_ended(work, batch):
     work.wait_state(task, "failed")
 
 
-# --- ended -----------------------------------------------------------------------------------------------------------------
+# --- ended ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -294,7 +301,7 @@ def test_no_such_task(work):
     assert work.answer("GET", "/tasks/999999/explain").status == 404
 
 
-# --- machines of providers ---------------------------------------------------------------------------------------------------
+# --- machines of providers --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -341,10 +348,12 @@ def test_what_becomes_of_machines_is_told(clouds):
     recruiter = "It waits for a worker: recruiter 1 of batch b looks for any worker, provider p, and none idles; "
     assert clouds == {
         "planned": "It waits for a worker: deploying 2 workers (jobs 1, 2).",
-        "failed once": "It waits for a worker: deploying 2 workers (jobs 1, 2), of which an attempt has failed: the provider is away.",
+        "failed once": "It waits for a worker: deploying 2 workers (jobs 1, 2), of which an attempt has failed: "
+        "the provider is away.",
         "evicted": "No worker of batch b can take work: p-1 is being taken away by its provider.",
         "destroyed": "No worker of batch b can take work: p-1 is being destroyed.",
-        "recruited": recruiter + "it deploys one as soon as a provider has room: `scitq manage flavor list` shows what they have.",
+        "recruited": recruiter
+        + "it deploys one as soon as a provider has room: `scitq manage flavor list` shows what they have.",
         "trouble": recruiter + "provider p is in trouble: no credentials: set OS_CLOUD.",
         "spent": recruiter + "the budget of 0 EUR is reached: raise it with `scitq manage batch update -n b --budget 10`.",
     }
@@ -375,7 +384,7 @@ def _is_no_sentence(node: ast.AST) -> bool:
     return is_sql or is_docstring or isinstance(node, (ast.Subscript, ast.Compare))
 
 
-# --- every task ends --------------------------------------------------------------------------------------------------------
+# --- every task ends --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import time
 import pytest
 from env import Env, WorkerProcess
 
-LOST_AFTER = 6.0  # seconds; whoever is silent for longer is lost; twice what a worker pauses at most that found no server for so long
+# whoever is silent for longer is lost; twice what a worker pauses at most that found no server for so long
+LOST_AFTER = 6.0  # seconds
 LATE_SECONDS = 20.0  # ticks of the watch, and a slow machine, come on top
 
 

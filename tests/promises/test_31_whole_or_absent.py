@@ -1,4 +1,5 @@
-"""Promise 31: a file is whole or absent, whatever is killed, cut, changed or full meanwhile; what is broken off is gone on with, or cleaned.
+"""Promise 31: a file is whole or absent, whatever is killed, cut, changed or full meanwhile; what is broken off is gone on
+with, or cleaned.
 
 The same command, given again, always brings all, and leaves nothing but the files it is about.
 """
@@ -70,7 +71,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-# --- killed -------------------------------------------------------------------------------------------------------------------
+# --- killed -----------------------------------------------------------------------------------------------------------
 
 
 def test_killed_at_any_moment_of_a_download(web, tmp_path):
@@ -237,7 +238,7 @@ def test_a_resource_holds_nothing_of_an_earlier_try(env, tmp_path):
     assert env.stdout(second) == b"now\n"
 
 
-# --- two at once ------------------------------------------------------------------------------------------------------------------
+# --- two at once ------------------------------------------------------------------------------------------------------
 
 
 def test_many_at_once_into_one_place(web, tmp_path):
@@ -252,7 +253,7 @@ def test_many_at_once_into_one_place(web, tmp_path):
     ]
 
 
-# --- sources that lie -----------------------------------------------------------------------------------------------------------------
+# --- sources that lie -------------------------------------------------------------------------------------------------
 
 
 class Liar:
@@ -399,7 +400,7 @@ def test_ftp_goes_on_in_folders_of_servers_that_tell_little(tmp_path):
     assert (tmp_path / "here" / "file").read_bytes() == (served / "file").read_bytes()
 
 
-# --- full disks ---------------------------------------------------------------------------------------------------------------------
+# --- full disks -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -1,4 +1,5 @@
-"""Promise 32: hostile archives cannot write outside, fill the disk or the memory; nothing of them is left, and nothing else is harmed.
+"""Promise 32: hostile archives cannot write outside, fill the disk or the memory; nothing of them is left, and nothing else is
+harmed.
 
 A corpus goes through `scitq fetch` and, as inputs and resources, through a worker's courier; tests/test_archive.py has the rest.
 """

@@ -19,8 +19,10 @@ from stores import S3, Azure, Variables
 
 MARK = Path("/tmp/evil-33")
 FILES = [
-    "a b", "'", '"', "`touch /tmp/evil-33`", "$(touch /tmp/evil-33)", "; touch /tmp/evil-33", "| touch \\tmp", "a|untar", "a|mv:x",
-    "-rf", "--help", "~", "#", "%41", "%2e%2e", "?x=1", "&", "*", "[a-z]", "\\n", "<b>x</b>", "ü", "日本語", "🧬", "e\u0301", "ctrl\x1b[31m",
+    "a b", "'", '"', "`touch /tmp/evil-33`", "$(touch /tmp/evil-33)", "; touch /tmp/evil-33", "| touch \\tmp", "a|untar",
+    "a|mv:x",
+    "-rf", "--help", "~", "#", "%41", "%2e%2e", "?x=1", "&", "*", "[a-z]", "\\n", "<b>x</b>", "ü", "日本語", "🧬", "e\u0301",
+    "ctrl\x1b[31m",
     "tab\there", "new\nline", "cr\rhere", "x" * 255, "ü" * 127, "deep/-x/$(id)", ".hidden", "...", "a:b", "s3:", "http:", "@x",
 ]  # fmt: skip
 RAW = [b"\xff\xfe", b"latin-\xe9", b"cut-\xc3"]  # no UTF-8
@@ -62,7 +64,8 @@ def there_and_back(tmp_path: Path, uri: str, names: list[str]) -> None:
     """All of them to the place, to another folder of it, and back, as they were."""
     wanted = made(tmp_path / "source", names)
     for words in (["put", "-q", tmp_path / "source", uri + "one/"], ["copy", "-q", uri + "one/", uri + "two/"],
-                  ["get", "-q", uri + "two/", f"{tmp_path}/back/"], ["sync", "-q", uri + "one/", f"{tmp_path}/synced/"]):  # fmt: skip
+                  ["get", "-q", uri + "two/", f"{tmp_path}/back/"],
+                  ["sync", "-q", uri + "one/", f"{tmp_path}/synced/"]):  # fmt: skip
         done = fetch(*words)
         assert done.returncode == 0, (words, done.stderr)
     assert contents(tmp_path / "back") == contents(tmp_path / "synced") == wanted
@@ -127,7 +130,7 @@ def test_names_that_no_disk_takes_are_told(tmp_path):
     assert done.returncode == 1 and "name too long" in done.stderr and "unexpected" not in done.stderr
 
 
-# --- on a worker ------------------------------------------------------------------------------------------------------------------
+# --- on a worker ------------------------------------------------------------------------------------------------------
 
 
 def test_inputs_resources_and_outputs_of_tasks(env, tmp_path):
@@ -137,13 +140,14 @@ def test_inputs_resources_and_outputs_of_tasks(env, tmp_path):
     env.worker(2)
     folder = f"file://{tmp_path}/in/"
     [task] = env.create({"command": 'cp -r "$INPUT/." "$OUTPUT/in"; cp -r "$RESOURCE/." "$OUTPUT/res"', "shell": "sh",
-                         "input": [folder], "resource": [folder], "output": f"file://{tmp_path}/out $(touch {MARK})/"})  # fmt: skip
+                         "input": [folder], "resource": [folder],
+                         "output": f"file://{tmp_path}/out $(touch {MARK})/"})  # fmt: skip
     env.wait_state(task)
     out = tmp_path / f"out $(touch {MARK})"
     assert contents(out / "in") == contents(out / "res") == wanted
 
 
-# --- names of tasks, batches and workers ------------------------------------------------------------------------------------------------
+# --- names of tasks, batches and workers ------------------------------------------------------------------------------
 
 LINES = [name for name in FILES if not set(name) & {"\n", "\r", "\t", "\x1b"}] + [
     "<script>alert(1)</script>",

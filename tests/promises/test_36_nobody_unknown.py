@@ -41,7 +41,9 @@ def strangers(doors: Doors) -> dict[str, tuple[str | None, dict]]:
         "a password": (None, {"Authorization": "Basic YWRtaW46YWRtaW4="}),
         "an empty token": (None, {"Authorization": "Bearer "}),
         "two tokens": (None, {"Authorization": f"Bearer x {doors.admin}"}),
-        "a cookie of another server": (None, {"Cookie": f"scitq={doors.admin}; scitq-0000={doors.admin}", "Origin": doors.server.url}),
+        "a cookie of another server": (
+            None, {"Cookie": f"scitq={doors.admin}; scitq-0000={doors.admin}", "Origin": doors.server.url},
+        ),
         "a proxy's word": (None, {"X-Forwarded-For": "127.0.0.1", "X-Remote-User": "root", "X-Forwarded-User": "root"}),
     }  # fmt: skip
 

@@ -1,4 +1,6 @@
-"""Promise 41: names never become paths: not of tasks, batches, workers, tokens; nor those that archives, reports and listings tell."""
+"""Promise 41: names never become paths: not of tasks, batches, workers, tokens; nor those that archives, reports and listings
+tell.
+"""
 
 from __future__ import annotations
 
@@ -96,8 +98,10 @@ def test_reports_of_archives_name_no_paths(tmp_path, field):
         here = tmp_path / "a" / "here"
         here.mkdir(parents=True)
         variables = {"SCITQ_ENA_PORTAL": archive.url, "SCITQ_ENA_HTTPS": archive.url, "SCITQ_SRA_BUCKET": archive.url}
-        done = subprocess.run([*PROGRAM, "fetch", "get", "-q", "run+fastq@https://PRJEB1", f"{here}/"], capture_output=True, text=True,
-                              env={**os.environ, **variables}, timeout=60)  # fmt: skip
+        done = subprocess.run(
+            [*PROGRAM, "fetch", "get", "-q", "run+fastq@https://PRJEB1", f"{here}/"],
+            capture_output=True, text=True, env={**os.environ, **variables}, timeout=60,
+        )  # fmt: skip
     finally:
         archive.close()
     assert done.returncode and "unexpected" not in done.stderr and done.stderr.count("\n") == 1, done
@@ -127,8 +131,10 @@ def test_keys_of_objects_lead_nowhere(tmp_path, scheme, page, key):
     account = f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={listener.url};"
     variables = {**S3.variables, "AWS_ENDPOINT_URL": listener.url, "AZURE_STORAGE_CONNECTION_STRING": account}
     try:
-        done = subprocess.run([*PROGRAM, "fetch", "get", "-q", f"{scheme}://bucket/f/", f"{here}/"], capture_output=True, text=True,
-                              env={**os.environ, **variables}, timeout=60)  # fmt: skip
+        done = subprocess.run(
+            [*PROGRAM, "fetch", "get", "-q", f"{scheme}://bucket/f/", f"{here}/"],
+            capture_output=True, text=True, env={**os.environ, **variables}, timeout=60,
+        )  # fmt: skip
     finally:
         listener.close()
     assert done.returncode == 2 and "would lead out of" in done.stderr, done

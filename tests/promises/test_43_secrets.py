@@ -1,7 +1,7 @@
 """Promise 43: secrets are in no words of a process, no log, no error, no listing, no event.
 
-Of a URI that is given with a password, or is signed, the server keeps all and shows `:...@` and `=...`: to everybody, the giver and
-administrators too. Commands and names are shown as they were given: they are no place for secrets.
+Of a URI that is given with a password, or is signed, the server keeps all and shows `:...@` and `=...`: to everybody, the giver
+and administrators too. Commands and names are shown as they were given: they are no place for secrets.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_how_a_uri_is_shown(uri, told):
     assert is_only_shown(found) == (found != uri) and not is_only_shown(uri) and shown(found) == found
 
 
-# --- what everybody on a machine can see ------------------------------------------------------------------------------------
+# --- what everybody on a machine can see ------------------------------------------------------------------------------
 
 
 class Watch:
@@ -142,7 +142,7 @@ def test_the_watch_does_see():
     assert watch.found
 
 
-# --- what is shown and kept -----------------------------------------------------------------------------------------------------
+# --- what is shown and kept -------------------------------------------------------------------------------------------
 
 
 def everything(env: Env) -> str:
@@ -173,9 +173,11 @@ def test_nothing_shows_them(env_on_each, tmp_path):
     env.worker(3)
     nobody = free_port()
     uris = [
-        f"http://ann:{SECRET}@127.0.0.1:{nobody}/f", f"http://127.0.0.1:{nobody}/f{SIGNED}", f"https://{SECRET}@127.0.0.1:{nobody}/f",
+        f"http://ann:{SECRET}@127.0.0.1:{nobody}/f", f"http://127.0.0.1:{nobody}/f{SIGNED}",
+        f"https://{SECRET}@127.0.0.1:{nobody}/f",
         f"ftp://ann:{SECRET}@127.0.0.1:{nobody}/f", f"ftp://ann:{SECRET}/x@127.0.0.1/f", f"http://ann:{SECRET}@127.0.0.1:port/f",
-        f"fasp://ann:{SECRET}@h/f", f"nobodys://ann:{SECRET}@h/f", f"http@aria3://ann:{SECRET}@h/f", f"ftp://ann:{SECRET}@h/f|unpack",
+        f"fasp://ann:{SECRET}@h/f", f"nobodys://ann:{SECRET}@h/f", f"http@aria3://ann:{SECRET}@h/f",
+        f"ftp://ann:{SECRET}@h/f|unpack",
         f"file://ann:{SECRET}@h/f", f"http://ann:{SECRET}@[::1/f", f"http@aria2://ann:{SECRET}@127.0.0.1:{nobody}/f",
         f"ftp://ann:{SECRET}@127.0.0.1:{nobody}/a%0Ab",
     ]  # fmt: skip
@@ -237,7 +239,7 @@ def test_files_of_a_worker_are_read_by_nobody_else(env, hosts):
     assert all(path.stat().st_mode & 0o077 == 0 or path.parent.stat().st_mode & 0o077 == 0 for path in database)
 
 
-# --- scitq fetch alone ------------------------------------------------------------------------------------------------------------
+# --- scitq fetch alone ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,8 @@ def test_files_of_a_worker_are_read_by_nobody_else(env, hosts):
     [
         ["get", "http://ann:{0}@127.0.0.1:1/f"], ["get", "ftp://ann:{0}@127.0.0.1:1/f"], ["list", "ftp://ann:{0}/x@h/"],
         ["info", "http://ann:{0}@127.0.0.1:x/f"], ["get", "http://127.0.0.1:1/f?sig={0}"], ["put", "f", "http://ann:{0}@h/f"],
-        ["get", "ftp://ann:{0}@127.0.0.1:1/f|zip"], ["get", "httpx://ann:{0}@127.0.0.1:1/f"], ["get", "http@aria2://ann:{0}@127.0.0.1:1/f"],
+        ["get", "ftp://ann:{0}@127.0.0.1:1/f|zip"], ["get", "httpx://ann:{0}@127.0.0.1:1/f"],
+        ["get", "http@aria2://ann:{0}@127.0.0.1:1/f"],
         ["copy", "f", "ftp://ann:{0}@127.0.0.1:1/f"], ["get", "http://ann:{0}@127.0.0.1:1/a\nb"], ["get", "file://u:{0}@h"],
     ],
 )  # fmt: skip

@@ -1,4 +1,5 @@
-"""Promise 45: root is not needed; and where it is there, a task that is another user's has that user's rights, and no group more."""
+"""Promise 45: root is not needed; and where it is there, a task that is another user's has that user's rights, and no group more.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def test_a_user_without_rights_becomes_nobody_else(folder):
         assert f"this worker runs as uid {NOBODY} and cannot run a command as {wanted}: start the worker as root" in done.stdout
 
 
-@pytest.mark.parametrize(("asked", "groups"), [({"uid": NOBODY}, [NOBODY]), ({"uid": NOBODY, "gid": 12}, [12]), ({"gid": 12}, [12])])
+@pytest.mark.parametrize(
+    ("asked", "groups"), [({"uid": NOBODY}, [NOBODY]), ({"uid": NOBODY, "gid": 12}, [12]), ({"gid": 12}, [12])]
+)
 def test_groups_are_left_behind(env: Env, asked, groups):
     """A worker of root's that is in other groups too, as those of a login are."""
     for parent in [env.directory, *env.directory.parents]:

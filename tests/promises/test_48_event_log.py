@@ -98,7 +98,8 @@ def people(request, tmp_path_factory):
     env = Env(tmp_path_factory.mktemp("people"), url)
     config = env.directory / "config.yaml"
     config.write_text("url: http://127.0.0.1:9\nproviders: {broken: {kind: local, scratch: /proc/nowhere}}\n")
-    env.server("--config", str(config), variables={"SCITQ_ONE_FILE": str(env.directory / "scitq.pyz")})  # where a test may make one
+    one_file = env.directory / "scitq.pyz"  # where a test may make one
+    env.server("--config", str(config), variables={"SCITQ_ONE_FILE": str(one_file)})
     yield People(env)
     for machine in env.items("/machines"):
         env.answer("DELETE", f"/machines/{machine['id']}")
@@ -129,7 +130,9 @@ CHANGES = {
     f"DELETE {API}/recruiters/<id:id>": lambda p: ((r := p.recruiter()), {}, "recruiter.delete", [r]),
     f"POST {API}/notifiers": lambda p: (1, {"batch": p.new(), "webhook": "https://h.example.org/x"}, "notifier.create", None),
     f"DELETE {API}/notifiers/<id:id>": lambda p: ((n := p.notifier()), {}, "notifier.delete", [n]),
-    f"POST {API}/workers/deploy": lambda p: (1, {"flavor": "local", "region": "local", "provider": "broken"}, "worker.deploy", "worker"),
+    f"POST {API}/workers/deploy": lambda p: (
+        1, {"flavor": "local", "region": "local", "provider": "broken"}, "worker.deploy", "worker",
+    ),
     f"DELETE {API}/machines/<id:id>": lambda p: ((m := p.machine("local")["machine"]), {}, "machine.destroy", [m]),
     f"POST {API}/jobs/<id:id>/cancel": lambda p: ((j := p.machine("local")["job"]), {}, "job.cancel", [j]),
     f"POST {API}/jobs/<id:id>/relaunch": lambda p: ((j := p.failed()), {}, "job.relaunch", [j]),
@@ -158,7 +161,7 @@ def _registration(name: str) -> dict:
     return {"name": name, "key": name * 20, "hostname": "h", "concurrency": 0}
 
 
-# --- the walk ---------------------------------------------------------------------------------------------------------------
+# --- the walk ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("route", sorted(WRITES.keys() - NOT_LOGGED))
@@ -216,14 +219,14 @@ def test_what_is_refused_is_no_line(people, route):
     assert people.lines(before) == []
 
 
-# --- what is one change -------------------------------------------------------------------------------------------------------
+# --- what is one change -----------------------------------------------------------------------------------------------
 
 
 def test_looking_is_no_change(people):
     before = people.last()
     task = people.env.items("/tasks")[0]["id"]
-    for path in ("/tasks", f"/tasks/{task}", f"/tasks/{task}/explain", "/tasks/counts", "/executions", "/batches", "/workers", "/events",
-                 "/tokens", "/server"):  # fmt: skip
+    for path in ("/tasks", f"/tasks/{task}", f"/tasks/{task}/explain", "/tasks/counts", "/executions", "/batches", "/workers",
+                 "/events", "/tokens", "/server"):  # fmt: skip
         people.env.api("GET", path)
     everything = {"filter": {"name": "*", "batch": "nobody"}, "dry_run": True}
     for verb, more in {
