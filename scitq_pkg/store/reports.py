@@ -32,8 +32,8 @@ def report(tx: Transaction, name: str, alike: bool = False) -> dict:
     batch_id = batch["id"]
     spent = costs.of_batches(tx, [batch_id]).get(batch_id, {"cost": None, "currency": None, "hours": 0.0})
     measured = tx.all(
-        f"SELECT {_SECONDS} AS seconds, execution.peak_memory_bytes AS peak, execution.cpu_seconds AS cpu {_LATEST} AND execution.started_at IS NOT NULL "
-        "ORDER BY task.id DESC LIMIT ?", (batch_id, SUCCEEDED, _MEASURED),
+        f"SELECT {_SECONDS} AS seconds, execution.peak_memory_bytes AS peak, execution.cpu_seconds AS cpu {_LATEST} "
+        "AND execution.started_at IS NOT NULL ORDER BY task.id DESC LIMIT ?", (batch_id, SUCCEEDED, _MEASURED),
     )  # fmt: skip
     peaks = [row["peak"] for row in measured if row["peak"]]
     return {
@@ -144,14 +144,16 @@ def _fitting(peak: int, worker: dict, processors: float | None) -> tuple[int | N
         return fits, f"{each}: {fits} at once fit there, not {present}. `scitq manage worker update -n {name} -C {fits}`"
     more = min(fits, int((worker["cpus"] or 0) / max(1.0, processors or 1.0)))
     if more > present:
-        uses = "if each uses one processor" if processors is None else f"each keeps {processors:.1f} of {worker['cpus']} processors busy"
+        uses = "if each uses one processor"
+        if processors is not None:
+            uses = f"each keeps {processors:.1f} of {worker['cpus']} processors busy"
         return more, f"{each}: there is room for {more} at once, not only {present}, {uses}."
     return None, f"{each}: {present} at once fit there."
 
 
 def _shown(size: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
+        if size < 999.5:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
@@ -170,8 +172,9 @@ def newest_failed(tx: Transaction, count: int) -> list[dict]:
     """The newest failed tasks of all batches, as their latest attempts ended, the newest end first; rows for `grouped`."""
     return tx.all(
         f"SELECT {_FAILURE}, execution.finished_at, batch.name AS batch "
-        "FROM task JOIN execution ON execution.id = task.execution_id JOIN batch ON batch.id = task.batch_id WHERE task.id IN (SELECT id FROM task WHERE state = ? "
-        "AND batch_id IN (SELECT id FROM batch) ORDER BY +id DESC LIMIT ?) ORDER BY execution.finished_at DESC", (FAILED, count),
+        "FROM task JOIN execution ON execution.id = task.execution_id JOIN batch ON batch.id = task.batch_id "
+        "WHERE task.id IN (SELECT id FROM task WHERE state = ? AND batch_id IN (SELECT id FROM batch) ORDER BY +id DESC LIMIT ?) "
+        "ORDER BY execution.finished_at DESC", (FAILED, count),
     )  # fmt: skip
 
 
@@ -183,15 +186,16 @@ def grouped(rows: list[dict], keys: tuple[str, ...], named: int, alike: bool = F
     """
     groups: dict[tuple, dict] = {}
     for row in rows:
-        row["last_line"] = (row.pop("last_output") or "").rstrip().rpartition("\n")[2][:_LINES_CHARACTERS] or None
-        key = tuple(_NUMBER.sub("#", row[name] or "") if alike and name == "last_line" else row[name] for name in keys)
+        line = row["last_line"] = (row.pop("last_output") or "").rstrip().rpartition("\n")[2][:_LINES_CHARACTERS] or None
+        same = _NUMBER.sub("#", line) if alike and line else line
+        key = tuple(same if name == "last_line" else row[name] for name in keys)
         group = groups.get(key)
         if group is None:
             group = groups[key] = {name: row[name] for name in keys}
             group |= {"reason": row["reason"], "count": 0, "task_ids": []} | ({"pattern": None} if alike else {})
             group |= {"newest_at": row["finished_at"]} if "finished_at" in row else {}
-        if row["last_line"] != group["last_line"]:
-            group["pattern"] = _pattern(group["pattern"] or group["last_line"], row["last_line"])
+        if line != group["last_line"] and group["pattern"] != same:  # else no further number can differ
+            group["pattern"] = _pattern(group["pattern"] or group["last_line"], line)
         group["count"] += 1
         if group["count"] <= named:
             group["task_ids"].append(row["task_id"])
@@ -235,7 +239,7 @@ def steps(tx: Transaction, name: str, most: int) -> list[dict]:
 
 
 def _glob(step: dict) -> str | None:
-    """What finds the names of a step; where some go on after it and some do not, perhaps those of other steps that begin so too."""
+    """What finds the names of a step; where only some go on after it, perhaps those of other steps that begin so too."""
     if step["step"] is None:
         return None
     own = re.sub(r"[\[*?]", r"[\g<0>]", step["step"])
