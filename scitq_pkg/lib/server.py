@@ -77,8 +77,8 @@ class Server(Clouds):
         require=None,
         shell: bool | str = False,
         retry: int | None = None,
-        download_timeout: float | None = None,
-        run_timeout: float | None = None,
+        download_timeout: float | str | None = None,
+        run_timeout: float | str | None = None,
         use_cache: bool | None = None,
         priority: int | None = None,
         env: dict[str, str] | None = None,
@@ -90,7 +90,7 @@ class Server(Clouds):
 
         `input` and `resource` are lists of URIs, or one text of URIs with spaces between. `shell` runs the command with `sh -c`
         (True, 'sh') or `bash -c` ('bash'); without, it is split as a shell would and run directly. `require` (or
-        `required_task_ids`): tasks, or their ids, that must succeed first. Time limits are in seconds.
+        `required_task_ids`): tasks, or their ids, that must succeed first. Time limits are in seconds, or texts such as '2h'.
         """
         options = dict(locals())
         del options["self"]

@@ -9,9 +9,11 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from datetime import timedelta
 from numbers import Integral, Real
 from typing import Any
 
+from ..durations import EXAMPLES, seconds_of
 from ..errors import InvalidRequest, nearest
 from ..protocol import TaskSpec
 from ..uris import uris
@@ -29,7 +31,6 @@ RESET = _Reset()  # in an update: back to the default. None means: not changed
 """Give this in an update to set something back to its default."""
 
 _FIELDS = {f.name for f in fields(TaskSpec)}
-_URIS = ("input", "resource")
 
 
 def task_spec(options: dict) -> dict:
@@ -45,7 +46,7 @@ def task_spec(options: dict) -> dict:
     for name, value in given.items():
         if name not in _FIELDS:
             raise InvalidRequest(f"a task has no such option{nearest(name, _FIELDS)}", field=name)
-        given[name] = uris_in(value, name) if name in _URIS else plain(value, name)
+        given[name] = _READERS.get(name, plain)(value, name)
     if isinstance(given.get("shell"), bool):
         given["shell"] = "sh" if given["shell"] else None
     return {name: value for name, value in given.items() if value is not None}
@@ -87,8 +88,7 @@ def plain(value: Any, name: str) -> Any:
 
 
 def uris_in(given: Any, name: str) -> list[str]:
-    """Inputs as people give them, as a list of URIs; those of a set are sorted: the next start of a script must not find others.
-    """
+    """Inputs as people give them, as a list of URIs. Those of a set are sorted: the next start of a script finds the same."""
     if isinstance(given, str):
         return uris(given)
     several = isinstance(given, Iterable) and not isinstance(given, (bytes, Mapping, os.PathLike))
@@ -101,6 +101,18 @@ def _place(one: Any, name: str) -> str:
     if not isinstance(text, str):
         raise InvalidRequest(f"wants URIs, and one is {one!r:.80}", field=name)
     return text
+
+
+def seconds_in(given: Any, name: str) -> Any:
+    """A length of time in seconds, of a number of them, a timedelta, or a text such as '2h'."""
+    if isinstance(given, timedelta):
+        return given.total_seconds()
+    if isinstance(given, str) and (seconds := seconds_of(given)) is None:
+        raise InvalidRequest(f"wants seconds, or a duration such as {EXAMPLES}, not {given!r:.80}", field=name)
+    return seconds if isinstance(given, str) else plain(given, name)
+
+
+_READERS = {"input": uris_in, "resource": uris_in, "download_timeout": seconds_in, "run_timeout": seconds_in}
 
 
 def unsendable(body: dict) -> str | None:

@@ -14,6 +14,7 @@ from ..escapes import safe
 from ..lib import Server
 from ..lib.join import tasks_of
 from ..lib.objects import shown
+from ..lib.specs import plain
 from ..reconcile import Applied, Declared, reconcile
 from .crew import RANKS, UNSET, check_number, crew_of
 from .steps import Batch, Step, beneath, check_place, command_of, listed
@@ -30,7 +31,7 @@ class Declaration:
         region: str | None = "auto", flavor: str | None = None, shell: bool | str = False,
         max_workflow_workers: int | None = None, retry: int | None = None, rounds: int | None = None,
         prefetch: int | None = None, container: str | None = None,
-        container_options: str | None = None, download_timeout: float | None = None, run_timeout: float | None = None,
+        container_options: str | None = None, download_timeout: float | str | None = None, run_timeout: float | str | None = None,
         use_cache: bool = False, base_storage: str | None = None, debug: bool = False,
     ):  # fmt: skip
         _check_name("workflow", name)
@@ -82,7 +83,7 @@ class Declaration:
         for one, place in (("output", output), ("rel_output", rel_output)):
             check_place(one, place)
         options["output"] = output if rel_output is None else beneath(self.base_storage, rel_output, "rel_output")[0]
-        group = self._group(batch, {one: said[one] for one in _CREW})
+        group = self._group(batch, {one: _plain(said[one], one) for one in _CREW})
         options["name"] = f"{batch} #{len(group.steps) + 1}" if name is None else name
         _check_name("step", options["name"])
         if options["name"] in group.steps:
@@ -206,6 +207,10 @@ class Declaration:
         if rows and not hasattr(first := next(iter(rows.values())), name):
             raise InvalidRequest(f"gather({name!r}): a step has no such attribute{nearest(name, vars(first))}")
         return [getattr(rows[task_id], name) for task_id in ids]
+
+
+def _plain(given: object, name: str) -> object:
+    return given if given is UNSET else plain(given, name)
 
 
 def _check_name(what: str, name: object) -> None:

@@ -29,9 +29,10 @@ class Workflow(Declaration):
     """Tasks that hang together, in batches of like ones; the server knows each batch as `<workflow>.<batch>`.
 
     What is given here is the default of every step: `shell`, `retry`, `container`, `container_options`, `download_timeout`,
-    `run_timeout` (seconds) and `use_cache`; `flavor`, `provider`, `region` and `prefetch` of the workers, of which a batch has
-    `max_step_workers` at most and all batches together deploy `max_workflow_workers`. `rel_input` and `rel_output` of steps are
-    paths below `base_storage`. With `debug`, `run` runs one chosen task at a time. `server` is a `Server`, or what that takes.
+    `run_timeout` (seconds, or '2h') and `use_cache`; `flavor`, `provider`, `region` and `prefetch` of the workers, of which a
+    batch has `max_step_workers` at most and all batches together deploy `max_workflow_workers`. `rel_input` and `rel_output` of
+    steps are paths below `base_storage`. With `debug`, `run` runs one chosen task at a time. `server` is a `Server`, or what
+    that takes.
 
     As the context of a `with` block it sends its steps at the end; if the block raises, nothing is sent.
     """
