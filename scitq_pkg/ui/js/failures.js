@@ -35,20 +35,24 @@ export function asRanges(ids) {
   return ranges.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(",");
 }
 
-/** Which tasks a group is, as ids when all are named and as a filter otherwise. */
-export function chosen(batch, group) {
-  const words = common(group);
-  if (isWhole(group) || (group.pattern && words.length < LEAST)) return { ids: group.task_ids };
+/** What finds a group, and perhaps others where its lines have little in common. */
+function filterOf(batch, group) {
   const filter = { batch, state: "failed" };
   if (group.exit_code !== null) filter.exit_code = String(group.exit_code);
-  if (words) filter.grep = words;
-  return filter.exit_code || filter.grep ? { filter } : { ids: group.task_ids };
+  if (common(group)) filter.grep = common(group);
+  return filter;
+}
+
+/** Which tasks a group is, as ids when all are named or nothing else finds them, and as a filter otherwise. */
+export function chosen(batch, group) {
+  const filter = filterOf(batch, group);
+  const isVague = group.pattern ? common(group).length < LEAST : !filter.exit_code && !filter.grep;
+  return isWhole(group) || isVague ? { ids: group.task_ids } : { filter };
 }
 
 /** The page of tasks that shows a group. */
 export function addressOf(batch, group) {
-  const which = chosen(batch, group);
-  const query = which.filter ?? { batch, state: "failed", ids: asRanges(which.ids) };
+  const query = isWhole(group) ? { batch, state: "failed", ids: asRanges(group.task_ids) } : filterOf(batch, group);
   return `/tasks?${new URLSearchParams(query)}`;
 }
 
