@@ -1,4 +1,7 @@
-"""Machines, jobs, flavors and what they cost, as the store keeps them: each change asked twice, late, or of what is gone. On both databases."""
+"""Machines, jobs, flavors and what they cost, as the store keeps them: each change asked twice, late, or of what is gone.
+
+On both databases.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +34,16 @@ def come_up(house, made: dict, hashed: str = "own", **more) -> dict:
     house.write(workers.let_in, made["worker"], hashed, "deployer")
     token = house.read(tokens.find_by_hash, hashed)["id"]
     (row,) = house.rows("worker", "id = ?", made["worker"])
-    given = {"name": row["name"], "key": row["key"], "hostname": "h", "cpus": 2, "memory_bytes": 2**33, "permanent": False, **more}
+    given = {"name": row["name"], "key": row["key"], "hostname": "h", "cpus": 2, "memory_bytes": 2**33, "permanent": False}
     house.sequences.setdefault(made["worker"], 0)
-    return house.write(workers.register_own, made["worker"], token, given, row["name"])
+    return house.write(workers.register_own, made["worker"], token, given | more, row["name"])
 
 
 def log_of(house) -> list[str]:
     return [event["action"] for event in house.read(events.find, {}, 100, None, False)]
 
 
-# --- planned ------------------------------------------------------------------------------------------------------------------
+# --- planned ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_planned_is_there_at_once(house):
@@ -75,7 +78,7 @@ def test_its_name_is_not_taken_by_another_machine(house):
         house.worker("w", key="of another machine")
 
 
-# --- a machine's life, each step twice ------------------------------------------------------------------------------------------
+# --- a machine's life, each step twice --------------------------------------------------------------------------------
 
 
 def test_a_machine_comes_serves_and_goes(house):
@@ -95,8 +98,10 @@ def test_a_machine_comes_serves_and_goes(house):
     assert state(house, made) == "gone" and house.read(workers.find, {}, 10, None, False) == []
     for late in (machines.asked, machines.up):
         assert not house.write(late, made["machine"])
-    assert not house.write(machines.known, made["machine"], "id-there") and not house.write(machines.evicted, made["machine"], "x")
-    assert house.write(machines.destroy, made["machine"], WHO) is None and house.write(machines.replan, made["machine"], "x") is None
+    assert not house.write(machines.known, made["machine"], "id-there")
+    assert not house.write(machines.evicted, made["machine"], "x")
+    assert house.write(machines.destroy, made["machine"], WHO) is None
+    assert house.write(machines.replan, made["machine"], "x") is None
     with pytest.raises(NotFound):
         house.write(machines.destroy, 99, WHO)
 
@@ -184,7 +189,7 @@ def test_elsewhere_after_a_failure_it_is_another_machine_of_the_same_worker(hous
     assert house.read(workers.get, made["worker"])["state"] == "deploying", "the first machine has no say any more"
 
 
-# --- what the provider tells --------------------------------------------------------------------------------------------------
+# --- what the provider tells ------------------------------------------------------------------------------------------
 
 
 def test_what_is_there_is_compared_with_what_is_written_down(house):
@@ -233,7 +238,7 @@ def test_a_provider_that_is_gone_too_is_not_waited_for(house):
     assert state(house, made) == "gone" and job(house, destroying)["state"] == "canceled"
 
 
-# --- jobs -----------------------------------------------------------------------------------------------------------------------
+# --- jobs -------------------------------------------------------------------------------------------------------------
 
 
 def test_jobs_are_taken_as_far_as_there_is_room(house):
@@ -325,7 +330,7 @@ def test_what_destroys_is_not_canceled(house):
         house.write(machines.cancel, destroying, WHO)
 
 
-# --- what it costs ----------------------------------------------------------------------------------------------------------------
+# --- what it costs ----------------------------------------------------------------------------------------------------
 
 
 def hours_ago(house, hours: float) -> None:
@@ -425,7 +430,7 @@ def test_what_ended_long_ago_is_forgotten_and_what_costs_are_made_of_is_not(hous
     assert state(house, there) == "booting", "one that is there is never forgotten"
 
 
-# --- flavors and providers ------------------------------------------------------------------------------------------------------------
+# --- flavors and providers --------------------------------------------------------------------------------------------
 
 
 def test_a_provider_has_what_it_told_last(house):
