@@ -168,6 +168,8 @@ def test_flavors_are_listed_and_asked_for(cloud, server):
     assert "here" in {row["provider"] for row in server.flavors("auto:cost<=1", provider="auto", region="auto")}
     names = {provider["name"]: provider for provider in server.providers()}
     assert names["here"]["kind"] == "local" and names["here"]["flavors"] == 1 and names["here"]["trouble"] is None
+    with pytest.raises(ScitqError, match="there is no region 'locl' .did you mean 'local'"):
+        server.flavors(provider="here", region="locl")
     with pytest.raises(ScitqError, match="there is no provider"):
         server.flavors(provider="hier")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..choosing import candidates
+from ..errors import InvalidRequest, nearest
 from ..protocol import API
 from ..protofilter import AUTO
 from ..store import Transaction, events, flavors, jobs
@@ -23,6 +24,12 @@ def find(call: Call) -> dict:
         clouds.check_name(provider)
     rows = call.read(lambda tx: flavors.find(tx, provider, region))
     rows = [row for row in rows if row["provider"] in clouds.providers]
+    if region is not None and not rows:
+        known = {row["region"] for row in call.read(lambda tx: flavors.find(tx, provider)) if row["provider"] in clouds.providers}
+        if known:
+            raise InvalidRequest(
+                f"there is no region {region!r:.80}{nearest(region, known)}: there is {', '.join(sorted(known))}", field="region"
+            )
     if query.get("filter") is not None:
         rows = candidates({"provider": provider, "flavor": query["filter"]}, rows, clouds.regions)
     return {"items": [with_iso_times(row) for row in rows[: query["limit"]]], "next": None}
