@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 import time
 from dataclasses import asdict, replace
@@ -10,6 +11,7 @@ from dataclasses import asdict, replace
 import pytest
 from clouds.rig import KEY, TOKEN, command_lines
 from scitq.cloud import KINDS
+from scitq.cloud.calls import Call
 from scitq.cloud.provider import BROKEN, CREATING, EVICTED, UP, CloudRefused, CloudTrouble, Machine, NoRoom
 from scitq.errors import ScitqError
 
@@ -251,3 +253,10 @@ def test_who_does_not_answer_is_trouble(rig):
 def test_a_wrong_key_of_the_configuration_is_named(rig):
     with pytest.raises(ScitqError, match="providers.it.imagge"):
         rig.provider(config={**rig.config, "imagge": "x"})
+
+
+def test_killed_amid_a_long_answer(monkeypatch):
+    half = "import sys, time; sys.stdout.write('{\"result\": [' + '1, ' * 100_000); sys.stdout.flush(); time.sleep(99)"
+    monkeypatch.setattr("scitq.program.command", lambda *words: [sys.executable, "-c", half])
+    with pytest.raises(CloudTrouble, match="did not answer list within 1 s"):
+        Call({"provider": "it", "call": "list"}, print, seconds=1).answer()

@@ -74,6 +74,8 @@ class Call:
     def _listen(self) -> dict | None:
         """Its last word; None if it ended without one."""
         for line in self._process.stdout:
+            if not line.endswith(b"\n"):  # killed while it said so
+                return None
             said = json.loads(line)
             if "log" in said:
                 self._tell(said["log"])
