@@ -88,7 +88,7 @@ def test_nothing_written_is_nothing_sent(env, store):
         ({"input": ["file:///no/such/file"]}, "input file:///no/such/file: there is no such file"),
         ({"resource": ["s4://b/x"]}, "resource s4://b/x: there is no scheme 's4'"),
         ({"resource": ["file:///etc/hostname|untar"]}, "resource hostname is no whole archive"),
-        ({"input": ["file:///etc/hostname|unpack"]}, "there is no action |unpack"),
+        ({"input": ["file:///etc/hostname|unpack"]}, "|unpack is no action"),
         ({"output": "http://127.0.0.1:1/x"}, "cannot be written"),
         ({"input": ["ftp://ann:geheim@127.0.0.1:1/x"], "download_timeout": 2}, "took longer than 2 s"),
     ],

@@ -536,6 +536,14 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path, words, code, told):
     assert names_in(tmp_path) == []
 
 
+def test_rclone_is_quoted_once_without_its_log(tmp_path, monkeypatch):
+    needed("rclone", "rclone")
+    (tmp_path / "rclone.conf").write_text("[lab]\ntype = local\n")
+    monkeypatch.setenv("RCLONE_CONFIG", str(tmp_path / "rclone.conf"))
+    with pytest.raises(TransferFailed, match=rf"^lab://{tmp_path}/rclone.conf/x: rclone: [A-Za-z][^\n]+$"):
+        put(tmp_path / "rclone.conf", f"lab://{tmp_path}/rclone.conf/x")
+
+
 def test_no_file_takes_the_place_of_a_device(tmp_path):
     (tmp_path / "f").write_text("x")
     os.mkfifo(tmp_path / "pipe")
@@ -600,7 +608,7 @@ def test_files_of_a_folder_that_match_and_never_meet(tmp_path):
     }  # fmt: skip
     with pytest.raises(NotFound, match=r"no file below it matches"):
         get(f"file://{tmp_path}/a/|only:*.txt", here)
-    with pytest.raises(InvalidRequest, match=r"no action \|only"):
+    with pytest.raises(InvalidRequest, match=r"\|only: is no action"):
         get(f"file://{tmp_path}/a/|only:", here)
 
 

@@ -21,7 +21,7 @@ from scitq.fetch.progress import Meter
 from scitq.fetch.s3line import Line, Strange
 from scitq.fetch.s3signature import Signer
 from scitq.fetch.scheme import Entry, Scheme
-from scitq.fetch.transfer import download
+from scitq.fetch.transfer import download, insist
 from scitq.fetch.uri import Uri
 
 MIB = 2**20
@@ -182,6 +182,14 @@ def test_small_files_get_their_names_after_they_are_on_the_disk(tmp_path, monkey
     for what, path in order:
         if what == "name":
             assert order.index(("disk", path)) < order.index(("name", path))
+
+
+def test_a_uri_is_told_once():
+    def fails() -> None:
+        raise TransferFailed("s3://b/k: no answer", again=True)
+
+    with pytest.raises(TransferFailed, match=r"^s3://b/k: no answer \(tried 1 times\)$"):
+        insist(fails, Meter(), "s3://b/k", tries=1)
 
 
 def test_the_first_error_ends_all_and_is_told():

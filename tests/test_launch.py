@@ -274,6 +274,12 @@ def test_waiting_for_what_has_no_code(lab):
     assert run_waiting(lab, "--shell", "kill -9 $$")[0] == 10
 
 
+def test_waiting_tells_why_beside_a_code(capsys):
+    ended = {"id": 4, "state": "failed", "exit_code": 143, "reason": "ran longer than its time limit of 2 s and was ended"}
+    assert launch._exit_code(ended) == 143 and capsys.readouterr().err == f"scitq: task 4 failed: {ended['reason']}\n"
+    assert launch._exit_code({**ended, "exit_code": 7, "reason": None}) == 7 and capsys.readouterr().err == ""
+
+
 def test_waiting_shows_every_attempt(lab, tmp_path):
     code, out, err = run_waiting(
         lab, "--retry", "2", "--shell", f"echo x >> {tmp_path}/n; wc -l < {tmp_path}/n; [ $(wc -l < {tmp_path}/n) = 3 ]"

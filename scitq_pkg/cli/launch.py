@@ -58,7 +58,8 @@ A single word with spaces is a command line. Without --shell no shell reads it: 
 
 """
 EXIT_CODES = """
-Exit codes: 0 queued (--wait: succeeded), 2 a wrong word or file, 4 no right to it, 5 no server, 10 a task failed, 130 interrupted.
+Exit codes: 0 queued (--wait: succeeded), 2 a wrong word or file, 4 no right to it, 5 no server, 10 a task failed,
+130 interrupted.
 """
 SOME_FAILED = 10
 INTERRUPTED = 130
@@ -251,7 +252,7 @@ def _follow(given: dict, task_id: int) -> int:
 def _exit_code(task: dict) -> int:
     if task["state"] == "succeeded":
         return 0
-    if not task.get("exit_code"):
+    if task.get("reason") or not task.get("exit_code"):  # which alone says why
         print(f"scitq: task {task['id']} {task['state']}: {task.get('reason') or 'it has no exit code'}", file=sys.stderr)
     return task.get("exit_code") or SOME_FAILED
 

@@ -21,6 +21,15 @@ _GRACE_SECONDS = 5.0
 _LAST_BYTES = 2000  # of what it said
 
 
+class ProgramFailed(TransferFailed):
+    """A program ended with another code than 0; `said` are its last words."""
+
+    def __init__(self, name: str, code: int, said: bytes):
+        last = shown(" ".join(said.decode(errors="replace").split()))[-300:]
+        super().__init__(f"{name} failed ({code}): {last}", again=True)
+        self.code, self.said = code, said
+
+
 def program(name: str, how: str) -> str:
     """The path of a program. Raises TransferFailed that says how to get it."""
     path = shutil.which(name)
@@ -36,7 +45,7 @@ def run(
     """Runs a program to its end. `came()` says how many bytes are there: the meter counts them, and silence ends the program
     (None: it looks after that itself). It reads the line `told`.
 
-    Raises TransferFailed (`again`) with its last words if it fails or is silent.
+    Raises ProgramFailed if it fails, TransferFailed (`again`) if it is silent.
     """
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True, **options)  # fmt: skip
@@ -58,8 +67,7 @@ def run(
         meter.add(came() - before)
         reader.join(_GRACE_SECONDS)
         if process.returncode:
-            last = shown(" ".join(said.decode(errors="replace").split()))[-300:]
-            raise TransferFailed(f"{os.path.basename(words[0])} failed ({process.returncode}): {last}", again=True)
+            raise ProgramFailed(os.path.basename(words[0]), process.returncode, bytes(said))
     finally:
         _end(process)
         process.stdout.close()

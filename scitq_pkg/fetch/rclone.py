@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import NotAllowed, NotFound, TransferFailed
-from .programs import program, run
+from ..uris import shown
+from .programs import ProgramFailed, program, run
 from .progress import Meter
 from .scheme import CHUNK_BYTES, STALL_SECONDS, Entry, Replaced, Scheme
 from .uri import Uri
@@ -23,6 +25,7 @@ SYSTEM_CONFIG = "/etc/rclone.conf"
 _HOW = "apt install rclone, or see https://rclone.org/install"
 _NOT_FOUND = (3, 4)  # rclone's exit codes: no such directory, no such file
 _AGAIN = 5  # temporary, says rclone
+_STAMP = re.compile(r"[0-9/]+ [0-9:]+ (?:[A-Z]+ *: )?")  # before the words of a line of its log
 
 
 def is_here() -> bool:
@@ -81,8 +84,8 @@ class Place(Scheme):
             uri = uri.child(path.name)
         try:
             run([*self._words(), "copyto", str(path), _path(uri)], lambda: 0, meter, stall_seconds=None, env=_environment())
-        except TransferFailed as error:
-            raise TransferFailed(f"{uri}: {error.message}", again=error.again) from None
+        except ProgramFailed as error:
+            raise _fault(uri, error.code, error.said) from None
         meter.add(path.stat().st_size)
 
     def copy(self, entry: Entry, uri: Uri, meter: Meter) -> bool:
@@ -131,9 +134,9 @@ def _path(uri: Uri) -> str:
 
 
 def _fault(uri: Uri, code: int, said: bytes) -> Exception:
-    """What the end of an rclone means: its last line without the time before it."""
+    """What the end of an rclone means: its last line without the time and the level before it."""
     lines = said.decode(errors="replace").strip().splitlines() or ["it did not say why"]
-    last = lines[-1].partition(": ")[2] or lines[-1]
+    last = shown(_STAMP.sub("", lines[-1]))
     if code in _NOT_FOUND:
         return NotFound(f"{uri}: there is no such file or folder")
     if any(word in last for word in ("AccessDenied", "Forbidden", "403", "401", "InvalidAccessKey", "SignatureDoesNotMatch")):

@@ -126,7 +126,8 @@ def insist(act: Callable[[], None], counted: _Counted, what: str, tries: int = T
                 counted.add(before - counted.bytes)
             failures = 1 if came and not from_start else failures + 1
             if failures >= tries:
-                raise TransferFailed(f"{what}: {_sentence(error)} (tried {tries} times)", again=True) from error
+                told = _sentence(error).removeprefix(f"{what}: ")
+                raise TransferFailed(f"{what}: {told} (tried {tries} times)", again=True) from error
             pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (failures - 1))
             counted.wait(pause * random.uniform(0.5, 1.0))
 

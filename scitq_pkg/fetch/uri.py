@@ -110,5 +110,5 @@ def _checked_action(action: str) -> str:
         return action
     if action not in ACTIONS[:3] and not (name == "only" and folder):
         known = ", ".join(f"|{one}" for one in ACTIONS)
-        raise InvalidRequest(f"there is no action |{action:.60}{nearest(action, ACTIONS)}: there are {known}")
+        raise InvalidRequest(f"|{action:.60} is no action{nearest(action, ACTIONS)}: there are {known}")
     return action
