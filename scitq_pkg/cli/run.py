@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> int:
     if options.dry_run:
         return _show(file)
     _leave_out_rules(file)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _end)
     with Embedded(Path(options.state)) as embedded:
         try:
             return _run(embedded, file, options, command is not None)
