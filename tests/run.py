@@ -12,9 +12,9 @@ import hashlib
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 AZURITE = "azurite@3.37.0"
@@ -23,6 +23,7 @@ SWIFT_FOLDER = ROOT / "build" / "swift"  # and there; its packages are none of o
 SWIFT_LOCK = ROOT / "requirements" / "swift.txt"
 LOCK = ROOT / "requirements" / "test.txt"
 VENV = ROOT / ".venv"
+STAMP = VENV / "made-from"
 PYTHON = VENV / "bin" / "python"
 PIP = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet")
 PROCESSES = str(min(8, 2 * (os.cpu_count() or 1)))  # they wait as much as they work
@@ -58,32 +59,40 @@ def main() -> None:
     if sys.version_info < (3, 10):
         sys.exit("scitq needs Python 3.10 or newer; this is Python %d.%d" % sys.version_info[:2])
     os.chdir(ROOT)
-    make_venv()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what one process has compiled is there for all others
+    made_from = make_venv()
     provide_services()
-    provide_azurite()
-    provide_swift()
-    run(PYTHON, "build_zipapp.py")
+    with ThreadPoolExecutor() as pool:  # they wait for the network as much as they work
+        for step in [pool.submit(provide_program, made_from), pool.submit(provide_azurite), pool.submit(provide_swift)]:
+            step.result()
     os.environ["SCITQ_TESTS_ONE_FILE"] = str(ROOT / "dist" / "scitq.pyz")
     pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", "-n", PROCESSES, "--dist", "loadfile", *sys.argv[1:]]
     sys.stdout.flush()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in a shell's background has it ignored, and so would all that tests interrupt
     os.execv(pytest[0], pytest)
 
 
-def make_venv() -> None:
-    """A venv that holds exactly what the lock says, made anew when that or this Python changed."""
-    stamp = VENV / "made-from"
+def make_venv() -> str | None:
+    """An empty venv where there is none that holds exactly what the lock says, for this Python; then what to write into its stamp."""
     made_from = hashlib.sha256(LOCK.read_bytes() + pathlib.Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == made_from:
-        return
+    if STAMP.exists() and STAMP.read_text() == made_from:
+        return None
     print("making .venv with the packages of requirements/test.txt", flush=True)
     if not venv_works():
         apt_install("python3-venv", why="the venv module of Python")
         if not venv_works():
             sys.exit(f"{sys.executable} cannot make a virtual environment: run this with /usr/bin/python3")
-    run(PYTHON, *PIP, "--require-hashes", "-r", LOCK)
-    keep_starts_quick()
-    stamp.write_text(made_from)
+    return made_from
+
+
+def provide_program(made_from: str | None) -> None:
+    """The packages, the one file, and the tests compiled: each process of pytest would do that for itself."""
+    if made_from:
+        run(PYTHON, *PIP, "--require-hashes", "-r", LOCK)
+        keep_starts_quick()
+        STAMP.write_text(made_from)
+    run(PYTHON, "build_zipapp.py")
+    if not glob.glob("tests/__pycache__/*pytest*"):
+        subprocess.run([PYTHON, "-m", "pytest", "--collect-only", "-q"], stdout=subprocess.DEVNULL)
 
 
 def keep_starts_quick() -> None:
