@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Sets up what the tests need and runs all of them: `python3 tests/run.py [pytest's words...]`.
 
-In `.venv`: this checkout and the exact packages of `requirements/test.txt`; in `build/swift` those of `requirements/swift.txt`. With
-apt-get, as root on Debian or Ubuntu: the venv module, and what tests run against (PostgreSQL, nginx, docker, Chromium, shells...),
-where they are missing. The one file is built too.
+In `.venv`: this checkout and the exact packages of `requirements/test.txt`; in `build/swift` those of `requirements/swift.txt`.
+With apt-get, as root on Debian or Ubuntu: the venv module, and what tests run against (PostgreSQL, nginx, docker, Chromium,
+shells...), where they are missing. The one file is built too.
 What is there already is not done again. Quick tests run first, slow ones after them; the last line is pytest's own.
 """
 
@@ -72,7 +72,10 @@ def main() -> None:
 
 
 def make_venv() -> str | None:
-    """An empty venv where there is none that holds exactly what the lock says, for this Python; then what to write into its stamp."""
+    """An empty venv where there is none that holds exactly what the lock says, for this Python.
+
+    Returns then what to write into its stamp.
+    """
     made_from = hashlib.sha256(LOCK.read_bytes() + pathlib.Path(__file__).read_bytes() + sys.version.encode()).hexdigest()
     if STAMP.exists() and STAMP.read_text() == made_from:
         return None
@@ -96,14 +99,16 @@ def provide_program(made_from: str | None) -> None:
 
 
 def keep_starts_quick() -> None:
-    """The checkout is found by its path: what pip's `-e` and setuptools would run at each start of Python doubles the time of that."""
+    """The checkout is found by its path: what pip's `-e` and setuptools would run at each start of Python doubles its time."""
     [packages] = VENV.glob("lib/python*/site-packages")
     (packages / "scitq.pth").write_text(f"{ROOT}\n")
     (packages / "distutils-precedence.pth").unlink(missing_ok=True)
 
 
 def venv_works() -> bool:
-    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(VENV)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return made.returncode == 0
 
 
