@@ -18,6 +18,7 @@ import pytest
 from env import Env, WorkerProcess
 from hands import Hands
 from scitq.transport import Connection
+from strikes import changed_program
 
 TOLD = ("version", "outdated", "upgrading", "upgrade_problem", "state")
 COUNTS = "for i in $(seq 1 100); do echo $i; sleep 0.01; done; while ! [ -e {gate} ]; do sleep 0.05; done; echo end"
@@ -284,6 +285,7 @@ def event(kind: str, *machines: str) -> dict:
 
 def test_an_eviction_is_told_and_nothing_more_starts(env, metadata):
     """Of a worker that was deployed here, whose environment is the server's."""
+    env.program = changed_program(env.directory / "copy", {"worker/eviction": {"POLL_SECONDS": 1.0}})
     env.server(variables={"SCITQ_EVICTION": "azure", "SCITQ_METADATA_URL": metadata})
     Metadata.events = [event("Reboot", "vm-7"), event("Preempt", "vm-8")]
     order = {"provider": "local", "region": "auto", "flavor": "auto", "batch": "spot", "concurrency": 2}

@@ -170,7 +170,7 @@ def test_nothing_shows_them(env_on_each, tmp_path):
     env = env_on_each
     (tmp_path / "ftp").mkdir()
     server = env.server()
-    env.worker(3)
+    env.worker(16)
     nobody = free_port()
     uris = [
         f"http://ann:{SECRET}@127.0.0.1:{nobody}/f", f"http://127.0.0.1:{nobody}/f{SIGNED}",
