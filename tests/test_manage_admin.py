@@ -8,11 +8,13 @@ import io
 import json
 import os
 import re
+import shlex
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
-from env import Env
+from env import PROGRAM, Env
 from hands import Hands
 from scitq.cli.manage.event import KINDS
 from scitq.store import Store, migrations, upkeep
@@ -106,6 +108,12 @@ def test_events_are_followed(desk):
     log.signal(2)
     assert log.wait_exit() == 130
     assert "jsonl" in manage(desk, "event", "list", "--follow", "-o", "json", code=2).stderr
+
+
+def test_who_follows_events_ends_with_its_reader(desk):
+    line = shlex.join([*PROGRAM, "manage", "event", "list", "--follow"]) + " | head -n 1"
+    done = subprocess.run(["bash", "-c", line + "; exit ${PIPESTATUS[0]}"], env=desk.variables, capture_output=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.startswith(b"ID") and done.stderr == b""
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------

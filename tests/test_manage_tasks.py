@@ -10,6 +10,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import time
 
@@ -438,6 +439,12 @@ def test_a_server_that_is_away_is_told_soon(lab):
     done = lab.cli("manage", "-s", "127.0.0.1:1", "-t", "1s", "task", "list", code=5)
     assert "no server answers at http://127.0.0.1:1" in done.stderr and done.stderr.count("\n") == 1
     assert time.monotonic() - start < 20
+
+
+def test_a_server_that_does_not_answer_is_told_as_soon_as_was_wished(lab):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the connection, and that is all
+        words = ["manage", "-s", f"127.0.0.1:{silent.getsockname()[1]}", "-t", "1s", "task", "list"]
+        assert "did not answer in time" in lab.cli(*words, code=5, timeout=50).stderr
 
 
 def test_a_wrong_token_is_told(lab, tmp_path):

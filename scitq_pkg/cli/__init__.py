@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             _leave_at_once()
         return INTERRUPTED
     except BrokenPipeError as error:
-        return 0 if _reader_is_gone() else _failed(error, words)
+        return 0 if reader_is_gone() else _failed(error, words)
     except Exception as error:
         return _failed(error, words)
     finally:
@@ -140,7 +140,7 @@ def _has_output() -> bool:
     return not sys.stdout.closed
 
 
-def _reader_is_gone() -> bool:
+def reader_is_gone() -> bool:
     """Whether the broken pipe is our own output (`scitq ... | head`), and not a connection that nobody caught."""
     import select
 

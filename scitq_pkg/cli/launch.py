@@ -275,7 +275,7 @@ def _left(ids: list[int]) -> int:
     from ..lib.objects import ranges
 
     what = f"task {ids[0]} goes" if len(ids) == 1 else f"the tasks {ranges(ids)} go"
-    print(f"\nscitq: {what} on; to stop: scitq manage task delete -i {ranges(ids)}", file=sys.stderr)
+    print(f"\nscitq: {what} on; to stop: scitq manage task cancel {ranges(ids)}", file=sys.stderr)
     return INTERRUPTED
 
 

@@ -27,12 +27,13 @@ OBJECTS = {
 }
 OPTIONS = (
     SERVER,
-    Option("-t --timeout", "TIME", "how long to wait for a server that is away (default: 10s)"),
+    Option("-t --timeout", "TIME", "how long to wait for a server that is away (default: 10s), or for its answer (60s)"),
     TOKEN_FILE,
     VERBOSE,
     HELP,
 )
 DEFAULT_TIMEOUT = "10s"
+_LEAST_SECONDS = 1.0
 
 
 def main(words: list[str]) -> int:
@@ -55,6 +56,8 @@ def main(words: list[str]) -> int:
 
     waits = {"connect_timeout": arguments.timeout, "put_timeout": arguments.timeout}
     waits["get_timeout"] = DAY_SECONDS if stays else arguments.timeout  # who watches goes on when a server comes back
+    if "timeout" in given:
+        waits["timeout"] = max(_LEAST_SECONDS, arguments.timeout)  # for an answer, too
     with Server(arguments.server, token=arguments.token, **waits) as server:
         return verb.run(server, arguments)
 

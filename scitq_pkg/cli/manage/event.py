@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ...errors import InvalidRequest
 from ...lib.server import Server
+from .. import reader_is_gone
 from ..parser import OneOf, Parser
 from . import tables
 from .tables import Column
@@ -57,6 +58,8 @@ def _list(server: Server, arguments) -> int:
         arguments.no_header = True
         sys.stdout.flush()
         time.sleep(FOLLOW_SECONDS)
+        if reader_is_gone():  # as `| head` does: the next event may be far away
+            return 0
         new = server.client.pages("/events", object=arguments.object, who=arguments.who, after=last)
         tables.write(noted(new), columns, arguments)
     return 0
