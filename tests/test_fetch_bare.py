@@ -192,6 +192,14 @@ def test_a_uri_is_told_once():
         insist(fails, Meter(), "s3://b/k", tries=1)
 
 
+def test_a_terminal_shows_why_it_is_waited(monkeypatch, capsys):
+    monkeypatch.setattr("scitq.fetch.progress.obeyed", lambda stream: True)
+    Meter(True).wait(0.001, "s3://b/k: no answer\x1b[2J")
+    assert capsys.readouterr().err == "\ragain in 0 s: s3://b/k: no answer\\x1b[2J\x1b[K"
+    Meter().wait(0.001, "s3://b/k: no answer")
+    assert capsys.readouterr().err == ""
+
+
 def test_the_first_error_ends_all_and_is_told():
     meter, done = Meter(), []
 

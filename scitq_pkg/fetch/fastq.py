@@ -59,7 +59,7 @@ class Place(Scheme):
         """One run: every way in turn, round after round."""
         chosen = [way for way in WAYS if way in self.chosen] or list(WAYS)
         faults: dict[str, str] = {}
-        for _ in _rounds(meter):
+        for _ in _rounds(meter, faults):
             for way in chosen:
                 try:
                     return self._by(way, run, folder, meter)
@@ -108,21 +108,23 @@ def _runs(uri: Uri) -> list[ena.Run]:
 
 def _runs_in_the_end(uri: Uri, meter: Meter) -> list[ena.Run]:
     """The runs, asked for again while ENA is too busy to tell."""
-    for is_last in _rounds(meter):
+    faults: dict[str, str] = {}
+    for is_last in _rounds(meter, faults):
         try:
             return _runs(uri)
         except TransferFailed as error:
             if is_last or not error.again:
                 raise
+            faults["ENA"] = error.message
     raise AssertionError("not reached")
 
 
-def _rounds(meter: Meter) -> Iterator[bool]:
-    """Tries, with longer and longer pauses between; whether each is the last."""
+def _rounds(meter: Meter, faults: dict[str, str]) -> Iterator[bool]:
+    """Tries, with longer and longer pauses between, for which there are `faults`; whether each is the last."""
     pause = FIRST_PAUSE_SECONDS
     for _ in range(ROUNDS - 1):
         yield False
-        meter.wait(pause)
+        meter.wait(pause, "; ".join(faults.values()))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
     yield True
 

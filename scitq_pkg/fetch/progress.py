@@ -8,7 +8,7 @@ import threading
 import time
 
 from ..errors import TransferFailed
-from ..escapes import obeyed
+from ..escapes import obeyed, safe
 
 _DRAW_SECONDS = 0.2
 _BAR = 20
@@ -49,8 +49,10 @@ class Meter:
         """Ends all who still count."""
         self._stopped.set()
 
-    def wait(self, seconds: float) -> None:
-        """Waits, but not after `stop`. Raises TransferFailed then."""
+    def wait(self, seconds: float, why: str = "") -> None:
+        """Waits before it is tried again, but not after `stop`; on a terminal says why. Raises TransferFailed then."""
+        if why and self._shows:
+            self._put(f"again in {seconds:.0f} s: {safe(why)}")
         if self._stopped.wait(seconds):
             raise TransferFailed("the transfer was stopped")
 
@@ -76,5 +78,9 @@ class Meter:
         )
         if rate and self.bytes > self.bytes_done:
             text += f"  {(self.bytes - self.bytes_done) / rate:.0f} s left"
+        self._put(text)
+
+    @staticmethod
+    def _put(text: str) -> None:
         sys.stderr.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
         sys.stderr.flush()

@@ -129,7 +129,7 @@ def insist(act: Callable[[], None], counted: _Counted, what: str, tries: int = T
                 told = _sentence(error).removeprefix(f"{what}: ")
                 raise TransferFailed(f"{what}: {told} (tried {tries} times)", again=True) from error
             pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (failures - 1))
-            counted.wait(pause * random.uniform(0.5, 1.0))
+            counted.wait(pause * random.uniform(0.5, 1.0), _sentence(error))
 
 
 def may_pass(error: OSError) -> bool:
