@@ -26,7 +26,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "made-from"
 PYTHON = VENV / "bin" / "python"
 PIP = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet")
-PROCESSES = str(min(8, 2 * (os.cpu_count() or 1)))  # they wait as much as they work
+PROCESSES = str(min(8, 2 * (os.cpu_count() or 1) + 1))  # they wait more than they work
 SERVICES = {  # Debian package: a program of it
     "postgresql": "/usr/lib/postgresql/*/bin/initdb",
     "nginx-light": "/usr/sbin/nginx",
