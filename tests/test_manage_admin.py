@@ -111,7 +111,7 @@ def test_events_are_followed(desk):
 
 
 def test_who_follows_events_ends_with_its_reader(desk):
-    line = shlex.join([*PROGRAM, "manage", "event", "list", "--follow"]) + " | head -n 1"
+    line = shlex.join([*PROGRAM, "manage", "event", "list", "--follow", "--limit", "1"]) + " | head -n 1"
     done = subprocess.run(["bash", "-c", line + "; exit ${PIPESTATUS[0]}"], env=desk.variables, capture_output=True, timeout=60)
     assert done.returncode == 0 and done.stdout.startswith(b"ID") and done.stderr == b""
 
