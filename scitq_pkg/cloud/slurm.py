@@ -351,11 +351,11 @@ class Slurm:
         _write(folder / "job.py", f"{text}\n\nsys.exit(hold(sys.argv[1]))\n")
 
     def _prune(self) -> None:
-        """One files that no machine uses."""
+        """One files that no machine uses, and what was half written of them by somebody who was killed."""
         used = {record.get("file") for record in self._records()}
-        for copy in self._folder.glob(f"{FILES}/*/scitq.pyz"):
-            if str(copy) not in used:
-                shutil.rmtree(copy.parent)
+        for folder in self._folder.glob(f"{FILES}/*"):
+            if str(folder / "scitq.pyz") not in used:
+                shutil.rmtree(folder)
 
     # --- Slurm --------------------------------------------------------------------------------------------------------
 

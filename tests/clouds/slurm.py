@@ -38,6 +38,7 @@ class Rig(Base):
         return folders | jobs | processes(lambda line: any(f"{top}/".encode() in line for top in (self.folder, self.scratch)))
 
     def half_made(self, name: str) -> Path:
+        (self.folder / "files/half-written").mkdir(parents=True, exist_ok=True)
         return self.folder / name / "machine.json"
 
     def job(self, order) -> str:
