@@ -230,6 +230,25 @@ def test_a_run_that_only_ncbi_has(archive, sra_object, tmp_path, monkeypatch, ur
     assert reads == (sra_object / "r_1.fastq").read_text().split("\n")[1::4]
 
 
+@pytest.mark.slow
+def test_a_run_comes_from_ncbi_while_ena_tells_nothing(archive, sra_object, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(sra_object / "home"))
+    (archive.root / "sra/SRR9999999").mkdir(parents=True)
+    shutil.copy(sra_object / "object", archive.root / "sra/SRR9999999/SRR9999999")
+    monkeypatch.setenv("SCITQ_ENA_PORTAL", "http://127.0.0.1:1")
+    with pytest.raises(TransferFailed, match="ENA"):
+        get("run+fastq@https://SRR9999999", tmp_path / "y")
+    get("run+fastq://SRR9999999", tmp_path / "x")
+    assert sorted(here(tmp_path / "x")) == ["SRR9999999_1.fastq.gz", "SRR9999999_2.fastq.gz"]
+
+
+def test_a_run_of_which_ena_tells_late_comes_from_ena(archive, tmp_path):
+    archive.add("ERR3857002", paired("ERR3857002"))
+    archive.faults["/filereport"] = ["503"] * 8
+    get("run+fastq@https://ERR3857002", tmp_path / "x")
+    assert here(tmp_path / "x") == paired_of(archive) and len(archive.faults["/filereport"]) == 0
+
+
 def killed_in_the_middle(archive, run: str, folder: Path) -> None:
     """`scitq fetch` is ended with SIGKILL when NCBI has sent half of the object."""
     archive.faults[f"/sra/{run}/{run}"] = ["hold"]

@@ -47,7 +47,7 @@ class Run:
     """One run; the archive may have no FASTQ of it."""
 
     accession: str
-    files: tuple[RunFile, ...]
+    files: tuple[RunFile, ...] | None  # None: it could not be asked yet
 
 
 def runs_of(accession: str) -> list[Run]:

@@ -23,6 +23,7 @@ WAYS = ("https", "ftp", "sra", "aspera")  # in this order
 ROUNDS = 10
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 300.0
+_ALONE = 3  # times that ENA is asked for a run before NCBI is tried as well
 _TRIES = 2  # of one file by one way in one round
 
 
@@ -60,7 +61,8 @@ class Place(Scheme):
         chosen = [way for way in WAYS if way in self.chosen] or list(WAYS)
         faults: dict[str, str] = {}
         for _ in _rounds(meter, faults):
-            for way in chosen:
+            run = _told(run, faults)
+            for way in chosen if run.files is not None else {"sra"}.intersection(chosen):
                 try:
                     return self._by(way, run, folder, meter)
                 except ScitqError as error:
@@ -92,8 +94,8 @@ class Place(Scheme):
 
     def _files(self, run: ena.Run) -> list[ena.RunFile]:
         """The files of a run that are wanted: all, or of a paired one those of its first reads."""
-        first = [file for file in run.files if sra.is_of_first_reads(file.name, run.accession)]
-        return first if first and "filter_r1" in self.chosen else list(run.files)
+        first = [file for file in run.files or () if sra.is_of_first_reads(file.name, run.accession)]
+        return first if first and "filter_r1" in self.chosen else list(run.files or ())
 
 
 def _runs(uri: Uri) -> list[ena.Run]:
@@ -101,22 +103,42 @@ def _runs(uri: Uri) -> list[ena.Run]:
     runs = ena.runs_of(accession)
     if runs:
         return runs
-    if accession[1:3] != "RR":
+    if not _is_run(accession):
         raise NotFound(f"{uri}: ENA knows no runs of it")
     return [ena.Run(accession, ())]  # NCBI may have it
 
 
+def _is_run(accession: str) -> bool:
+    return accession[1:3] == "RR"
+
+
 def _runs_in_the_end(uri: Uri, meter: Meter) -> list[ena.Run]:
-    """The runs, asked for again while ENA is too busy to tell."""
+    """The runs, asked for again while ENA is too busy to tell; a run by itself may come from NCBI meanwhile."""
+    accession = ena.accession_of(uri.place.strip("/"))
     faults: dict[str, str] = {}
-    for is_last in _rounds(meter, faults):
+    for asked, is_last in enumerate(_rounds(meter, faults), 1):
         try:
             return _runs(uri)
         except TransferFailed as error:
+            if error.again and asked == _ALONE and _is_run(accession):
+                return [ena.Run(accession, None)]
             if is_last or not error.again:
                 raise
             faults["ENA"] = error.message
     raise AssertionError("not reached")
+
+
+def _told(run: ena.Run, faults: dict[str, str]) -> ena.Run:
+    """The run with what ENA tells of it, if it does by now; else why not is among the faults."""
+    if run.files is not None:
+        return run
+    try:
+        known = ena.runs_of(run.accession)
+    except TransferFailed as error:
+        faults["ENA"] = error.message
+        return run
+    faults.pop("ENA", None)
+    return known[0] if known else ena.Run(run.accession, ())
 
 
 def _rounds(meter: Meter, faults: dict[str, str]) -> Iterator[bool]:
