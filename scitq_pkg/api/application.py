@@ -36,11 +36,9 @@ class Application:
         self.service = service
         self._gate = Gate(service.settings.host, service.settings.allowed_host)
         self._bottle = _Bottle()
-        router = self._bottle.router
-        router.add_filter("id", lambda config: (r"\d{1,18}", int, str))
+        self._bottle.router.add_filter("id", lambda config: (r"\d{1,18}", int, str))
         for entry in TABLE:
             self._bottle.route(entry.path, entry.method, self._callback(entry))
-        router.complete()
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
         """WSGI."""
@@ -126,29 +124,11 @@ def _unexpected(entry: Route) -> bottle.HTTPResponse:
     return error_response(error)
 
 
-class _Router(bottle.Router):
-    """Compiles the rules of each method once: bottle does so anew for each route, a quarter of what a server's start takes."""
-
-    _is_complete = False
-
-    def _compile(self, method: str) -> None:
-        if self._is_complete:
-            super()._compile(method)
-
-    def complete(self) -> None:
-        """All routes are there."""
-        self._is_complete = True
-        for method in self.dyna_routes:
-            self._compile(method)
-
-
 class _Bottle(bottle.Bottle):
     """Bottle, whose own errors (no such path, no such method) look like all others."""
 
     def __init__(self):
         super().__init__()
-        del self.router  # it may be set once only
-        self.router = _Router()
         self.add_hook("before_request", _refuse)
 
     def default_error_handler(self, res: bottle.HTTPError) -> bytes:
