@@ -98,7 +98,7 @@ def test_a_workers_clock_is_wrong_and_jumps(env):
     """Its times are told by the server's clock; limits hold; it is killed and restarted at another time of day."""
     clock = Clock(env.directory)
     clock.set("+400d")
-    env.server("--lost-after", "60s")
+    env.server("--lost-after", "20s")
     worker = env.worker(3, variables=clock.variables)
     true_time = time.time()
     [long, ends_meanwhile] = env.create(gated(env, "go"), gated(env, "meanwhile"))
