@@ -210,7 +210,7 @@ print(*sorted(name for name in {HEAVY!r} if name in sys.modules))
     expected = (
         "scitq scitq.address scitq.aliases scitq.auth scitq.cli scitq.cli.launch scitq.cli.options scitq.errors scitq.layers"
     )
-    assert set(ours.split()) <= {*expected.split(), "scitq.protocol", "scitq.transport", "scitq.uris", "scitq.cache"}, done.stderr
+    assert set(ours.split()) <= {*expected.split(), "scitq.protocol", "scitq.transport", "scitq.uris", "scitq.cache", "scitq.escapes"}, done.stderr
     assert heavy == ""
 
 

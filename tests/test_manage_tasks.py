@@ -448,7 +448,7 @@ def test_a_server_that_does_not_answer_is_told_as_soon_as_was_wished(lab):
 
 
 def test_a_wrong_token_is_told(lab, tmp_path):
-    (tmp_path / "token").write_text("not a token")
+    (tmp_path / "token").write_text("not-a-token")
     assert "token" in lab.cli("manage", "--token-file", str(tmp_path / "token"), "task", "list", code=4).stderr
     assert "cannot be read" in lab.cli("manage", "--token-file", str(tmp_path / "none"), "task", "list", code=2).stderr
 
