@@ -295,7 +295,8 @@ def test_killed_between_all_steps(hosts, order, monkeypatch, tmp_path, step):
     assert (tmp_path / "calls").read_text().count("x") == step
     assert hosts.names() == [order.name]
     assert hosts.provider().create(order).state == UP
-    assert len([thing for thing in hosts.things() if " " in thing]) == 1  # one process
+    running = until(lambda: [thing for thing in hosts.things() if " " in thing], "its process has become the worker")
+    assert len(running) == 1
     hosts.provider().delete(hosts.machine(order.name))
     assert hosts.things() == set()
 
