@@ -8,7 +8,7 @@ import json
 import numbers
 import threading
 import time
-from concurrent.futures import CancelledError, as_completed
+from concurrent.futures import CancelledError, as_completed, wait
 from concurrent.futures import TimeoutError as FuturesTimeout  # the built-in one from Python 3.11 on
 from fractions import Fraction
 from pathlib import Path
@@ -522,6 +522,21 @@ def test_cancel_what_runs_and_what_waits(lab, server):
     with pytest.raises(CancelledError):
         running.result()
     lab.until(lambda: server.task_status([running.task_id, queued.task_id]) == ["canceled", "canceled"])
+
+
+def test_cancel_of_which_the_watcher_hears_first(server, monkeypatch):
+    executor = Executor(server)
+    future = executor.submit("sleep 100", batch="nobody")
+    send = server.client.send
+
+    def sent_late(*words, **named):
+        answer = send(*words, **named)
+        wait([future], 60)
+        return answer
+
+    monkeypatch.setattr(server.client, "send", sent_late)
+    assert future.cancel() and future.cancelled()
+    executor.shutdown()
 
 
 def test_cancel_is_too_late_for_what_ended(server):

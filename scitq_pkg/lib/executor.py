@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import TaskFailed
-from ..protocol import FINAL, STREAMS, SUCCEEDED
+from ..protocol import CANCELED, FINAL, STREAMS, SUCCEEDED
 from ..transport import Interrupted
 from .follow import next_change
 from .join import DELETED
@@ -47,17 +47,24 @@ class TaskFuture(concurrent.futures.Future):
     def __init__(self, executor: Executor, task_id: int):
         super().__init__()
         self._executor, self.task_id = executor, task_id
+        self._is_canceling = False
 
     def cancel(self) -> bool:
         """Cancels the task, also while its command runs. False if it had ended."""
         if self.done():
             return self.cancelled()
+        self._is_canceling = True  # the watcher may hear of it before we do
         told = self._executor._server.client.send("POST", "/tasks/cancel", {"ids": [self.task_id]})
-        if self.task_id not in told["ids"] or self._executor._take(self.task_id) is None:
+        if self.task_id not in told["ids"]:
             return False
+        if self._executor._take(self.task_id) is not None:
+            self._end_canceled()
+        concurrent.futures.wait([self])  # else for the watcher, which has it in its hands
+        return self.cancelled()
+
+    def _end_canceled(self) -> None:
         super().cancel()
         self.set_running_or_notify_cancel()  # wakes those who wait for several futures
-        return True
 
 
 class Executor(concurrent.futures.Executor):
@@ -161,7 +168,12 @@ class Executor(concurrent.futures.Executor):
 
     def _settle(self, result: TaskResult) -> None:
         future = self._take(result.task_id)
-        if future is None or not future.set_running_or_notify_cancel():
+        if future is None:
+            return
+        if result.state == CANCELED and future._is_canceling:
+            future._end_canceled()
+            return
+        if not future.set_running_or_notify_cancel():
             return
         if self._check and not result.succeeded:
             future.set_exception(TaskFailed(_sentence(result), result=result))
