@@ -84,7 +84,8 @@ class Bare:
         """Where a bucket is; None where more is needed than a signature."""
         if bucket not in self._hosts:
             address = self._address(bucket)
-            self._hosts[bucket] = None if address is None else _Host(address, self._signer, lambda: self._trusted)
+            host = None if address is None else _Host(address, self._signer, lambda: self._trusted)
+            self._hosts.setdefault(bucket, host)  # another thread may have been faster, and have connections there
         return self._hosts[bucket]
 
     def _address(self, bucket: str) -> str | None:
