@@ -132,7 +132,7 @@ def test_launch_on_a_line_that_is_cut(env, way):
     if way == "down":
         env.until(lambda: env.items("/tasks"), what="the request has arrived")
     else:
-        env.until(lambda: relay.accepted, what="the request is on its way")
+        env.until(lambda: relay.requests, what="the request is on its way")
     relay.cut()
     relay.silent = set()
     assert launch.wait_exit() == 0
