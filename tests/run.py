@@ -5,6 +5,7 @@ In `.venv`: this checkout and the exact packages of `requirements/test.txt`; in 
 With apt-get, as root on Debian or Ubuntu: the venv module, and what tests run against (PostgreSQL, nginx, docker, Chromium,
 shells...), where they are missing. The one file is built too.
 What is there already is not done again. Quick tests run first, slow ones after them; the last line is pytest's own.
+What fails is tried once more, and listed and counted there as rerun.
 """
 
 import glob
@@ -27,6 +28,7 @@ STAMP = VENV / "made-from"
 PYTHON = VENV / "bin" / "python"
 PIP = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet")
 PROCESSES = str(min(8, 2 * (os.cpu_count() or 1) + 1))  # they wait more than they work
+AGAIN = ("--reruns", "1", "-rfER")  # real servers and machines that others load: a failure counts if it comes twice, and is told
 SERVICES = {  # Debian package: a program of it
     "postgresql": "/usr/lib/postgresql/*/bin/initdb",
     "nginx-light": "/usr/sbin/nginx",
@@ -66,7 +68,7 @@ def main() -> None:
         for step in [pool.submit(provide_program, made_from), pool.submit(provide_azurite), pool.submit(provide_swift)]:
             step.result()
     os.environ["SCITQ_TESTS_ONE_FILE"] = str(ROOT / "dist" / "scitq.pyz")
-    pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", "-n", PROCESSES, "--dist", "loadfile", *sys.argv[1:]]
+    pytest = [str(PYTHON), "-m", "pytest", "-m", "slow or not slow", "-n", PROCESSES, "--dist", "loadfile", *AGAIN, *sys.argv[1:]]
     sys.stdout.flush()
     os.execv(pytest[0], pytest)
 
