@@ -124,8 +124,9 @@ def served(request, tmp_path_factory):
 
 @pytest.fixture
 def batch(request):
-    """A name of its own for each test."""
-    return request.node.name.replace("[", "-").replace("]", "")
+    """A name of its own for each test, and each try of it (tests/run.py tries once more what failed)."""
+    attempt = getattr(request.node, "execution_count", 1)
+    return request.node.name.replace("[", "-").replace("]", "") + (f"-{attempt}" if attempt > 1 else "")
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from scitq.transport import Connection
 
 
 @pytest.fixture
-def batch(request):
+def batch(batch):
     """A name of its own for each test, which a worker may have too."""
-    return re.sub(r"\W+", "-", request.node.name).strip("-")
+    return re.sub(r"\W+", "-", batch).strip("-")
 
 
 @pytest.fixture

@@ -39,11 +39,6 @@ def tab(kept_tabs, site):
         yield kept
 
 
-@pytest.fixture
-def batch(request):
-    return request.node.name
-
-
 def agree(page: Page, verb: str) -> None:
     page.get_by_role("dialog").get_by_role("button", name=verb, exact=True).click()
     expect(page.get_by_role("dialog")).to_have_count(0)
