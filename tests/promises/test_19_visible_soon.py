@@ -41,7 +41,7 @@ def test_each_line_is_there_soon(lab, stream):
     [task] = lab.create(ticks(15, 0.2, stream))
     lab.wait_state(task, "running")
     found = delays(lab, task, 15, stream)
-    assert sorted(found)[-3] < SECONDS and statistics.median(found) < 1.2, f"a busy machine may be late, not always: {found}"
+    assert max(found) < SECONDS and statistics.median(found) < 1.2, found
     kill(lab, task)
 
 
@@ -60,7 +60,7 @@ def test_all_of_it_is_there_at_the_end_at_once(lab):
         [task] = lab.create(f'python3 -c "{CLOCK}print(time.monotonic(), end=str())"')
         lab.wait_state(task)
         took.append(time.monotonic() - float(lab.stdout(task)))
-    assert min(took) < 0.5 and statistics.median(took) < SECONDS, took
+    assert min(took) < 0.5 and max(took) < SECONDS, took
 
 
 @pytest.mark.slow

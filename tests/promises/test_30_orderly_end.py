@@ -19,7 +19,7 @@ from env import PROGRAM, Process
 from scitq.errors import ScitqError
 from scitq.transport import Connection
 
-WITHIN_SECONDS = 9.0  # more than it takes on a busy machine, less than the grace of the stubborn
+WITHIN_SECONDS = 5.0
 COUNT = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.01; done"
 STUBBORN = "trap '' TERM INT HUP; while true; do sleep 0.1; done"
 
